@@ -1,0 +1,46 @@
+# make demo    checkpoint -> engine bundle -> poses on a clip, from nothing but Python 3.11+
+# make test    install and run the tests
+# make check   lint and types
+# make test-gpu  what only a GPU can show
+# make coverage, make clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Pins a CPU build of torch where the default would be a CUDA build of several gigabytes.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
+
+.PHONY: demo test test-gpu check coverage clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.demo: setup.py tests/constraints.txt
+	@echo "installing into $(VENV) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[cpu,export]'
+	@touch $@
+
+$(VENV)/.test: setup.py tests/constraints.txt
+	@echo "installing into $(VENV) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[cpu,openvino,export,dev]' cuda-python
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m sdtc.export.demo --output runs/demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-gpu: $(VENV)/.test
+	$(BIN)/python -m pytest -m gpu
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+coverage: $(VENV)/.test
+	$(BIN)/coverage run -m pytest && $(BIN)/coverage report
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info

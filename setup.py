@@ -1,0 +1,87 @@
+"""Packaging: one distribution, one import name, four top-level folders mapped into it."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+
+# The sources lie in short top-level folders, but bare `kernels` or `runtime` in site-packages would
+# collide with other people's packages, so every folder is installed below `sdtc`.
+FOLDERS = {"sdtc": "sdtc", "sdtc.export": "export", "sdtc.kernels": "kernels", "sdtc.runtime": "runtime"}
+
+
+def packages() -> list[str]:
+    found = []
+    for name, folder in FOLDERS.items():
+        for init in sorted((ROOT / folder).rglob("__init__.py")):
+            found.append(".".join([name, *init.parent.relative_to(ROOT / folder).parts]))
+    return found
+
+
+def version() -> str:
+    source = (ROOT / "sdtc" / "__init__.py").read_text(encoding="utf-8")
+    return source.split('__version__ = "')[1].split('"')[0]
+
+
+CPU = ["onnxruntime>=1.20"]
+OPENVINO = ["openvino>=2025.0", "onnx>=1.18"]  # onnx: OpenVINO's reader knows no model-local functions
+GPU = ["onnxruntime-gpu>=1.20", "tensorrt>=10.13", "cuda-python>=12.8"]
+EXPORT = [
+    "torch>=2.9",
+    "onnx>=1.18",
+    "onnxscript>=0.5.3",
+    "safetensors>=0.4",
+    "tensorrt-rtx>=1.3; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
+    # the exported graph is checked before anyone gets it, and ONNX Runtime is what checks it
+    *CPU,
+]
+TRAIN = ["torch>=2.9", "safetensors>=0.4"]
+KERNELS = ["torch>=2.9", "triton>=3.4; platform_system == 'Linux'"]
+DEV = [
+    "coverage>=7.6",
+    "hypothesis>=6.100",
+    "mypy>=1.13",
+    "psutil>=6",
+    "pytest>=8.3",
+    "ruff>=0.8",
+    "transformers>=4.48",  # an independent ViTPose to compare ours with
+]
+
+setup(
+    name="sdtc",
+    version=version(),
+    description="Video human pose estimation that deploys: SDTC from PyTorch checkpoint to TensorRT engine to poses.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    package_dir=FOLDERS,
+    packages=packages(),
+    install_requires=[
+        "numpy>=1.26",
+        # the people detector that needs no download (HOG) left this package with OpenCV 5
+        "opencv-python>=4.9,<5",
+        "av>=13.0",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "cpu": CPU,
+        "openvino": OPENVINO,
+        "gpu": GPU,
+        "export": EXPORT,
+        "train": TRAIN,
+        "kernels": KERNELS,
+        "dev": DEV,
+    },
+    entry_points={
+        "console_scripts": [
+            "sdtc-infer=sdtc.runtime.cli:main",
+            "sdtc-info=sdtc.model.info:main",
+            "sdtc-init=sdtc.model.init:main",
+            "sdtc-export=sdtc.export.to_trt:main",
+            "sdtc-synth=sdtc.synthetic.cli:main",
+        ]
+    },
+)
