@@ -1,0 +1,34 @@
+"""The attention inside SMCA: every pixel of one map gathers from every pixel of another (Eq. 9).
+
+    out = softmax(Qᵀ · K / √C) applied to V       single head, d = C, maps of N = h·w pixels
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdtc.kernels.onnx_node import exporting, onnx_node
+
+
+def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend from the pixels of one map to those of another.
+
+    Args:
+        q: queries ``[B, C, N]``.
+        k, v: keys and values ``[B, C, N]``.
+
+    Returns:
+        ``[B, C, N]``.
+    """
+    if exporting():
+        return onnx_node("CrossAttention", [q, k, v], q.shape, scale=q.shape[1] ** -0.5)
+    q, k, v = (t.transpose(1, 2)[:, None] for t in (q, k, v))  # [B, 1, N, C]
+    return F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2)
+
+
+def cross_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The definition of :func:`cross_attention`, in the dtype of its input."""
+    A = torch.softmax(torch.einsum("bcn,bcm->bnm", q, k) * q.shape[1] ** -0.5, dim=-1)  # [B, N, N]
+    return torch.einsum("bnm,bcm->bcn", A, v)

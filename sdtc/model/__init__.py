@@ -1,0 +1,41 @@
+"""The SDTC network (PyTorch): configuration, parts, checkpoints.
+
+    network = sdtc.model.build(sdtc.model.get_preset("base"))
+    network, info = sdtc.model.load_checkpoint("ckpt.pth")
+
+Names are loaded when first used, so that the configuration can be read without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sdtc.model.config import PRESETS, BackboneConfig, ModelConfig, ReconstructionConfig, get_preset
+
+if TYPE_CHECKING:
+    from sdtc.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from sdtc.model.network import SDTC, PoseNetwork, ViTPose, build
+    from sdtc.model.reconstruction import MaskedSDTC
+
+_MODULES = {
+    "Checkpoint": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "MaskedSDTC": "reconstruction",
+    "PoseNetwork": "network",
+    "SDTC": "network",
+    "ViTPose": "network",
+    "build": "network",
+}
+
+__all__ = ["PRESETS", "BackboneConfig", "ModelConfig", "ReconstructionConfig", "get_preset", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'sdtc.model' has no attribute '{name}'")
+    from sdtc.errors import require
+
+    require("torch", "export", "sdtc.model")
+    return getattr(import_module(f"sdtc.model.{_MODULES[name]}"), name)

@@ -1,0 +1,70 @@
+"""The Vision Transformer that encodes one frame into L tokens: ViTPose's backbone (paper, section 2).
+
+Differences from a classification ViT: a patch convolution with padding 2, no class token (the weight files that
+carry a class position have it added to all positions when they are loaded), a final norm on the tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdtc.model.config import PATCH_PADDING, PATCH_SIZE, BackboneConfig
+from sdtc.model.layers import LayerNorm, Mlp, init_transformer_weights
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the tokens of one image."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        N, L, C = x.shape
+        q, k, v = self.qkv(x).view(N, L, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # [N, H, L, D]
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(N, L, C))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, mlp_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionTransformer(nn.Module):
+    """Images to tokens.
+
+    Args:
+        config: shapes.
+        input_size: (H, W) of an image, pixels.
+    """
+
+    def __init__(self, config: BackboneConfig, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        grid = input_size[0] // PATCH_SIZE, input_size[1] // PATCH_SIZE
+        self.patch_embed = nn.Conv2d(3, config.width, PATCH_SIZE, stride=PATCH_SIZE, padding=PATCH_PADDING)
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid[0] * grid[1], config.width))
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
+        self.norm = LayerNorm(config.width)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.apply(init_transformer_weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode normalised images ``[N, 3, H, W]`` into tokens ``[N, L, width]``, row by row."""
+        x = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos_embed  # [N, L, width]
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)

@@ -1,0 +1,185 @@
+"""Checkpoints: our own format, and ViTPose files as they are found.
+
+Ours is a dictionary of plain values and tensors, ``{"format", "version", "config", "trained", "state_dict"}``, as a
+`torch.save` file or a safetensors file with the same fields in its metadata. Nothing is ever unpickled beyond what
+``weights_only=True`` admits.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdtc.errors import CheckpointError, ConfigError, require
+from sdtc.files import atomic_write, sha256
+from sdtc.model.config import ModelConfig
+from sdtc.model.network import PoseNetwork, build
+from sdtc.model.vitpose import VitposeWeights, is_vitpose, read_vitpose, resize_positions
+
+FORMAT = "sdtc-checkpoint"
+VERSION = 1
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # where other projects keep their tensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network that came out of a file.
+
+    Attributes:
+        network: in evaluation mode, fp32.
+        trained: whether the file says that its weights were trained (a ViTPose file's are).
+        format: ``"sdtc"`` or the name of a ViTPose format.
+        sha256: of the file.
+    """
+
+    network: PoseNetwork
+    trained: bool
+    format: str
+    sha256: str
+
+
+def save_checkpoint(path: Path, network: PoseNetwork, trained: bool, dtype: torch.dtype | None = None) -> None:
+    """Write a network and its configuration, atomically; ``.safetensors`` by name, else `torch.save`.
+
+    Args:
+        path: where.
+        network: what.
+        trained: whether its weights were trained; shown to everyone who uses the file.
+        dtype: store floating-point weights as this, e.g. ``torch.float16``; None keeps them.
+
+    Raises:
+        OutputError: the file cannot be written; an older file of that name is left as it was.
+    """
+    state = {key: _stored(value, dtype) for key, value in network.state_dict().items()}
+    header = {"format": FORMAT, "version": VERSION, "config": network.config.to_dict(), "trained": trained}
+    with atomic_write(path) as temporary:
+        if path.suffix == ".safetensors":
+            safetensors = require("safetensors.torch", "export", "a .safetensors checkpoint")
+            safetensors.save_file(state, temporary, metadata={"sdtc": json.dumps(header)})
+        else:
+            with temporary.open("wb") as file:  # given a name, PyTorch's own writer raises no OSError
+                torch.save({**header, "state_dict": state}, file)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint: ours, or a whole ViTPose in any of its formats.
+
+    Raises:
+        CheckpointError: unreadable, of another model, or not complete; the keys are named.
+    """
+    header, state = _read(path)
+    try:
+        if header.get("format") == FORMAT:
+            version = header.get("version")
+            if not isinstance(version, int) or version > VERSION:
+                raise CheckpointError(f"it has checkpoint version {version}, this sdtc reads up to {VERSION}: update sdtc")
+            network = build(ModelConfig.from_dict(header.get("config"))).eval()
+            _load_state(network, state)
+            return Checkpoint(network, bool(header.get("trained")), "sdtc", sha256(path))
+        if is_vitpose(state):
+            weights = read_vitpose(state)
+            network = build(weights.model_config()).eval()
+            _load_state(network, weights.state, weights.left_over)
+            return Checkpoint(network, True, weights.format, sha256(path))
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be used: {error}") from None
+    keys = ", ".join(list(state)[:3])
+    raise CheckpointError(
+        f"checkpoint '{path}' is of another model (its first keys are {keys}): expected an sdtc checkpoint or a ViTPose"
+    )
+
+
+def load_backbone(network: PoseNetwork, path: Path) -> str:
+    """Load the backbone of a ViTPose file into a network, resampling its position embeddings if sizes differ.
+
+    Returns:
+        The name of the file's format.
+
+    Raises:
+        CheckpointError: not a ViTPose file, incomplete, or of another width or depth.
+    """
+    _, state = _read(path)
+    try:
+        weights: VitposeWeights = read_vitpose(state)
+        backbone = {key.removeprefix("backbone."): value for key, value in weights.state.items() if "backbone." in key}
+        if "pos_embed" in backbone:
+            backbone["pos_embed"] = resize_positions(backbone["pos_embed"], network.config.grid)
+        left_over = tuple(key for key in weights.left_over if "head" not in key)
+        _load_state(network.backbone, backbone, left_over)
+    except CheckpointError as error:
+        raise CheckpointError(f"backbone '{path}' cannot be used: {error}") from None
+    return weights.format
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a file says about itself, and its tensors."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' does not exist" if not path.exists() else f"'{path}' is a folder: expected a checkpoint file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if magic[:2] != b"PK" and magic[:1] != b"\x80":  # a zip archive since PyTorch 1.6, a bare pickle before
+        raise CheckpointError(f"'{path}' is not a PyTorch file: expected a .pth or .safetensors checkpoint")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        if "Unsupported global" in str(error) or "WeightsUnpickler" in str(error):
+            raise CheckpointError(
+                f"checkpoint '{path}' holds objects other than tensors and plain values, which could run code when "
+                "loaded: save its state_dict alone and try that"
+            ) from None
+        raise CheckpointError(
+            f"'{path}' is not a checkpoint that PyTorch can read, or it is damaged: expected a .pth or .safetensors file"
+        ) from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"checkpoint '{path}' holds a {type(data).__name__}: expected a dictionary of tensors")
+    tensors = next((data[key] for key in _WRAPPERS if isinstance(data.get(key), Mapping)), data)
+    state = {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(f"checkpoint '{path}' holds no tensors")
+    return (data if data.get("format") == FORMAT else {}), state
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    safetensors = require("safetensors", "export", "a .safetensors checkpoint")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("sdtc", "{}"))
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (safetensors.SafetensorError, ValueError, OSError):
+        raise CheckpointError(f"'{path}' is not a safetensors file, or it is damaged") from None
+    return (header if isinstance(header, dict) else {}), state
+
+
+def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor], left_over: tuple[str, ...] = ()) -> None:
+    """Copy a state into a module, or say exactly what does not fit."""
+    expected = module.state_dict()
+    # A counter of training steps, which eval never reads; older files lack it.
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unknown = [*left_over, *(key for key in state if key not in expected)]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:4])}{', …' if len(keys) > 4 else ''})"
+        for what, keys in (("keys are missing", missing), ("keys are left over", unknown), ("shapes differ", shapes))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError("; ".join(problems))
+    module.load_state_dict({key: value.to(expected[key].dtype) for key, value in state.items()}, strict=False)
+
+
+def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.to(dtype) if dtype is not None and value.is_floating_point() else value

@@ -1,0 +1,248 @@
+"""The model's configuration: every ablation of Tables 4-9 is a field here. No torch.
+
+Presets are named configurations; a checkpoint carries its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdtc.errors import ConfigError
+from sdtc.skeleton import get_skeleton
+
+PATCH_SIZE = 16
+PATCH_PADDING = 2  # ViTPose pads the patch convolution by 2, which leaves the grid at size / 16
+HEATMAP_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A plain Vision Transformer as ViTPose uses it.
+
+    Attributes:
+        width: channels of a token.
+        depth: transformer blocks.
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLP over width.
+        frozen: keep the pretrained weights as they are (paper: frozen).
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    frozen: bool = True
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """Masked training (Eq. 1, 4, 14-16); nothing of it reaches inference.
+
+    Attributes:
+        mask_ratio: share of masked places, for tubes and for frames (Table 5).
+        context_weight: λ of Eq. 15 (Table 8).
+        decoder_layers: attention layers of the motion decoder.
+    """
+
+    mask_ratio: float = 0.5
+    context_weight: float = 0.01
+    decoder_layers: int = 2
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One network.
+
+    Attributes:
+        name: what to call it; the preset it came from.
+        kind: ``"sdtc"``, or ``"vitpose"`` for a whole single-frame ViTPose (T = 1).
+        input_size: (H, W) of a crop, pixels.
+        skeleton: ``"posetrack"`` (15 joints) or ``"coco"`` (17).
+        width: C, channels after the projection.
+        heads: attention heads of the motion encoder and decoder.
+        ffn_ratio: hidden width of an FFN over width.
+        delta: δ, supporting frames on each side (Table 9).
+        spatial_encoding, temporal_encoding: Table 7.
+        motion: where motion comes from, ``"mlsme"`` or ``"optical_flow"`` (Table 4).
+        motion_encoder: ``"vit"``, ``"patch"`` or ``"patch+frame"`` (Table 5).
+        joint_layers, divided_layers: of each encoder (Eq. 2, Eq. 3).
+        fusion: how motion meets appearance, ``"add"``, ``"conv"`` or ``"smml"`` (Table 4).
+        cross_propagation, adaptive_fusion: the later stages of SMML (Table 6).
+        head: ``"simple"``; ``"classic"`` (two deconvolutions) only for ViTPose checkpoints.
+        reconstruction: masked training.
+    """
+
+    name: str = "custom"
+    kind: str = "sdtc"
+    input_size: tuple[int, int] = (256, 192)
+    skeleton: str = "posetrack"
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    width: int = 256
+    heads: int = 8
+    ffn_ratio: int = 4
+    delta: int = 2
+    spatial_encoding: bool = True
+    temporal_encoding: bool = True
+    motion: str = "mlsme"
+    motion_encoder: str = "patch+frame"
+    joint_layers: int = 1
+    divided_layers: int = 1
+    fusion: str = "smml"
+    cross_propagation: bool = True
+    adaptive_fusion: bool = True
+    head: str = "simple"
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def num_frames(self) -> int:
+        """T = 2δ+1."""
+        return 2 * self.delta + 1
+
+    @property
+    def num_keypoints(self) -> int:
+        return len(get_skeleton(self.skeleton).keypoints)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the token grid; L = h·w."""
+        return self.input_size[0] // PATCH_SIZE, self.input_size[1] // PATCH_SIZE
+
+    @property
+    def heatmap_size(self) -> tuple[int, int]:
+        return self.input_size[0] // HEATMAP_STRIDE, self.input_size[1] // HEATMAP_STRIDE
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """(L, C) of one frame's tokens, as the encoder gives them."""
+        return self.grid[0] * self.grid[1], self.width if self.kind == "sdtc" else self.backbone.width
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        data = dataclasses.asdict(self)
+        data["input_size"] = list(self.input_size)
+        return data
+
+    @staticmethod
+    def from_dict(data: Any) -> ModelConfig:
+        """Build a configuration from plain types, as a checkpoint holds them.
+
+        Raises:
+            ConfigError: an unknown key (the nearest known one is named), a wrong type or value.
+        """
+        values = _known_fields(ModelConfig, data, "model")
+        values["backbone"] = _build(BackboneConfig, values.get("backbone", {}), "model.backbone")
+        values["reconstruction"] = _build(
+            ReconstructionConfig, values.get("reconstruction", {}), "model.reconstruction"
+        )
+        size = values.get("input_size", (256, 192))
+        if not (isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int for side in size)):
+            raise ConfigError(f"model.input_size is {size!r}: expected [height, width] in whole pixels")
+        values["input_size"] = (size[0], size[1])
+        _check_types(ModelConfig, values, "model")
+        return ModelConfig(**values)
+
+
+def _known_fields(cls: type, data: Any, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} is {type(data).__name__}: expected names and values")
+    names = [f.name for f in dataclasses.fields(cls)]
+    for key in data:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f": did you mean '{near[0]}'?" if near else f": expected one of {', '.join(names)}"
+            raise ConfigError(f"unknown key '{key}' in {where}{hint}")
+    return dict(data)
+
+
+def _build(cls: type, data: Any, where: str) -> Any:
+    values = _known_fields(cls, data, where)
+    _check_types(cls, values, where)
+    return cls(**values)
+
+
+def _check_types(cls: type, values: dict[str, Any], where: str) -> None:
+    for f in dataclasses.fields(cls):
+        if f.name not in values or f.type not in ("int", "bool", "str", "float"):
+            continue
+        value = values[f.name]
+        accepted = {"int": (int,), "bool": (bool,), "str": (str,), "float": (float, int)}[f.type]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and f.type != "bool"):
+            raise ConfigError(f"{where}.{f.name} is {value!r}: expected {f.type}")
+
+
+def _check(config: ModelConfig) -> None:
+    def one_of(name: str, *allowed: str) -> None:
+        if getattr(config, name) not in allowed:
+            raise ConfigError(f"model.{name} is {getattr(config, name)!r}: expected one of {', '.join(allowed)}")
+
+    def between(name: str, value: float, low: float, high: float) -> None:
+        if not low <= value <= high:
+            raise ConfigError(f"model.{name} is {value}: expected {low} to {high}")
+
+    one_of("kind", "sdtc", "vitpose")
+    one_of("motion", "mlsme", "optical_flow")
+    one_of("motion_encoder", "vit", "patch", "patch+frame")
+    one_of("fusion", "add", "conv", "smml")
+    one_of("head", "simple", "classic")
+    get_skeleton(config.skeleton)
+    for side in config.input_size:
+        if side % PATCH_SIZE or not 32 <= side <= 1024:
+            raise ConfigError(
+                f"model.input_size is {config.input_size}: both sides must be multiples of {PATCH_SIZE} from 32 to 1024"
+            )
+    # Bounds keep a hostile checkpoint from asking for terabytes.
+    between("delta", config.delta, 0, 7)
+    for name, value in (("backbone.width", config.backbone.width), ("width", config.width)):
+        between(name, value, 16, 2048)
+    between("backbone.depth", config.backbone.depth, 1, 64)
+    between("backbone.mlp_ratio", config.backbone.mlp_ratio, 1, 8)
+    between("ffn_ratio", config.ffn_ratio, 1, 8)
+    between("joint_layers", config.joint_layers, 0, 8)
+    between("divided_layers", config.divided_layers, 0, 8)
+    between("reconstruction.decoder_layers", config.reconstruction.decoder_layers, 1, 8)
+    between("reconstruction.mask_ratio", config.reconstruction.mask_ratio, 0.0, 0.95)
+    for name, width, heads in (
+        ("backbone", config.backbone.width, config.backbone.heads),
+        ("model", config.width, config.heads),
+    ):
+        if heads < 1 or width % heads:
+            raise ConfigError(f"{name}.width {width} cannot be divided among {heads} heads")
+    if config.spatial_encoding and config.width % 4:
+        raise ConfigError(f"model.width {config.width} must be a multiple of 4 for the sine-cosine encoding")
+    if config.kind == "sdtc" and config.head != "simple":
+        raise ConfigError("model.head 'classic' belongs to ViTPose checkpoints: SDTC's head is 'simple'")
+    if config.kind == "vitpose" and config.delta != 0:
+        raise ConfigError(f"model.delta is {config.delta}: a ViTPose network sees one frame, so delta is 0")
+
+
+PRESETS: dict[str, ModelConfig] = {
+    # Small enough to train on a CPU; its backbone starts from nothing, so it is trained too.
+    "tiny": ModelConfig(
+        name="tiny",
+        input_size=(128, 96),
+        backbone=BackboneConfig(width=128, depth=6, heads=4, frozen=False),
+        width=64,
+        heads=4,
+    ),
+    "small": ModelConfig(name="small", backbone=BackboneConfig(width=384, depth=12, heads=12)),
+    "base": ModelConfig(name="base"),  # the paper's
+    "large": ModelConfig(name="large", backbone=BackboneConfig(width=1024, depth=24, heads=16)),
+}
+
+
+def get_preset(name: str) -> ModelConfig:
+    """Return a preset.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise ConfigError(f"unknown preset '{name}': expected one of {', '.join(PRESETS)}") from None

@@ -1,0 +1,130 @@
+"""The networks: SDTC, and a whole single-frame ViTPose behind the same two-step interface.
+
+    encode:   frames uint8 [N, H, W, 3] RGB   ->  tokens [N, L, C]          once per frame
+    temporal: tokens [B, T, L, C]             ->  heatmaps [B, J, h, w]     once per keyframe
+
+`forward` is the two in a row over a clip. Nothing here knows of masks or reconstruction: masked training wraps
+this network from outside (`sdtc.model.reconstruction`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from sdtc.errors import ConfigError
+from sdtc.model.backbone import VisionTransformer
+from sdtc.model.config import ModelConfig
+from sdtc.model.encodings import spatial_encoding
+from sdtc.model.head import ClassicHead, SimpleHead
+from sdtc.model.mlsme import MotionEncoder
+from sdtc.model.smml import Fusion
+
+# ImageNet's, of RGB values 0-1: what ViTPose is trained with.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class PoseNetwork(nn.Module, ABC):
+    """A clip of T crops to the heatmaps of its keyframe."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = VisionTransformer(config.backbone, config.input_size)
+        self.register_buffer("mean", 255.0 * torch.tensor(MEAN), persistent=False)
+        self.register_buffer("inverse_std", 1.0 / (255.0 * torch.tensor(STD)), persistent=False)
+
+    @abstractmethod
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode crops ``[N, H, W, 3]`` (uint8, or float 0-255; RGB) into tokens ``[N, L, C]``."""
+
+    @abstractmethod
+    def temporal(self, tokens: Tensor) -> Tensor:
+        """Turn the tokens of a window ``[B, T, L, C]`` into keyframe heatmaps ``[B, J, h, w]``."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Turn a clip ``[B, T, H, W, 3]`` (as in `encode`) into keyframe heatmaps ``[B, J, h, w]``."""
+        # Cast first: TensorRT takes uint8 inputs only into a cast.
+        tokens = self.encode(clip.float().flatten(0, 1))
+        return self.temporal(tokens.view(-1, self.config.num_frames, *tokens.shape[1:]))
+
+    def encode_backbone(self, frames: Tensor) -> Tensor:
+        """Normalise and run the backbone alone: ``[N, H, W, 3]`` to ``[N, L, backbone width]``."""
+        # In fp32 whatever the weights are: 8-bit values minus a mean lose bits in bf16.
+        images = (frames.float() - self.mean.float()) * self.inverse_std.float()
+        images = images.permute(0, 3, 1, 2).to(self.backbone.pos_embed.dtype)
+        return self.backbone(images)
+
+
+class SDTC(PoseNetwork):
+    """Semantical Dynamics and spaTioTemporal Collaboration (paper, Figure 2)."""
+
+    spatial: Tensor | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        if config.motion == "optical_flow":
+            raise ConfigError(
+                "model.motion 'optical_flow' is Table 4's baseline, which takes flow fields instead of tokens and is "
+                "not available in this version: use 'mlsme'"
+            )
+        self.projection = nn.Linear(config.backbone.width, config.width)
+        spatial = spatial_encoding(config.grid, config.width) if config.spatial_encoding else None
+        self.register_buffer("spatial", spatial, persistent=False)
+        self.temporal_embed = (
+            nn.Parameter(torch.zeros(config.num_frames, 1, config.width)) if config.temporal_encoding else None
+        )
+        self.motion = MotionEncoder(config)
+        self.fusion = Fusion(config)
+        self.head = SimpleHead(config.width, config.num_keypoints)
+        nn.init.trunc_normal_(self.projection.weight, std=0.02)
+        nn.init.zeros_(self.projection.bias)
+        if self.temporal_embed is not None:
+            nn.init.trunc_normal_(self.temporal_embed, std=0.02)
+        if config.backbone.frozen:
+            self.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> SDTC:
+        super().train(mode)
+        if self.config.backbone.frozen:
+            self.backbone.eval()
+        return self
+
+    def encode(self, frames: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.backbone.frozen):
+            features = self.encode_backbone(frames)
+        tokens = self.projection(features)
+        return tokens if self.spatial is None else tokens + self.spatial
+
+    def representations(self, tokens: Tensor) -> Tensor:
+        """R: tokens with the temporal encoding, ``[B, T, L, C]`` (paper, section 2)."""
+        return tokens if self.temporal_embed is None else tokens + self.temporal_embed
+
+    def temporal(self, tokens: Tensor) -> Tensor:
+        R = self.representations(tokens)
+        M = self.motion(R)
+        return self.head(self.fusion(R, M))
+
+
+class ViTPose(PoseNetwork):
+    """A whole ViTPose: backbone and head, one frame (T = 1)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        head = ClassicHead if config.head == "classic" else SimpleHead
+        self.head = head(config.backbone.width, config.num_keypoints)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        return self.encode_backbone(frames)
+
+    def temporal(self, tokens: Tensor) -> Tensor:
+        maps = tokens[:, 0].transpose(1, 2)  # [B, C, L]
+        return self.head(maps.reshape(maps.shape[0], maps.shape[1], *self.config.grid))
+
+
+def build(config: ModelConfig) -> PoseNetwork:
+    """Build the network of a configuration, with fresh weights."""
+    return ViTPose(config) if config.kind == "vitpose" else SDTC(config)

@@ -1,0 +1,113 @@
+"""Masked training of MLSME (Eq. 1, 4, 15): a wrapper around the inference network.
+
+Everything that exists only in training lives here: mask embeddings L_c and L_f, the motion decoder and the two
+reconstruction heads. Dropping the wrapper is all it takes to get the inference network back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sdtc.model.config import HEATMAP_STRIDE, PATCH_SIZE, ModelConfig
+from sdtc.model.layers import SpaceTimeAttention, init_transformer_weights
+from sdtc.model.network import SDTC
+
+
+class MotionReconstruction(nn.Module):
+    """The training-only parameters: mask embeddings, motion decoder, reconstruction heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        C = config.width
+        self.grid = config.grid
+        self.cell = PATCH_SIZE // HEATMAP_STRIDE  # heatmap pixels per token and side
+        self.patch_mask_embed = nn.Parameter(torch.zeros(C))  # L_c
+        self.frame_mask_embed = nn.Parameter(torch.zeros(C))  # L_f
+        self.decoder = nn.Sequential(
+            *(SpaceTimeAttention(C, config.heads, over="both") for _ in range(config.reconstruction.decoder_layers))
+        )
+        self.context_head = nn.Sequential(nn.Linear(C, C), nn.GELU(), nn.Linear(C, C))
+        self.heatmap_head = nn.Sequential(
+            nn.Linear(C, C), nn.GELU(), nn.Linear(C, config.num_keypoints * self.cell**2)
+        )
+        self.apply(init_transformer_weights)
+        nn.init.trunc_normal_(self.patch_mask_embed, std=0.02)
+        nn.init.trunc_normal_(self.frame_mask_embed, std=0.02)
+
+    def forward(self, R_F: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode R_F ``[B, T, L, C]`` into F̂ ``[B, T, L, C]`` and Ĥ_seq ``[B, T, J, h, w]``."""
+        B, T, _, _ = R_F.shape
+        decoded = self.decoder(R_F)
+        cells = self.heatmap_head(decoded).view(B, T, *self.grid, -1, self.cell, self.cell)
+        heatmaps = cells.permute(0, 1, 4, 2, 5, 3, 6)  # [B, T, J, rows, cell, columns, cell]
+        height, width = self.grid[0] * self.cell, self.grid[1] * self.cell
+        return self.context_head(decoded), heatmaps.reshape(B, T, -1, height, width)
+
+
+@dataclass
+class MaskedOutput:
+    """What one masked forward pass gives.
+
+    Attributes:
+        heatmaps: Ĥ_t of the keyframe, ``[B, J, h, w]``.
+        contexts: F̂, ``[B, T, L, C]``; None where the motion encoder has no frame level.
+        context_targets: R, detached, ``[B, T, L, C]``.
+        heatmap_sequence: Ĥ_seq, ``[B, T, J, h, w]``; None likewise.
+    """
+
+    heatmaps: Tensor
+    contexts: Tensor | None
+    context_targets: Tensor
+    heatmap_sequence: Tensor | None
+
+
+class MaskedSDTC(nn.Module):
+    """The inference network with masks in its motion encoder, and the reconstruction branch beside it."""
+
+    def __init__(self, network: SDTC) -> None:
+        super().__init__()
+        self.network = network
+        self.reconstruction = (
+            MotionReconstruction(network.config) if network.motion.frame_level is not None else None
+        )
+
+    def forward(self, clip: Tensor, tube_mask: Tensor | None = None, frame_mask: Tensor | None = None) -> MaskedOutput:
+        """Run the network with masked motion.
+
+        Args:
+            clip: ``[B, T, H, W, 3]``, RGB 0-255.
+            tube_mask: bool ``[B, L]``, True where a location is masked in all frames (Eq. 1).
+            frame_mask: bool ``[B, T]``, True where a frame is masked (Eq. 4).
+        """
+        network, branch = self.network, self.reconstruction
+        tokens = network.encode(clip.flatten(0, 1))
+        R = network.representations(tokens.view(-1, network.config.num_frames, *tokens.shape[1:]))
+        if branch is None or network.motion.frame_level is None:
+            return MaskedOutput(network.head(network.fusion(R, network.motion(R))), None, R.detach(), None)
+
+        R_m = R
+        if tube_mask is not None:  # Eq. 1
+            R_m = torch.where(tube_mask[:, None, :, None], branch.patch_mask_embed, R)
+        R_P = network.motion.patch_level(R_m)
+        R_fm = R_P
+        if frame_mask is not None:  # Eq. 4
+            R_fm = torch.where(frame_mask[:, :, None, None], branch.frame_mask_embed, R_P)
+        R_F = network.motion.frame_level(R_fm)
+        contexts, heatmap_sequence = branch(R_F)
+        M = R_P + R_F  # Eq. 5
+        return MaskedOutput(network.head(network.fusion(R, M)), contexts, R.detach(), heatmap_sequence)
+
+
+def sample_masks(
+    config: ModelConfig, batch: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw a tube mask ``[B, L]`` and a frame mask ``[B, T]``, exactly `mask_ratio` of each masked, rounded down."""
+
+    def draw(count: int) -> Tensor:
+        order = torch.rand(batch, count, generator=generator).argsort(dim=1)
+        return order < int(config.reconstruction.mask_ratio * count)
+
+    return draw(config.token_shape[0]), draw(config.num_frames)

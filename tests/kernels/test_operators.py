@@ -1,0 +1,95 @@
+"""Operators against their references, in the shapes that are easy to get wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdtc.kernels import cross_attention, self_refinement, spatial_attention, temporal_attention
+from sdtc.kernels.attention import spatial_attention_reference, temporal_attention_reference
+from sdtc.kernels.cross_attention import cross_attention_reference
+from sdtc.kernels.refinement import self_refinement_reference
+
+# B, T, L, H, D
+PACKED = [(1, 1, 1, 1, 16), (1, 5, 48, 4, 16), (2, 5, 47, 8, 32), (3, 7, 193, 2, 64), (1, 16, 12, 1, 128)]
+# B, C, N
+MAPS = [(1, 32, 1), (2, 64, 48), (3, 33, 47), (1, 256, 192)]
+
+
+def name(shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def packed(shape, seed=0, scale=1.0) -> torch.Tensor:
+    B, T, L, H, D = shape
+    return scale * torch.randn(B, T, L, 3, H, D, generator=torch.Generator().manual_seed(seed))
+
+
+def maps(shape, seed=0, scale=1.0) -> torch.Tensor:
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", PACKED, ids=name)
+@pytest.mark.parametrize(
+    ("operator", "reference"),
+    [(temporal_attention, temporal_attention_reference), (spatial_attention, spatial_attention_reference)],
+    ids=["temporal", "spatial"],
+)
+def test_attention_equals_its_reference(operator, reference, shape) -> None:
+    qkv = packed(shape, scale=3.0)
+    B, T, L, H, D = shape
+    got = operator(qkv)
+    assert got.shape == (B, T, L, H * D)
+    want = reference(qkv.double()).float()
+    torch.testing.assert_close(got, want, atol=1e-5 * float(want.abs().max()), rtol=0)
+
+
+def test_temporal_attention_sees_only_its_own_location() -> None:
+    qkv = packed((1, 5, 6, 2, 16))
+    changed = qkv.clone()
+    changed[:, :, 3] += 1
+    difference = (temporal_attention(qkv) - temporal_attention(changed)).abs().amax(dim=(0, 1, 3))
+    assert difference[3] > 1e-3
+    assert difference[[0, 1, 2, 4, 5]].max() == 0
+
+
+def test_spatial_attention_sees_only_its_own_frame() -> None:
+    qkv = packed((1, 5, 6, 2, 16))
+    changed = qkv.clone()
+    changed[:, 2] += 1
+    difference = (spatial_attention(qkv) - spatial_attention(changed)).abs().amax(dim=(0, 2, 3))
+    assert difference[2] > 1e-3
+    assert difference[[0, 1, 3, 4]].max() == 0
+
+
+@pytest.mark.parametrize("shape", MAPS, ids=name)
+def test_refinement_equals_its_reference(shape) -> None:
+    x = maps(shape)
+    torch.testing.assert_close(self_refinement(x), self_refinement_reference(x.double()).float(), atol=1e-4, rtol=1e-4)
+
+
+def test_refinement_in_fp16_survives_what_overflows_a_plain_one() -> None:
+    x = maps((1, 64, 192), scale=40.0).relu().half()
+    want = self_refinement_reference(x.double())
+    assert not self_refinement_reference(x).isfinite().all()
+    got = self_refinement(x)
+    assert got.dtype == torch.float16
+    assert got.isfinite().all()
+    torch.testing.assert_close(got.double(), want, atol=float(want.abs().max()) * 2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("shape", MAPS, ids=name)
+def test_cross_attention_equals_its_reference(shape) -> None:
+    q, k, v = (maps(shape, seed) for seed in range(3))
+    want = cross_attention_reference(q.double(), k.double(), v.double()).float()
+    torch.testing.assert_close(cross_attention(q, k, v), want, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_flow_through_every_operator() -> None:
+    qkv = packed((1, 3, 4, 2, 16)).double().requires_grad_()
+    x = maps((1, 5, 6)).double().requires_grad_()
+    assert torch.autograd.gradcheck(temporal_attention, qkv)
+    assert torch.autograd.gradcheck(spatial_attention, qkv)
+    assert torch.autograd.gradcheck(cross_attention, (x, x.detach() * 2, x.detach() + 1))
+    # computed in fp32 inside, so finite differences need room
+    assert torch.autograd.gradcheck(self_refinement, x, eps=1e-2, atol=2e-2, rtol=2e-2)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sdtc.model import MaskedSDTC, build, get_preset
+from sdtc.model.counting import count_network
+from sdtc.model.info import main
+
+
+def test_base_has_the_papers_numbers_within_3_percent() -> None:
+    """Table 10 as paper.md counts it: 10.6 M trainable, 9.8 M at inference, 181.8 GFLOPs, 172.5 without products."""
+    counted = count_network(get_preset("base")).to_dict()
+    assert counted["parameters"]["trainable"] == pytest.approx(10.6e6, rel=0.03)
+    assert counted["parameters"]["trainable_inference"] == pytest.approx(9.8e6, rel=0.03)
+    assert counted["gflops"] == pytest.approx(181.8, rel=0.03)
+    assert counted["gflops_without_attention_products"] == pytest.approx(172.5, rel=0.03)
+    assert counted["gmacs"] == counted["gflops"] / 2
+
+
+def test_parameters_are_those_of_the_real_network() -> None:
+    network = build(get_preset("tiny"))
+    wrapper = MaskedSDTC(network)
+    counted = count_network(get_preset("tiny")).to_dict()["parameters"]
+    assert counted["trainable_inference"] == sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert counted["total"] == sum(p.numel() for p in wrapper.parameters())
+
+
+def test_operations_grow_with_the_window() -> None:
+    import dataclasses
+
+    tiny = get_preset("tiny")
+    longer = dataclasses.replace(tiny, delta=3)
+    ratio = count_network(longer).to_dict()["parts"]["backbone"]["gflops"] / count_network(tiny).to_dict()["parts"][
+        "backbone"
+    ]["gflops"]
+    assert ratio == pytest.approx(7 / 5)
+
+
+def test_a_linear_layer_counts_two_per_multiply_accumulate() -> None:
+    counted = count_network(get_preset("base")).to_dict()["parts"]["projection"]
+    assert counted["gflops"] == pytest.approx(2 * 5 * 192 * 768 * 256 / 1e9)
+    assert counted["parameters"] == 768 * 256 + 256
+
+
+def test_info_prints_a_table_and_json(capsys, tiny_checkpoint) -> None:
+    assert main(["base"]) == 0
+    text = capsys.readouterr().out
+    assert "181.8 GFLOPs" in text
+    assert "fusion.smca_r" in text
+    assert main([str(tiny_checkpoint), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"parameters", "gmacs", "gflops", "gflops_without_attention_products"} <= set(data)
+    assert set(data["parameters"]) == {"total", "trainable", "trainable_inference"}
+    assert main(["enormous"]) == 2
+    assert "expected one of tiny, small, base, large" in capsys.readouterr().err
+
+
+def test_counting_leaves_no_trace_on_the_default_device() -> None:
+    count_network(get_preset("tiny"))
+    assert torch.empty(1).device.type == "cpu"

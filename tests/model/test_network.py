@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from sdtc.errors import ConfigError
+from sdtc.model import MaskedSDTC, build, get_preset
+from sdtc.model.encodings import spatial_encoding
+from sdtc.model.reconstruction import sample_masks
+
+TINY = get_preset("tiny")
+
+
+def clip(config, batch=2, seed=0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, config.num_frames, *config.input_size, 3), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build(TINY).eval()
+
+
+def test_heatmaps_are_a_quarter_of_the_input(network) -> None:
+    assert network(clip(TINY)).shape == (2, 15, 32, 24)
+
+
+def test_streaming_equals_the_whole_window(network) -> None:
+    window = clip(TINY, batch=3)
+    tokens = torch.stack([network.encode(window[:, t]) for t in range(5)], dim=1)  # each frame on its own
+    torch.testing.assert_close(network.temporal(tokens), network(window), atol=1e-6, rtol=1e-5)
+
+
+def test_people_in_a_batch_do_not_mix(network) -> None:
+    window = clip(TINY, batch=3)
+    torch.testing.assert_close(network(window)[1], network(window[1:2])[0], atol=1e-6, rtol=1e-5)
+
+
+def test_a_neighbour_frame_changes_the_keyframes_pose(network) -> None:
+    window, other = clip(TINY), clip(TINY)
+    other[:, 0] = 255 - other[:, 0]
+    assert not torch.allclose(network(window), network(other), atol=1e-6)
+
+
+def test_frame_order_matters_only_through_the_temporal_encoding_and_the_aggregation() -> None:
+    """Without the encoding, motion M is the same for a reordered window, in the new order."""
+    torch.manual_seed(0)
+    net = build(dataclasses.replace(TINY, temporal_encoding=False)).eval()
+    tokens = torch.randn(1, 5, *TINY.token_shape)
+    order = torch.tensor([3, 1, 4, 0, 2])
+    torch.testing.assert_close(net.motion(tokens[:, order]), net.motion(tokens)[:, order], atol=1e-5, rtol=1e-4)
+    with_encoding = build(TINY).eval()
+    R, R_reordered = with_encoding.representations(tokens), with_encoding.representations(tokens[:, order])
+    assert not torch.allclose(with_encoding.motion(R)[:, order], with_encoding.motion(R_reordered), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fusion": "add"},  # Table 4
+        {"fusion": "conv"},
+        {"motion_encoder": "vit"},  # Table 5
+        {"motion_encoder": "patch"},
+        {"cross_propagation": False, "adaptive_fusion": False},  # Table 6
+        {"adaptive_fusion": False},
+        {"spatial_encoding": False, "temporal_encoding": False},  # Table 7
+        {"temporal_encoding": False},
+        {"delta": 1},  # Table 9
+        {"delta": 3},
+        {"joint_layers": 2, "divided_layers": 2},
+        {"input_size": (256, 192)},
+    ],
+    ids=str,
+)
+def test_every_ablation_is_a_switch_that_changes_the_network(change, network) -> None:
+    config = dataclasses.replace(TINY, **change)
+    torch.manual_seed(0)
+    ablated = build(config).eval()
+    heatmaps = ablated(clip(config))
+    assert heatmaps.shape == (2, 15, *config.heatmap_size)
+    assert heatmaps.isfinite().all()
+    if "input_size" not in change:  # which has other positions, but no other layers
+        assert set(ablated.state_dict()) != set(network.state_dict()) or any(
+            value.shape != network.state_dict()[key].shape for key, value in ablated.state_dict().items()
+        ) or "spatial_encoding" in change
+
+
+def test_optical_flow_says_that_it_is_not_there_yet() -> None:
+    with pytest.raises(ConfigError, match="optical_flow"):
+        build(dataclasses.replace(TINY, motion="optical_flow"))
+
+
+def test_frozen_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:
+    config = dataclasses.replace(TINY, backbone=dataclasses.replace(TINY.backbone, frozen=True))
+    net = build(config).train()
+    assert not net.backbone.training
+    assert net.fusion.training
+    net(clip(config)).square().sum().backward()
+    assert all(p.grad is None for p in net.backbone.parameters())
+    assert net.projection.weight.grad.abs().sum() > 0
+
+
+def test_gradients_reach_every_trainable_parameter_of_the_masked_network() -> None:
+    torch.manual_seed(0)
+    wrapper = MaskedSDTC(build(TINY)).train()
+    tubes, frames = sample_masks(TINY, 2, torch.Generator().manual_seed(0))
+    out = wrapper(clip(TINY), tubes, frames)
+    (out.heatmaps.sum() + out.contexts.square().sum() + out.heatmap_sequence.square().sum()).backward()
+    assert [name for name, p in wrapper.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_without_masks_the_wrapper_answers_as_the_network_bit_for_bit(network) -> None:
+    window = clip(TINY)
+    with torch.inference_mode():
+        out = MaskedSDTC(network).eval()(window)
+        assert torch.equal(out.heatmaps, network(window))
+    assert out.contexts.shape == (2, 5, 48, 64)
+    assert out.heatmap_sequence.shape == (2, 5, 15, 32, 24)
+
+
+def test_masks_change_the_answer(network) -> None:
+    window = clip(TINY)
+    wrapper = MaskedSDTC(network).eval()
+    tubes, frames = sample_masks(TINY, 2, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain = wrapper(window).heatmaps
+        for masks in ((tubes, None), (None, frames), (tubes, frames)):
+            assert not torch.allclose(wrapper(window, *masks).heatmaps, plain, atol=1e-7)
+
+
+def test_mask_ratio_is_exact_and_tubes_are_shared_by_frames() -> None:
+    tubes, frames = sample_masks(TINY, 16, torch.Generator().manual_seed(1))
+    assert (tubes.sum(1) == 24).all()  # 50 % of 48
+    assert (frames.sum(1) == 2).all()  # 50 % of 5, rounded down
+    assert tubes.unique(dim=0).shape[0] > 1
+
+
+def test_heatmap_sequence_puts_each_token_in_its_own_cell() -> None:
+    """Decode one changed token and look where the sequence changes."""
+    torch.manual_seed(0)
+    branch = MaskedSDTC(build(TINY)).eval().reconstruction
+    branch.decoder = torch.nn.Identity()  # attention would spread the change
+    R_F = torch.randn(1, 5, 48, 64)
+    changed = R_F.clone()
+    changed[0, 3, 6 * 2 + 4] += 1  # frame 3, row 2, column 4 of the 8x6 grid
+    difference = (branch(R_F)[1] != branch(changed)[1]).nonzero()
+    assert set(difference[:, 1].tolist()) == {3}
+    assert set(difference[:, 3].tolist()) == {8, 9, 10, 11}
+    assert set(difference[:, 4].tolist()) == {16, 17, 18, 19}
+
+
+def test_spatial_encoding_is_the_product_of_rows_and_columns() -> None:
+    encoding = spatial_encoding((4, 3), 16).view(4, 3, 16)
+    assert torch.equal(encoding[2, 0, :8], encoding[2, 1, :8])  # rows do not see columns
+    assert torch.equal(encoding[0, 1, 8:], encoding[3, 1, 8:])
+    assert len(encoding.reshape(12, 16).unique(dim=0)) == 12
+    # the lowest frequency: sin and cos of the position itself
+    assert encoding[2, 1, 0] == pytest.approx(float(torch.tensor(2.0).sin()))
+    assert encoding[2, 1, 4] == pytest.approx(float(torch.tensor(2.0).cos()))
