@@ -1,0 +1,86 @@
+"""The bodies of the custom operators, as ONNX functions of domain ``sdtc``.
+
+One exported file serves every backend: ONNX Runtime, OpenVINO and TensorRT-RTX run these bodies, full TensorRT may
+put a compiled kernel in place of the node. Each body is the mathematics of the operator of the same name in
+`sdtc.kernels`; a test holds them together.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import FunctionProto, ModelProto, TensorProto
+from onnxscript import opset22 as op
+from onnxscript import script
+from onnxscript.values import Opset
+
+from sdtc.kernels.onnx_node import DOMAIN, DOMAIN_VERSION
+
+OPSET = 22  # the first whose convolution takes bf16; TensorRT-RTX 1.7 fails on 23
+_sdtc = Opset(DOMAIN, DOMAIN_VERSION)
+
+
+@script(_sdtc, default_opset=op)
+def SpatialAttention(qkv, scale: float):
+    """qkv [B, T, L, 3, H, D] -> [B, T, L, H*D], over L (`sdtc.kernels.attention`)."""
+    packed = op.Transpose(qkv, perm=[3, 0, 1, 4, 2, 5])  # [3, B, T, H, L, D]
+    q = op.Squeeze(op.Slice(packed, [0], [1], [0]), [0])
+    k = op.Squeeze(op.Slice(packed, [1], [2], [0]), [0])
+    v = op.Squeeze(op.Slice(packed, [2], [3], [0]), [0])
+    factor = op.CastLike(op.Constant(value_float=scale), qkv)
+    # Scaling q before the product keeps fp16 scores in range.
+    scores = op.MatMul(op.Mul(q, factor), op.Transpose(k, perm=[0, 1, 2, 4, 3]))
+    out = op.MatMul(op.Softmax(scores, axis=-1), v)  # [B, T, H, L, D]
+    return op.Reshape(op.Transpose(out, perm=[0, 1, 3, 2, 4]), [0, 0, 0, -1])
+
+
+@script(_sdtc, default_opset=op)
+def TemporalAttention(qkv, scale: float):
+    """qkv [B, T, L, 3, H, D] -> [B, T, L, H*D], over T (`sdtc.kernels.attention`)."""
+    packed = op.Transpose(qkv, perm=[3, 0, 2, 4, 1, 5])  # [3, B, L, H, T, D]
+    q = op.Squeeze(op.Slice(packed, [0], [1], [0]), [0])
+    k = op.Squeeze(op.Slice(packed, [1], [2], [0]), [0])
+    v = op.Squeeze(op.Slice(packed, [2], [3], [0]), [0])
+    factor = op.CastLike(op.Constant(value_float=scale), qkv)
+    scores = op.MatMul(op.Mul(q, factor), op.Transpose(k, perm=[0, 1, 2, 4, 3]))
+    out = op.MatMul(op.Softmax(scores, axis=-1), v)  # [B, L, H, T, D]
+    return op.Reshape(op.Transpose(out, perm=[0, 3, 1, 2, 4]), [0, 0, 0, -1])
+
+
+@script(_sdtc, default_opset=op)
+def SelfRefinement(x):
+    """x [B, C, N] -> [B, C, N] (`sdtc.kernels.refinement`, Eq. 6-8), in fp32 whatever x is."""
+    features = op.Cast(x, to=TensorProto.FLOAT)
+    maps = op.Softmax(features, axis=1)  # O   [B, C, N]
+    contexts = op.MatMul(features, op.Transpose(maps, perm=[0, 2, 1]))  # OC  [B, C, C]
+    weights = op.Softmax(op.MatMul(op.Transpose(features, perm=[0, 2, 1]), contexts), axis=2)  # A  [B, N, C]
+    return op.CastLike(op.MatMul(contexts, op.Transpose(weights, perm=[0, 2, 1])), x)
+
+
+@script(_sdtc, default_opset=op)
+def CrossAttention(q, k, v, scale: float):
+    """q, k, v [B, C, N] -> [B, C, N] (`sdtc.kernels.cross_attention`, Eq. 9)."""
+    factor = op.CastLike(op.Constant(value_float=scale), q)
+    scores = op.MatMul(op.Transpose(op.Mul(q, factor), perm=[0, 2, 1]), k)  # [B, N, N]
+    weights = op.Softmax(scores, axis=-1)
+    return op.MatMul(v, op.Transpose(weights, perm=[0, 2, 1]))
+
+
+def function_protos() -> dict[str, FunctionProto]:
+    """Return every function by name."""
+    functions = (SpatialAttention, TemporalAttention, SelfRefinement, CrossAttention)
+    return {function.name: function.to_function_proto() for function in functions}
+
+
+def add_functions(model: ModelProto) -> ModelProto:
+    """Give a model the bodies of the ``sdtc`` nodes that it contains, in place.
+
+    Raises:
+        onnx.checker.ValidationError: the result is not a valid model.
+    """
+    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    bodies = function_protos()
+    model.functions.extend(bodies[name] for name in sorted(used))
+    if used and not any(opset.domain == DOMAIN for opset in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+    onnx.checker.check_model(model)
+    return model

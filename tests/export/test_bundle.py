@@ -1,0 +1,266 @@
+"""Export end to end: what the graphs hold, what they answer, what a failure leaves behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from sdtc.errors import ExportError, InputError
+from sdtc.export import verify
+from sdtc.export.graphs import Temporal, WholeWindow, prepare
+from sdtc.export.to_trt import export, main
+from sdtc.manifest import Manifest
+from sdtc.model import build, get_preset, load_checkpoint
+
+TENSORRT_RTX = pytest.importorskip("tensorrt_rtx", reason="builds engines")
+
+
+def ort_session(path: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def network(tiny_checkpoint):
+    return load_checkpoint(tiny_checkpoint).network
+
+
+def test_bundle_has_every_file_of_the_design(tiny_bundle) -> None:
+    assert {path.name for path in tiny_bundle.iterdir()} == {
+        "model.json", "model.onnx", "model.plan",
+        "model.encoder.onnx", "model.encoder.plan", "model.temporal.onnx", "model.temporal.plan",
+    }  # fmt: skip
+
+
+def test_graph_inputs_and_outputs_are_the_contract(tiny_bundle) -> None:
+    def describe(path: Path) -> dict[str, tuple[str, list]]:
+        session = ort_session(path)
+        return {t.name: (t.type, list(t.shape)) for t in [*session.get_inputs(), *session.get_outputs()]}
+
+    poses = {
+        "keypoints": ("tensor(float)", ["batch", 15, 3]),
+        "heatmaps": ("tensor(float)", ["batch", 15, 32, 24]),
+    }
+    assert describe(tiny_bundle / "model.onnx") == {"clip": ("tensor(uint8)", ["batch", 5, 128, 96, 3]), **poses}
+    assert describe(tiny_bundle / "model.encoder.onnx") == {
+        "frames": ("tensor(uint8)", ["batch", 128, 96, 3]),
+        "tokens": ("tensor(float)", ["batch", 48, 64]),
+    }
+    assert describe(tiny_bundle / "model.temporal.onnx") == {"tokens": ("tensor(float)", ["batch", 5, 48, 64]), **poses}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_onnx_equals_pytorch(tiny_bundle, network, batch) -> None:
+    clip = np.random.default_rng(batch).integers(0, 256, (batch, 5, 128, 96, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        keypoints, heatmaps = (t.numpy() for t in WholeWindow(network)(torch.from_numpy(clip)))
+    got_keypoints, got_heatmaps = ort_session(tiny_bundle / "model.onnx").run(None, {"clip": clip})
+    assert np.abs(heatmaps).max() > 0.1
+    np.testing.assert_allclose(got_heatmaps, heatmaps, atol=1e-4)
+    np.testing.assert_allclose(got_keypoints[..., :2], keypoints[..., :2], atol=0.01)
+    frames = clip.reshape(-1, 128, 96, 3)
+    encoder = ort_session(tiny_bundle / "model.encoder.onnx")
+    tokens = np.concatenate([encoder.run(None, {"frames": frame[None]})[0] for frame in frames])
+    streamed = ort_session(tiny_bundle / "model.temporal.onnx").run(None, {"tokens": tokens.reshape(batch, 5, 48, 64)})
+    np.testing.assert_allclose(streamed[1], got_heatmaps, atol=1e-4)
+    np.testing.assert_allclose(streamed[0][..., :2], got_keypoints[..., :2], atol=0.01)
+
+
+def test_exported_graph_holds_nothing_of_training(tiny_bundle, network) -> None:
+    """No mask, mask embedding, decoder or reconstruction head: by name, by weights and by size."""
+    for name in ("model", "model.encoder", "model.temporal"):
+        model = onnx.load(tiny_bundle / f"{name}.onnx")
+        names = [t.name for t in model.graph.initializer]
+        for node in model.graph.node:
+            names += [node.name, *node.input, *node.output]
+        assert not [n for n in names if re.search(r"mask|decoder|reconstruct|context_head|heatmap_head", n, re.I)]
+        assert not [node for node in model.graph.node if node.op_type in ("Where", "RandomUniform", "RandomNormal", "Dropout")]
+    weights = sum(np.prod(t.dims) for t in onnx.load(tiny_bundle / "model.onnx").graph.initializer)
+    inference = sum(p.numel() for p in prepare(network, "fp32").parameters())
+    # beyond the parameters: sine-cosine table, normalisation, shapes; a little less where equal biases are shared
+    assert 0.99 * inference <= weights <= inference + 48 * 64 + 200
+
+
+def test_custom_operators_are_nodes_with_bodies(tiny_bundle) -> None:
+    model = onnx.load(tiny_bundle / "model.temporal.onnx")
+    ops = [node.op_type for node in model.graph.node if node.domain == "sdtc"]
+    # two encoders of one joint and one divided layer; two refinements; two SMCA
+    assert {op: ops.count(op) for op in set(ops)} == {
+        "SpatialAttention": 4, "TemporalAttention": 2, "SelfRefinement": 2, "CrossAttention": 2,
+    }  # fmt: skip
+    assert {f.name for f in model.functions} == set(ops)
+
+
+def test_graphs_tell_nothing_about_the_machine(tiny_bundle) -> None:
+    root = str(Path(__file__).resolve().parents[2]).encode()
+    for path in tiny_bundle.iterdir():
+        assert root not in path.read_bytes(), path.name
+
+
+def test_manifest_carries_measured_parity(tiny_bundle) -> None:
+    manifest = Manifest.load(tiny_bundle / "model.json")
+    for comparison in ("onnx_vs_pytorch", "streaming_vs_pytorch", "streaming_vs_window"):
+        figures = manifest.parity[comparison]
+        assert figures["windows"] >= 10
+        assert figures["heatmaps_max_abs"] < 1e-4
+        assert figures["keypoints_max_px"] < 0.01
+    assert manifest.engine.flavour == "tensorrt-rtx"
+    assert manifest.engine.compute_capabilities == ("8.0", "8.6", "8.9", "12.0")
+    assert manifest.batch == (1, 4, 8)
+    assert manifest.trained is False
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_reduced_precision(tiny_checkpoint, tmp_path, precision) -> None:
+    export(tiny_checkpoint, tmp_path, precision, batch=(1, 2, 4), compute_capabilities=("8.6",), quiet=True)
+    manifest = Manifest.load(tmp_path / "model.json")
+    assert manifest.precision == precision
+    assert (tmp_path / "model.plan").stat().st_size > 100_000
+    own = manifest.parity["precision_vs_fp32"]["heatmaps_max_relative"]
+    assert 0 < own < verify.PRECISION_TOLERANCE[precision]
+    assert manifest.parity["onnx_vs_pytorch"]["heatmaps_max_relative"] <= 2 * own
+    weights = onnx.load(tmp_path / "model.onnx").graph.initializer
+    kind = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
+    low = sum(np.prod(t.dims) for t in weights if t.data_type == kind)
+    assert low > 0.97 * sum(np.prod(t.dims) for t in weights)
+
+
+def test_a_vitpose_checkpoint_exports_as_it_is(tmp_path) -> None:
+    transformers = pytest.importorskip("transformers")
+    backbone = transformers.VitPoseBackboneConfig(
+        hidden_size=384, num_hidden_layers=2, num_attention_heads=12, image_size=[256, 192]
+    )
+    config = transformers.VitPoseConfig(backbone_config=backbone, num_labels=17, use_simple_decoder=False)
+    torch.manual_seed(0)
+    torch.save(transformers.VitPoseForPoseEstimation(config).state_dict(), tmp_path / "vitpose.pth")
+    export(tmp_path / "vitpose.pth", tmp_path / "bundle", batch=(1, 2, 4), plan=False, quiet=True)
+    manifest = Manifest.load(tmp_path / "bundle" / "model.json")
+    assert (manifest.kind, manifest.skeleton, manifest.num_frames) == ("vitpose", "coco", 1)
+    clip = np.zeros((3, 1, 256, 192, 3), np.uint8)
+    assert ort_session(tmp_path / "bundle" / "model.onnx").run(None, {"clip": clip})[0].shape == (3, 17, 3)
+
+
+def test_a_wrong_graph_is_not_handed_over(micro_checkpoint, tmp_path, monkeypatch) -> None:
+    """Break the decoding of the exported graph by a pixel: nothing may be left, and the old bundle must survive."""
+    from sdtc.export import graphs
+
+    export(micro_checkpoint, tmp_path, batch=(1, 1, 2), plan=False, quiet=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    traced = graphs.export_graph
+
+    class Shifted(Temporal):
+        def forward(self, tokens):
+            keypoints, heatmaps = super().forward(tokens)
+            return keypoints + 1.0, heatmaps
+
+    def broken(network, spec):
+        import dataclasses
+
+        return traced(network, dataclasses.replace(spec, module=Shifted) if spec.module is Temporal else spec)
+
+    monkeypatch.setattr(graphs, "export_graph", broken)
+    with pytest.raises(ExportError, match=r"keypoints, pixels by 1, allowed is 0\.01; no bundle was written"):
+        export(micro_checkpoint, tmp_path, batch=(1, 1, 2), plan=False, quiet=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_interrupted_export_leaves_nothing(micro_checkpoint, tmp_path, monkeypatch) -> None:
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "verify", interrupt)
+    assert main([str(micro_checkpoint), "--output", str(tmp_path), "--no-plan", "--quiet"]) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verification_on_real_frames(micro_checkpoint, tmp_path, real_data) -> None:
+    video = real_data / "videos" / "street-5-frames.mp4"
+    export(micro_checkpoint, tmp_path, batch=(1, 2, 4), plan=False, verify_on=video, quiet=True)
+    figures = json.loads((tmp_path / "model.json").read_text())["parity"]["onnx_vs_pytorch"]
+    assert figures["frames"] == "noise and street-5-frames.mp4"
+
+
+def test_decision_margin_and_differences() -> None:
+    heatmap = np.zeros((1, 1, 8, 8), np.float32)
+    heatmap[0, 0, 3, 3], heatmap[0, 0, 5, 5] = 1.0, 0.9
+    heatmap[0, 0, 3, 4], heatmap[0, 0, 4, 3] = 0.5, 0.3
+    assert verify.decision_margin(heatmap)[0, 0] == pytest.approx(0.1)
+    points = np.array([[[3.0, 3.0, 1.0]]])
+    difference = verify.Difference()
+    difference.update({"heatmaps": heatmap, "keypoints": points + 0.5}, {"heatmaps": heatmap, "keypoints": points})
+    assert (difference.keypoints, difference.undecided, difference.windows) == (0.5, 0, 1)
+    noisy = heatmap + np.where(heatmap == 0.9, 0.2, 0)  # larger than the margin: the arg max may flip
+    difference = verify.Difference()
+    difference.update({"heatmaps": noisy, "keypoints": points + 9}, {"heatmaps": heatmap, "keypoints": points})
+    assert (difference.keypoints, difference.undecided) == (0.0, 1)
+    difference.update({"heatmaps": heatmap * np.nan, "keypoints": points}, {"heatmaps": heatmap, "keypoints": points})
+    assert difference.heatmaps == np.inf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--batch", "4,1,16"], "1 <= MIN <= OPT <= MAX"),
+        (["--batch", "x"], "not MIN,OPT,MAX"),
+        (["--compute-capability", "ampere"], "not a compute capability"),
+        (["--precision", "int4"], "invalid choice"),
+    ],
+)
+def test_bad_arguments(arguments, sentence, tiny_checkpoint, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tiny_checkpoint), *arguments])
+    assert sentence in capsys.readouterr().err
+
+
+def test_unknown_compute_capability_lists_the_known(tiny_checkpoint, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"cannot build for compute capability 9\.0: it knows .*8\.6"):
+        export(tiny_checkpoint, tmp_path, compute_capabilities=("9.0",), quiet=True)
+
+
+def test_text_file_as_checkpoint(tmp_path, capsys) -> None:
+    assert main([__file__, "--output", str(tmp_path)]) == 2
+    assert "is not a PyTorch file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_folder_that_cannot_be_written(tiny_checkpoint, tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main([str(tiny_checkpoint), "--output", str(tmp_path / "file")]) == 1
+    assert "cannot write to the folder" in capsys.readouterr().err
+
+
+def test_base_exports_within_tolerance_and_its_engine_builds_in_a_minute(tmp_path) -> None:
+    """The paper's size. The untrained head is scaled up, so that its heatmaps are as large as trained ones."""
+    import time
+
+    from sdtc.export import engine, graphs
+
+    torch.manual_seed(0)
+    network = build(get_preset("base")).eval()
+    with torch.no_grad():
+        network.head.conv.weight.mul_(100)
+    spec = graphs.graph_specs(network.config)["model"]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graphs.export_graph(prepare(network, "fp32"), spec).SerializeToString())
+    clip = np.random.default_rng(0).integers(0, 256, (2, *spec.shape), dtype=np.uint8)
+    with torch.inference_mode():
+        keypoints, heatmaps = (t.numpy() for t in WholeWindow(network)(torch.from_numpy(clip)))
+    difference = verify.Difference()
+    session = ort_session(path)
+    got = dict(zip(("keypoints", "heatmaps"), session.run(None, {"clip": clip}), strict=True))
+    difference.update(got, {"keypoints": keypoints, "heatmaps": heatmaps})
+    assert difference.heatmaps < 1e-4
+    assert difference.keypoints < 0.01
+    del session
+    target = engine.find_target("tensorrt-rtx", ("8.6",))
+    start = time.perf_counter()
+    shapes = ((1, *spec.shape), (4, *spec.shape), (16, *spec.shape))
+    engine.build_engine(path, tmp_path / "model.plan", target, "clip", shapes)
+    assert time.perf_counter() - start < 60
+    assert (tmp_path / "model.plan").stat().st_size > 300e6
