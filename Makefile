@@ -37,7 +37,10 @@ test-gpu: $(VENV)/.test
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@# mypy knows no package_dir: show it the installed layout
+	@rm -rf build/typing && mkdir -p build/typing/sdtc
+	@ln -s $(CURDIR)/sdtc/* $(CURDIR)/export $(CURDIR)/kernels $(CURDIR)/runtime build/typing/sdtc/
+	cd build/typing && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p sdtc
 
 coverage: $(VENV)/.test
 	$(BIN)/coverage run -m pytest && $(BIN)/coverage report

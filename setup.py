@@ -41,10 +41,12 @@ KERNELS = ["torch>=2.9", "triton>=3.4; platform_system == 'Linux'"]
 DEV = [
     "coverage>=7.6",
     "hypothesis>=6.100",
+    "matplotlib>=3.8",  # plots of the benchmarks
     "mypy>=1.13",
     "psutil>=6",
     "pytest>=8.3",
     "ruff>=0.8",
+    "setuptools>=77",  # a test builds the wheel
     "transformers>=4.48",  # an independent ViTPose to compare ours with
 ]
 

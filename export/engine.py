@@ -89,7 +89,9 @@ def build_engine(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx_path.read_bytes()):
-        raise ExportError(f"{target.flavour} {target.version} cannot read {onnx_path.name}: {parser.get_error(0).desc()}")
+        raise ExportError(
+            f"{target.flavour} {target.version} cannot read {onnx_path.name}: {parser.get_error(0).desc()}"
+        )
     profile = builder.create_optimization_profile()
     profile.set_shape(input_name, *shapes)
     config = builder.create_builder_config()

@@ -104,15 +104,23 @@ def prepare(network: PoseNetwork, precision: str) -> PoseNetwork:
     """
     network = copy.deepcopy(network).eval()
     for module in list(network.modules()):
-        if isinstance(module, nn.Sequential) and len(module) == 3 and isinstance(module[1], nn.BatchNorm2d):
-            module[0] = fuse_conv_bn_eval(module[0], module[1])  # φ
-            module[1] = nn.Identity()
+        if isinstance(module, nn.Sequential) and len(module) == 3 and isinstance(module[1], nn.BatchNorm2d):  # φ
+            _fold(module, "0", "1")
         elif isinstance(module, ClassicHead):
-            module.deconv1 = fuse_conv_bn_eval(module.deconv1, module.norm1, transpose=True)
-            module.deconv2 = fuse_conv_bn_eval(module.deconv2, module.norm2, transpose=True)
-            module.norm1, module.norm2 = nn.Identity(), nn.Identity()
+            _fold(module, "deconv1", "norm1")
+            _fold(module, "deconv2", "norm2")
     cast_network(network, DTYPES[precision])
     return network
+
+
+def _fold(module: nn.Module, conv: str, norm: str) -> None:
+    """Fold a batch norm into the convolution before it, in place."""
+    convolution, batch_norm = module.get_submodule(conv), module.get_submodule(norm)
+    assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
+    assert isinstance(batch_norm, nn.BatchNorm2d)
+    transposed = isinstance(convolution, nn.ConvTranspose2d)
+    module.set_submodule(conv, fuse_conv_bn_eval(convolution, batch_norm, transpose=transposed))
+    module.set_submodule(norm, nn.Identity())
 
 
 def export_graph(network: PoseNetwork, spec: GraphSpec) -> ModelProto:
@@ -136,6 +144,7 @@ def export_graph(network: PoseNetwork, spec: GraphSpec) -> ModelProto:
                 dynamic_shapes={spec.input: {0: torch.export.Dim("batch")}},
                 verbose=False,
             )
+        assert program is not None
         model = program.model_proto
         model.producer_name = "sdtc"
         for node in model.graph.node:  # stack traces with the paths of this machine

@@ -18,7 +18,7 @@ import torch
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from sdtc.crops import crop_frame, expand_boxes
-from sdtc.errors import ExportError
+from sdtc.errors import ExportError, VideoError
 from sdtc.export.graphs import WholeWindow
 from sdtc.model.config import ModelConfig
 from sdtc.model.network import PoseNetwork
@@ -156,9 +156,10 @@ def verify(
         frames = windows.reshape(-1, *windows.shape[2:])
         # One frame at a time and then all together: what a cache does, and what a batch does.
         encode = sessions["encoder"].run
-        tokens = np.concatenate([encode({"frames": frames[:1]})["tokens"]] + (
-            [encode({"frames": frames[1:]})["tokens"]] if len(frames) > 1 else []
-        ))
+        tokens = np.concatenate(
+            [encode({"frames": frames[:1]})["tokens"]]
+            + ([encode({"frames": frames[1:]})["tokens"]] if len(frames) > 1 else [])
+        )
         tokens = tokens.reshape(*windows.shape[:2], *tokens.shape[1:])
         streamed = sessions["temporal"].run({"tokens": tokens})
         parity.onnx_vs_pytorch.update(whole, want)
@@ -198,10 +199,10 @@ def clip_crops(config: ModelConfig, source: Path | None = None) -> np.ndarray:
     """
     crops = []
     if source is None:
-        for frame in SyntheticClip(seed=0, num_frames=_FRAMES, num_people=1):
-            height, width = frame.image.shape[:2]
-            box = frame.boxes[0] if len(frame.boxes) else np.array([0, 0, width, height])
-            crops.append(crop_frame(frame.image, expand_boxes(box, config.input_size), config.input_size))
+        for rendered in SyntheticClip(seed=0, num_frames=_FRAMES, num_people=1):
+            height, width = rendered.image.shape[:2]
+            box = rendered.boxes[0] if len(rendered.boxes) else np.array([0, 0, width, height])
+            crops.append(crop_frame(rendered.image, expand_boxes(box, config.input_size), config.input_size))
     else:
         from sdtc.runtime.video import open_source
 
@@ -213,6 +214,8 @@ def clip_crops(config: ModelConfig, source: Path | None = None) -> np.ndarray:
                     crops.append(crop_frame(frame.image, box, config.input_size))
                 if len(crops) == _FRAMES:
                     break
+        if not crops:
+            raise VideoError(f"'{source}' holds no frame to verify on")
     return np.stack(crops)
 
 

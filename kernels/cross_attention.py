@@ -1,6 +1,6 @@
 """The attention inside SMCA: every pixel of one map gathers from every pixel of another (Eq. 9).
 
-    out = softmax(Qᵀ · K / √C) applied to V       single head, d = C, maps of N = h·w pixels
+out = softmax(Qᵀ · K / √C) applied to V       single head, d = C, maps of N = h·w pixels
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ def exporting() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-def onnx_node(name: str, inputs: Sequence[torch.Tensor], shape: Sequence[int | torch.SymInt], **attrs: float) -> torch.Tensor:
+def onnx_node(
+    name: str, inputs: Sequence[torch.Tensor], shape: Sequence[int | torch.SymInt], **attrs: float
+) -> torch.Tensor:
     """Emit node ``sdtc::name`` while exporting.
 
     Args:
@@ -25,5 +27,5 @@ def onnx_node(name: str, inputs: Sequence[torch.Tensor], shape: Sequence[int | t
         attrs: node attributes.
     """
     return torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{name}", list(inputs), attrs, dtype=inputs[0].dtype, shape=list(shape), version=DOMAIN_VERSION
+        f"{DOMAIN}::{name}", list(inputs), {**attrs}, dtype=inputs[0].dtype, shape=list(shape), version=DOMAIN_VERSION
     )

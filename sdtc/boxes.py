@@ -1,8 +1,8 @@
 """Person boxes from a JSON file: a COCO detection list, or COCO / PoseTrack annotations. NumPy only.
 
-A detection list is ``[{"image_id", "bbox": [x, y, w, h], "score"}, …]``. Image ids are PoseTrack's for an input named as a
-PoseTrack sequence (``012834_mpii_test``) of which the file has ids, and frame numbers for every other input. Annotations carry their own
-images, which are found by file name.
+A detection list is ``[{"image_id", "bbox": [x, y, w, h], "score"}, …]``. Image ids are PoseTrack's for an input named
+as a PoseTrack sequence (``012834_mpii_test``) of which the file has ids, and frame numbers for every other input.
+Annotations carry their own images, which are found by file name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ MIN_SCORE = 0.2  # detections below are dropped (paper, section 8)
 
 @dataclass(frozen=True)
 class FrameBoxes:
-    """The people of one frame: boxes ``[N, 4]`` (x, y, w, h, image pixels), scores ``[N]``, and track ids where known."""
+    """The people of one frame.
+
+    Attributes:
+        boxes: float32 ``[N, 4]`` (x, y, width, height), image pixels.
+        scores: float32 ``[N]``, 0-1.
+        track_ids: int64 ``[N]``; None where the file does not say who is who.
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -76,14 +82,16 @@ class BoxFile:
         images = data.get("images")
         if not isinstance(images, list) or "annotations" not in data:
             raise InputError(
-                f"boxes file '{self.path}' has the keys {', '.join(list(data)[:5])}: expected 'images' and 'annotations', "
-                "or a list of detections"
+                f"boxes file '{self.path}' has the keys {', '.join(list(data)[:5])}: expected 'images' and "
+                "'annotations', or a list of detections"
             )
         for number, image in enumerate(images):
             try:
                 self.image_ids[str(image["file_name"])] = int(image["id"])
             except (KeyError, TypeError, ValueError):
-                raise InputError(f"boxes file '{self.path}': image {number} has no usable 'file_name' and 'id'") from None
+                raise InputError(
+                    f"boxes file '{self.path}': image {number} has no usable 'file_name' and 'id'"
+                ) from None
 
     def _read_entry(
         self, entry: Any, number: int, annotation: bool
@@ -141,7 +149,9 @@ class SourceBoxes:
             if len(Path(path).parts) < 2 or Path(path).parent.name == name:
                 self._ids_of_name[Path(path).name] = identifier
         if frames is not None:
-            self._check_known({self.image_id(number, file_name) for number, file_name in frames}, "this input has no such frame")
+            self._check_known(
+                {self.image_id(number, file_name) for number, file_name in frames}, "this input has no such frame"
+            )
         elif num_frames is not None:
             self.check_all_seen(num_frames)
 
@@ -164,8 +174,8 @@ class SourceBoxes:
         if outside.any():
             box = np.round(found.boxes[outside][0], 1).tolist()
             raise InputError(
-                f"boxes file '{self._file.path}': box {box} of frame {number} lies outside the {width}x{height} image; are "
-                "the boxes those of this input?"
+                f"boxes file '{self._file.path}': box {box} of frame {number} lies outside the {width}x{height} "
+                "image; are the boxes those of this input?"
             )
         return found
 
@@ -188,8 +198,8 @@ class SourceBoxes:
         unknown = sorted(mine - known)
         if unknown:
             raise InputError(
-                f"boxes file '{self._file.path}' has boxes for {len(unknown)} frame{'s' if len(unknown) > 1 else ''} of "
-                f"'{self._name}' that do not exist, the first {unknown[0]}: {explanation}"
+                f"boxes file '{self._file.path}' has boxes for {len(unknown)} frame{'s' if len(unknown) > 1 else ''} "
+                f"of '{self._name}' that do not exist, the first {unknown[0]}: {explanation}"
             )
 
 

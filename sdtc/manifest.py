@@ -187,9 +187,7 @@ def _from_dict(data: dict[str, Any]) -> Manifest:
     known = {f.name for f in dataclasses.fields(Manifest)}
     values = {key: value for key, value in data.items() if key in known}
     for required in dataclasses.fields(Manifest):
-        has_default = (
-            required.default is not dataclasses.MISSING or required.default_factory is not dataclasses.MISSING
-        )
+        has_default = required.default is not dataclasses.MISSING or required.default_factory is not dataclasses.MISSING
         if required.name not in values and not has_default:
             raise KeyError(required.name)
     for key in ("input_size", "heatmap_size", "token_shape", "batch"):

@@ -33,9 +33,7 @@ class Skeleton:
         """Index pairs that trade places in a mirrored image."""
         index = {name: i for i, name in enumerate(self.keypoints)}
         return tuple(
-            (i, index["right" + name.removeprefix("left")])
-            for name, i in index.items()
-            if name.startswith("left_")
+            (i, index["right" + name.removeprefix("left")]) for name, i in index.items() if name.startswith("left_")
         )
 
 

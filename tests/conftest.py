@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdtc.export.to_trt import export
+from sdtc.export.bundle import export
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, save_checkpoint
 from sdtc.runtime.cuda import gpu_or_reason
 

@@ -29,7 +29,21 @@ _MODULES = {
     "build": "network",
 }
 
-__all__ = ["PRESETS", "BackboneConfig", "ModelConfig", "ReconstructionConfig", "get_preset", *_MODULES]
+__all__ = [
+    "PRESETS",
+    "SDTC",
+    "BackboneConfig",
+    "Checkpoint",
+    "MaskedSDTC",
+    "ModelConfig",
+    "PoseNetwork",
+    "ReconstructionConfig",
+    "ViTPose",
+    "build",
+    "get_preset",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 
 def __getattr__(name: str) -> Any:

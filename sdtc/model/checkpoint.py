@@ -79,7 +79,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if header.get("format") == FORMAT:
             version = header.get("version")
             if not isinstance(version, int) or version > VERSION:
-                raise CheckpointError(f"it has checkpoint version {version}, this sdtc reads up to {VERSION}: update sdtc")
+                raise CheckpointError(
+                    f"it has checkpoint version {version}, this sdtc reads up to {VERSION}: update sdtc"
+                )
             network = build(ModelConfig.from_dict(header.get("config"))).eval()
             _load_state(network, state)
             return Checkpoint(network, bool(header.get("trained")), "sdtc", sha256(path))
@@ -121,7 +123,11 @@ def load_backbone(network: PoseNetwork, path: Path) -> str:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what a file says about itself, and its tensors."""
     if not path.is_file():
-        raise CheckpointError(f"checkpoint '{path}' does not exist" if not path.exists() else f"'{path}' is a folder: expected a checkpoint file")
+        raise CheckpointError(
+            f"checkpoint '{path}' does not exist"
+            if not path.exists()
+            else f"'{path}' is a folder: expected a checkpoint file"
+        )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     with path.open("rb") as file:
@@ -137,7 +143,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 "loaded: save its state_dict alone and try that"
             ) from None
         raise CheckpointError(
-            f"'{path}' is not a checkpoint that PyTorch can read, or it is damaged: expected a .pth or .safetensors file"
+            f"'{path}' is not a checkpoint that PyTorch can read, or it is damaged: expected a .pth or .safetensors "
+            "file"
         ) from None
     if not isinstance(data, dict):
         raise CheckpointError(f"checkpoint '{path}' holds a {type(data).__name__}: expected a dictionary of tensors")

@@ -14,8 +14,7 @@ class SimpleHead(nn.Module):
     def __init__(self, width: int, num_keypoints: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, num_keypoints, 3, padding=1)
-        nn.init.normal_(self.conv.weight, std=0.001)
-        nn.init.zeros_(self.conv.bias)
+        _init_last(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, h, w]`` to ``[B, J, 4h, 4w]``."""
@@ -34,11 +33,17 @@ class ClassicHead(nn.Module):
         self.deconv2 = nn.ConvTranspose2d(hidden, hidden, 4, stride=2, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(hidden)
         self.conv = nn.Conv2d(hidden, num_keypoints, 1)
-        nn.init.normal_(self.conv.weight, std=0.001)
-        nn.init.zeros_(self.conv.bias)
+        _init_last(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, h, w]`` to ``[B, J, 4h, 4w]``."""
         x = F.relu(self.norm1(self.deconv1(x)))
         x = F.relu(self.norm2(self.deconv2(x)))
         return self.conv(x)
+
+
+def _init_last(conv: nn.Conv2d) -> None:
+    """Start from heatmaps near zero, as ViTPose does."""
+    nn.init.normal_(conv.weight, std=0.001)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)

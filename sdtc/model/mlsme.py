@@ -53,12 +53,8 @@ class MotionEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.patch_level: nn.Module = (
-            VitEncoder(config) if config.motion_encoder == "vit" else SemanticEncoder(config)
-        )
-        self.frame_level: nn.Module | None = (
-            SemanticEncoder(config) if config.motion_encoder == "patch+frame" else None
-        )
+        self.patch_level: nn.Module = VitEncoder(config) if config.motion_encoder == "vit" else SemanticEncoder(config)
+        self.frame_level: nn.Module | None = SemanticEncoder(config) if config.motion_encoder == "patch+frame" else None
         self.apply(init_transformer_weights)
 
     def forward(self, R: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ STD = (0.229, 0.224, 0.225)
 class PoseNetwork(nn.Module, ABC):
     """A clip of T crops to the heatmaps of its keyframe."""
 
+    mean: Tensor
+    inverse_std: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config

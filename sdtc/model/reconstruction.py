@@ -30,9 +30,7 @@ class MotionReconstruction(nn.Module):
             *(SpaceTimeAttention(C, config.heads, over="both") for _ in range(config.reconstruction.decoder_layers))
         )
         self.context_head = nn.Sequential(nn.Linear(C, C), nn.GELU(), nn.Linear(C, C))
-        self.heatmap_head = nn.Sequential(
-            nn.Linear(C, C), nn.GELU(), nn.Linear(C, config.num_keypoints * self.cell**2)
-        )
+        self.heatmap_head = nn.Sequential(nn.Linear(C, C), nn.GELU(), nn.Linear(C, config.num_keypoints * self.cell**2))
         self.apply(init_transformer_weights)
         nn.init.trunc_normal_(self.patch_mask_embed, std=0.02)
         nn.init.trunc_normal_(self.frame_mask_embed, std=0.02)
@@ -70,9 +68,7 @@ class MaskedSDTC(nn.Module):
     def __init__(self, network: SDTC) -> None:
         super().__init__()
         self.network = network
-        self.reconstruction = (
-            MotionReconstruction(network.config) if network.motion.frame_level is not None else None
-        )
+        self.reconstruction = MotionReconstruction(network.config) if network.motion.frame_level is not None else None
 
     def forward(self, clip: Tensor, tube_mask: Tensor | None = None, frame_mask: Tensor | None = None) -> MaskedOutput:
         """Run the network with masked motion.
@@ -101,9 +97,7 @@ class MaskedSDTC(nn.Module):
         return MaskedOutput(network.head(network.fusion(R, M)), contexts, R.detach(), heatmap_sequence)
 
 
-def sample_masks(
-    config: ModelConfig, batch: int, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+def sample_masks(config: ModelConfig, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """Draw a tube mask ``[B, L]`` and a frame mask ``[B, T]``, exactly `mask_ratio` of each masked, rounded down."""
 
     def draw(count: int) -> Tensor:

@@ -25,7 +25,10 @@ _Rules = tuple[tuple[str, str], ...]
 _ORIGINAL: _Rules = (
     (r"backbone\.patch_embed\.proj\.(weight|bias)", r"backbone.patch_embed.\1"),
     (r"backbone\.pos_embed", r"backbone.pos_embed"),
-    (r"backbone\.blocks\.(\d+)\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.(weight|bias)", r"backbone.blocks.\1.\2.\3"),
+    (
+        r"backbone\.blocks\.(\d+)\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.(weight|bias)",
+        r"backbone.blocks.\1.\2.\3",
+    ),
     (r"backbone\.last_norm\.(weight|bias)", r"backbone.norm.\1"),
 )
 _MMPOSE: _Rules = (
@@ -190,7 +193,9 @@ def position_grid(count: int) -> tuple[int, int]:
     side = math.isqrt(count)
     if side and side * side == count:
         return side, side
-    raise CheckpointError(f"the file has {count} position embeddings: expected a grid of 4:3, such as 16x12, or a square")
+    raise CheckpointError(
+        f"the file has {count} position embeddings: expected a grid of 4:3, such as 16x12, or a square"
+    )
 
 
 def resize_positions(position: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -13,7 +13,9 @@ SIZE = (100, 200)
 
 def detections(tmp_path, *entries, **extra):
     path = tmp_path / "boxes.json"
-    path.write_text(json.dumps([{"image_id": i, "category_id": 1, "bbox": b, "score": s} | extra for i, b, s in entries]))
+    path.write_text(
+        json.dumps([{"image_id": i, "category_id": 1, "bbox": b, "score": s} | extra for i, b, s in entries])
+    )
     return path
 
 
@@ -95,7 +97,9 @@ def test_missing_file() -> None:
 
 def test_frames_that_do_not_exist(tmp_path) -> None:
     file = BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 1), (99, [1, 2, 3, 4], 1)))
-    with pytest.raises(InputError, match=r"1 frame of 'video' that do not exist, the first 99: the video has frames 0 to 9"):
+    with pytest.raises(
+        InputError, match=r"1 frame of 'video' that do not exist, the first 99: the video has frames 0 to 9"
+    ):
         SourceBoxes(file, "video", num_frames=10)
     unknown_length = SourceBoxes(file, "video")
     with pytest.raises(InputError, match="first 99"):

@@ -47,7 +47,11 @@ def test_vectorised_equals_one_by_one(rng) -> None:
 
 def test_crop_puts_a_dot_where_the_mapping_says() -> None:
     """The picture and the formula must agree: draw a dot, crop, find its centre of mass."""
-    for x, y, box in [(300.0, 200.0, (250, 120, 120, 200)), (40.0, 30.0, (5, 3, 60, 90)), (610.0, 350.0, (560, 200, 90, 170))]:
+    for x, y, box in [
+        (300.0, 200.0, (250, 120, 120, 200)),
+        (40.0, 30.0, (5, 3, 60, 90)),
+        (610.0, 350.0, (560, 200, 90, 170)),
+    ]:
         frame = np.zeros((400, 700, 3), np.uint8)
         frame[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3] = 255  # symmetric about the pixel (x, y)
         crop_box = expand_boxes(np.array(box), SIZE)

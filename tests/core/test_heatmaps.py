@@ -44,7 +44,9 @@ def test_border_is_not_refined_outward(x, y) -> None:
 def test_corner_pixels_map_to_corner_pixels() -> None:
     heatmap = np.zeros((1, 2, *MAP), np.float32)
     heatmap[0, 0, 0, 0] = heatmap[0, 1, -1, -1] = 1.0
-    np.testing.assert_allclose(decode_heatmaps(heatmap, SIZE)[0, :, :2], [[0, 0], [SIZE[1] - 1, SIZE[0] - 1]], atol=1e-4)
+    np.testing.assert_allclose(
+        decode_heatmaps(heatmap, SIZE)[0, :, :2], [[0, 0], [SIZE[1] - 1, SIZE[0] - 1]], atol=1e-4
+    )
 
 
 def test_scores_are_clipped() -> None:

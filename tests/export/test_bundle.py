@@ -14,8 +14,9 @@ import torch
 
 from sdtc.errors import ExportError, InputError
 from sdtc.export import verify
+from sdtc.export.bundle import export
 from sdtc.export.graphs import Temporal, WholeWindow, prepare
-from sdtc.export.to_trt import export, main
+from sdtc.export.to_trt import main
 from sdtc.manifest import Manifest
 from sdtc.model import build, get_preset, load_checkpoint
 
@@ -80,7 +81,9 @@ def test_exported_graph_holds_nothing_of_training(tiny_bundle, network) -> None:
         for node in model.graph.node:
             names += [node.name, *node.input, *node.output]
         assert not [n for n in names if re.search(r"mask|decoder|reconstruct|context_head|heatmap_head", n, re.I)]
-        assert not [node for node in model.graph.node if node.op_type in ("Where", "RandomUniform", "RandomNormal", "Dropout")]
+        assert not [
+            node for node in model.graph.node if node.op_type in ("Where", "RandomUniform", "RandomNormal", "Dropout")
+        ]
     weights = sum(np.prod(t.dims) for t in onnx.load(tiny_bundle / "model.onnx").graph.initializer)
     inference = sum(p.numel() for p in prepare(network, "fp32").parameters())
     # beyond the parameters: sine-cosine table, normalisation, shapes; a little less where equal biases are shared

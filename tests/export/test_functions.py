@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from sdtc.export.functions import OPSET, add_functions, function_protos
+from sdtc.export.functions import OPSET, add_functions
 from sdtc.kernels.attention import spatial_attention_reference, temporal_attention_reference
 from sdtc.kernels.cross_attention import cross_attention_reference
 from sdtc.kernels.refinement import self_refinement_reference
@@ -62,5 +62,3 @@ def test_cross_attention(shape, rng) -> None:
     q, k, v = (rng.normal(size=shape).astype(np.float32) for _ in range(3))
     want = cross_attention_reference(*(torch.from_numpy(x) for x in (q, k, v))).numpy()
     np.testing.assert_allclose(run_node("CrossAttention", [q, k, v], scale=shape[1] ** -0.5), want, atol=1e-5)
-
-

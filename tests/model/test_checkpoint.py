@@ -92,7 +92,7 @@ def test_missing_file_and_folder(tmp_path) -> None:
 @pytest.mark.parametrize("data", [[1, 2], {}, {"state_dict": {}}, {"epoch": 3}])
 def test_files_without_tensors(tmp_path, data) -> None:
     torch.save(data, tmp_path / "ckpt.pth")
-    with pytest.raises(CheckpointError, match="no tensors|dictionary of tensors"):
+    with pytest.raises(CheckpointError, match=r"no tensors|dictionary of tensors"):
         load_checkpoint(tmp_path / "ckpt.pth")
 
 

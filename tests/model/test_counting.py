@@ -33,9 +33,10 @@ def test_operations_grow_with_the_window() -> None:
 
     tiny = get_preset("tiny")
     longer = dataclasses.replace(tiny, delta=3)
-    ratio = count_network(longer).to_dict()["parts"]["backbone"]["gflops"] / count_network(tiny).to_dict()["parts"][
-        "backbone"
-    ]["gflops"]
+    ratio = (
+        count_network(longer).to_dict()["parts"]["backbone"]["gflops"]
+        / count_network(tiny).to_dict()["parts"]["backbone"]["gflops"]
+    )
     assert ratio == pytest.approx(7 / 5)
 
 

@@ -15,7 +15,9 @@ TINY = get_preset("tiny")
 
 def clip(config, batch=2, seed=0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (batch, config.num_frames, *config.input_size, 3), generator=generator, dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (batch, config.num_frames, *config.input_size, 3), generator=generator, dtype=torch.uint8
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +85,11 @@ def test_every_ablation_is_a_switch_that_changes_the_network(change, network) ->
     assert heatmaps.shape == (2, 15, *config.heatmap_size)
     assert heatmaps.isfinite().all()
     if "input_size" not in change:  # which has other positions, but no other layers
-        assert set(ablated.state_dict()) != set(network.state_dict()) or any(
-            value.shape != network.state_dict()[key].shape for key, value in ablated.state_dict().items()
-        ) or "spatial_encoding" in change
+        assert (
+            set(ablated.state_dict()) != set(network.state_dict())
+            or any(value.shape != network.state_dict()[key].shape for key, value in ablated.state_dict().items())
+            or "spatial_encoding" in change
+        )
 
 
 def test_optical_flow_says_that_it_is_not_there_yet() -> None:

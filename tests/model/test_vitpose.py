@@ -94,7 +94,9 @@ def test_tokens_equal_hugging_face(size, tmp_path) -> None:
         want = reference.backbone(images).feature_maps[-1]
         backbone = VisionTransformer(BackboneConfig(width, depth, heads), (256, 192)).eval()
         state = read_vitpose(reference.state_dict()).state
-        backbone.load_state_dict({k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")})
+        backbone.load_state_dict(
+            {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+        )
         got = backbone(images)
     if want.dim() == 4:
         want = want.flatten(2).transpose(1, 2)
@@ -185,7 +187,9 @@ def test_partial_files_name_the_missing_keys(tmp_path) -> None:
     del state["backbone.encoder.layer.3.attention.attention.key.weight"]
     torch.save(state, tmp_path / "partial.pth")
     network = build(get_preset("small"))
-    with pytest.raises(CheckpointError, match=r"2 keys are missing \(blocks\.3\.attn\.qkv\.weight, blocks\.7\.mlp\.fc1\.bias\)"):
+    with pytest.raises(
+        CheckpointError, match=r"2 keys are missing \(blocks\.3\.attn\.qkv\.weight, blocks\.7\.mlp\.fc1\.bias\)"
+    ):
         load_backbone(network, tmp_path / "partial.pth")
 
 

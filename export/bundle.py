@@ -1,0 +1,263 @@
+"""The engine bundle: export, comparison and engines in one go, handed over only when all of it is right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+import sdtc
+from sdtc.errors import OutputError
+from sdtc.export import engine, graphs, verify
+from sdtc.export.engine import Target
+from sdtc.export.graphs import GraphSpec
+from sdtc.export.verify import Parity
+from sdtc.files import make_directory, sha256
+from sdtc.manifest import GraphFiles, Manifest
+from sdtc.model.checkpoint import Checkpoint, load_checkpoint
+from sdtc.model.network import MEAN, STD, PoseNetwork
+from sdtc.runtime.cuda import gpu_or_reason
+from sdtc.runtime.sessions import Session, available_cpus
+from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
+from sdtc.skeleton import get_skeleton
+
+FILE_STEMS = {"model": "model", "encoder": "model.encoder", "temporal": "model.temporal"}
+
+
+def export(
+    checkpoint: Path,
+    output: Path,
+    precision: str = "fp32",
+    batch: tuple[int, int, int] = (1, 4, 16),
+    flavour: str = "auto",
+    compute_capabilities: tuple[str, ...] = (),
+    plan: bool = True,
+    verify_on: Path | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Write the engine bundle of a checkpoint.
+
+    Args:
+        checkpoint: ours or a whole ViTPose.
+        output: folder; a bundle that is there already is replaced only when the new one is complete and right.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        batch: smallest, most common and largest number of windows at once.
+        flavour: ``"auto"``, ``"tensorrt"`` or ``"tensorrt-rtx"``.
+        compute_capabilities: GPUs to build for, e.g. ``("8.6", "8.9")``; a sensible set if empty.
+        plan: build engines.
+        verify_on: a video or image folder whose frames join the comparison; rendered people if not given.
+        quiet: print nothing.
+
+    Returns:
+        Path of the manifest.
+
+    Raises:
+        SdtcError: bad input, a refusal of a tool, or a difference beyond its tolerance.
+    """
+    steps = _Steps(quiet)
+    make_directory(output)
+    target = engine.find_target(flavour, compute_capabilities) if plan else None
+    with steps.step(f"read {checkpoint}") as note:
+        source = load_checkpoint(checkpoint)
+        untrained = "" if source.trained else ", UNTRAINED: its poses mean nothing"
+        note(f"{source.network.config.name}, {source.format}{untrained}")
+    network = source.network
+    specs = graphs.graph_specs(network.config)
+
+    with _workspace(output) as work:
+        crops = verify.clip_crops(network.config, verify_on)
+        parity = _export_and_verify(work, specs, network, precision, batch[2], crops, steps)
+        figures = parity.figures()
+        figures["onnx_vs_pytorch"]["frames"] = f"noise and {verify_on.name if verify_on else 'rendered people'}"
+        if target is not None:
+            _build_engines(work, specs, target, batch, steps)
+            gpu, _ = gpu_or_reason()
+            if gpu is not None and gpu.compute_capability in target.compute_capabilities:
+                figures["engine_vs_pytorch"] = _verify_engine(work, target, network, precision, parity, crops, steps)
+        _hand_over(work, _describe(work, source, precision, batch, target, figures), output)
+
+    steps.say(f"bundle: {output / 'model.json'}")
+    steps.say(f"next:   sdtc-infer --engine {output / ('model.plan' if plan else 'model.onnx')} --input VIDEO")
+    return output / "model.json"
+
+
+def _export_and_verify(
+    work: Path,
+    specs: dict[str, GraphSpec],
+    network: PoseNetwork,
+    precision: str,
+    max_batch: int,
+    crops: np.ndarray,
+    steps: _Steps,
+) -> Parity:
+    prepared = graphs.prepare(network, precision)
+    with ExitStack() as stack:
+        sessions: dict[str, Session] = {}
+        for name, spec in specs.items():
+            path = work / f"{FILE_STEMS[name]}.onnx"
+            with steps.step(f"export {path.name}") as note:
+                model = graphs.export_graph(prepared, spec)
+                path.write_bytes(model.SerializeToString())
+                note(f"{path.stat().st_size / 1e6:.1f} MB, opset {graphs.OPSET}")
+                sessions[name] = stack.enter_context(_session(path, model, precision))
+        with steps.step("verify against PyTorch") as note:
+            parity = verify.verify(network, prepared, sessions, max_batch, crops)
+            parity.check(precision)
+            note(f"{parity.onnx_vs_pytorch.windows} windows")
+    steps.table(parity)
+    return parity
+
+
+def _session(path: Path, model: ModelProto, precision: str) -> Session:
+    """Open what a user's CPU would run; for bf16 a stand-in that computes in fp32."""
+    if precision != "bf16":
+        return OnnxRuntimeSession(path, threads=available_cpus())
+    stand_in = path.with_suffix(".float32-arithmetic")
+    stand_in.write_bytes(verify.float32_arithmetic(model).SerializeToString())
+    try:
+        return OnnxRuntimeSession(stand_in, threads=available_cpus())
+    finally:
+        stand_in.unlink()
+
+
+def _build_engines(
+    work: Path, specs: dict[str, GraphSpec], target: Target, batch: tuple[int, int, int], steps: _Steps
+) -> None:
+    for name, spec in specs.items():
+        plan = work / f"{FILE_STEMS[name]}.plan"
+        # A single new frame is the encoder's smallest batch, whatever the smallest number of windows is.
+        smallest = 1 if name == "encoder" else batch[0]
+        counts = (smallest, batch[1] * spec.frames_per_item, batch[2] * spec.frames_per_item)
+        with steps.step(f"build {plan.name}") as note:
+            shapes = tuple((count, *spec.shape) for count in counts)
+            engine.build_engine(plan.with_suffix(".onnx"), plan, target, spec.input, shapes)
+            capabilities = ", ".join(target.compute_capabilities)
+            note(f"{target.flavour} {target.version} for {capabilities}; {plan.stat().st_size / 1e6:.1f} MB")
+
+
+def _verify_engine(
+    work: Path,
+    target: Target,
+    network: PoseNetwork,
+    precision: str,
+    parity: Parity,
+    crops: np.ndarray,
+    steps: _Steps,
+) -> dict:
+    from sdtc.runtime.sessions.tensorrt_session import TensorRTSession
+
+    with steps.step("verify the engine on this GPU") as note:
+        with TensorRTSession(work / "model.plan", target.info()) as session:
+            (largest,) = session.max_batch.values()
+            difference = verify.verify_engine(network, session, largest, crops)
+        verify.check_engine(difference, precision, parity)
+        note(f"heatmaps {difference.heatmaps:.1e}, keypoints {difference.keypoints:.4f} px")
+    return difference.figures()
+
+
+def _describe(
+    work: Path,
+    source: Checkpoint,
+    precision: str,
+    batch: tuple[int, int, int],
+    target: Target | None,
+    figures: dict[str, dict],
+) -> Manifest:
+    config = source.network.config
+    skeleton = get_skeleton(config.skeleton)
+    return Manifest(
+        name=config.name,
+        kind=config.kind,
+        model=config.to_dict(),
+        num_frames=config.num_frames,
+        input_size=config.input_size,
+        heatmap_size=config.heatmap_size,
+        token_shape=config.token_shape,
+        skeleton=config.skeleton,
+        keypoints=skeleton.keypoints,
+        flip_pairs=skeleton.flip_pairs,
+        mean=MEAN,
+        std=STD,
+        precision=precision,
+        opset=graphs.OPSET,
+        batch=batch,
+        graphs={
+            name: GraphFiles(f"{stem}.onnx", f"{stem}.plan" if target else None) for name, stem in FILE_STEMS.items()
+        },
+        files={path.name: sha256(path) for path in sorted(work.iterdir())},
+        checkpoint_sha256=source.sha256,
+        trained=source.trained,
+        engine=target.info() if target else None,
+        parity=figures,
+        created_by=f"sdtc {sdtc.__version__}",
+    )
+
+
+@contextmanager
+def _workspace(output: Path) -> Iterator[Path]:
+    """Yield a folder inside the output, on the same file system, that is gone afterwards whatever happens."""
+    try:
+        work = Path(tempfile.mkdtemp(prefix=".sdtc-export-", dir=output))
+    except OSError as error:
+        raise OutputError(f"cannot write to the folder '{output}': {error.strerror}") from None
+    try:
+        yield work
+    except OSError as error:
+        raise OutputError(f"cannot write the bundle to '{output}': {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _hand_over(work: Path, manifest: Manifest, output: Path) -> None:
+    """Move finished files into place: the old manifest goes first and the new one comes last.
+
+    So at every moment either a manifest matches its files, or there is none.
+    """
+    (output / "model.json").unlink(missing_ok=True)
+    for stem in FILE_STEMS.values():  # an old engine must not outlive its bundle
+        (output / f"{stem}.plan").unlink(missing_ok=True)
+    for name in manifest.files:
+        os.replace(work / name, output / name)
+    manifest.save(output / "model.json")
+
+
+class _Steps:
+    """One line a step: what, how long, and what came of it."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, flush=True)
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Time a block; what it notes is printed behind its time."""
+        if not self.quiet:
+            print(f"{what:<34} ", end="", flush=True)
+        notes: list[str] = []
+        start = time.perf_counter()
+        try:
+            yield notes.append
+        except BaseException:
+            self.say("failed")
+            raise
+        self.say(f"{time.perf_counter() - start:6.1f} s  {' '.join(notes)}")
+
+    def table(self, parity: Parity) -> None:
+        """Print the figures of a verification."""
+        self.say(f"  {'':<24}{'heatmaps':>12}{'relative':>12}{'keypoints':>14}{'undecided':>11}")
+        for name, figures in parity.figures().items():
+            self.say(
+                f"  {name.replace('_vs_', ' vs ').replace('_', ' '):<24}{figures['heatmaps_max_abs']:>12.2e}"
+                f"{figures['heatmaps_max_relative']:>12.2e}{figures['keypoints_max_px']:>11.5f} px"
+                f"{figures['undecided_joints']:>11}"
+            )

@@ -1,0 +1,238 @@
+"""The command `sdtc-infer`: engine and video in, poses out."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdtc.errors import SdtcError, VideoError, command
+
+if TYPE_CHECKING:
+    from sdtc.boxes import BoxFile
+    from sdtc.runtime.detection import Detector
+    from sdtc.runtime.engine import PoseEngine
+    from sdtc.runtime.video import FrameSource
+
+_DESCRIPTION = "Find the poses of all people in a video, a folder of images or many of them, with an engine bundle."
+_EPILOG = """examples:
+  sdtc-infer --engine model.plan --input video.mp4 --save-video
+  sdtc-infer --engine model.onnx --input 'clips/*.mp4' --output poses --format jsonl
+  sdtc-infer --engine bundle/ --input images/val/012834_mpii_test --boxes detections.json
+  sdtc-infer --engine model.plan --input video.mp4 --detector yolox_s.onnx
+
+The engine is any file of a bundle that export/to_trt.py wrote, or its folder. Without a usable GPU the bundle's ONNX
+graph runs on the CPU; --device cuda makes that an error.
+
+Boxes: a COCO detection list [{"image_id", "bbox": [x, y, w, h], "score"}], or COCO/PoseTrack annotations. image_id is
+the frame number from 0, or PoseTrack's id where the input is named as a PoseTrack sequence.
+
+Exit codes: 0 done, 1 something broke (what was done before is kept), 2 unusable input, 130 interrupted (kept too)."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sdtc-infer",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    required = parser.add_argument_group("required")
+    required.add_argument(
+        "--engine", required=True, metavar="FILE", help="model.plan, model.onnx, or a bundle's folder"
+    )
+    required.add_argument("--input", required=True, metavar="VIDEO|FOLDER|GLOB", help="what to look at; quote a glob")
+    people = parser.add_argument_group("people")
+    people.add_argument(
+        "--boxes", type=Path, metavar="FILE", help="person boxes from a JSON file instead of a detector"
+    )
+    people.add_argument(
+        "--detector", default="hog", metavar="hog|MODEL.onnx",
+        help="hog: OpenCV's, needs no download; or a YOLOX, YOLO or RT-DETR style ONNX file (default: hog)",
+    )  # fmt: skip
+    people.add_argument(
+        "--detector-layout", metavar="NAME",
+        help="how an ONNX detector's outputs are laid out, where that is not recognised: yolox, yolov8, rt-detr, …",
+    )  # fmt: skip
+    people.add_argument("--person-class", type=int, metavar="N", help="an ONNX detector's class number of people")
+    results = parser.add_argument_group("results")
+    results.add_argument("--output", type=Path, default=Path("poses"), metavar="DIR", help="default: %(default)s")
+    results.add_argument(
+        "--format",
+        choices=("posetrack", "coco", "jsonl"),
+        help="default: posetrack for its 15 joints, coco for COCO's 17",
+    )
+    results.add_argument("--save-video", action="store_true", help="also write an overlay video, H.264 in MP4")
+    results.add_argument(
+        "--min-score",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="draw keypoints from this score on (default: %(default)s)",
+    )
+    running = parser.add_argument_group("running")
+    running.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    running.add_argument(
+        "--backend", choices=("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), default="auto",
+        help="default: %(default)s",
+    )  # fmt: skip
+    running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the bundle's maximum)")
+    running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all that may be used)")
+    running.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each input")
+    running.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return parser
+
+
+@dataclass
+class _Totals:
+    frames: int = 0
+    poses: int = 0
+    people: int = 0
+    files: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+@command("sdtc-infer")
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does: files valid
+
+    # Only now: `--help` and a mistyped option need none of this.
+    from sdtc.boxes import BoxFile
+    from sdtc.errors import InputError
+    from sdtc.files import make_directory
+    from sdtc.runtime.detection import make_detector
+    from sdtc.runtime.engine import PoseEngine
+    from sdtc.runtime.video import check_max_frames, find_inputs, open_input
+
+    check_max_frames(args.max_frames)
+    for option, value in (("--batch-size", args.batch_size), ("--threads", args.threads)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} is {value}: expected at least 1")
+    inputs = find_inputs(args.input)
+    boxes = BoxFile(args.boxes) if args.boxes else None
+    options = {"layout": args.detector_layout, "person_class": args.person_class}
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and (boxes or args.detector == "hog"):
+        raise InputError("--detector-layout and --person-class belong to an ONNX detector: add --detector MODEL.onnx")
+    detector = None if boxes else make_detector(args.detector, **given)
+    make_directory(args.output)
+
+    totals = _Totals()
+    start = time.perf_counter()
+    with PoseEngine(args.engine, args.device, args.backend, args.threads) as engine:
+        _say(args, f"engine   {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}")
+        if engine.notice:
+            _say(args, f"note     {engine.notice}")
+        if not engine.manifest.trained:
+            _say(args, "note     the checkpoint of this engine is untrained: its poses mean nothing")
+        stems: set[str] = set()
+        for entry in inputs:
+            try:
+                with open_input(entry) as source:
+                    _run(args, engine, source, _unique(source.name, stems), boxes, detector, totals)
+            except VideoError as error:
+                if len(inputs) == 1:
+                    raise
+                totals.problems.append(str(error))  # the other inputs are still worth doing
+            if totals.interrupted:
+                break
+        _say(args, _summary(totals, engine, time.perf_counter() - start))
+    for problem in totals.problems:
+        print(f"sdtc-infer: error: {problem}", file=sys.stderr)
+    if totals.interrupted:
+        print(f"sdtc-infer: interrupted after {totals.frames} frames; the files hold what was done", file=sys.stderr)
+        return 130
+    return 1 if totals.problems else 0
+
+
+def _run(
+    args: argparse.Namespace,
+    engine: PoseEngine,
+    source: FrameSource,
+    stem: str,
+    boxes: BoxFile | None,
+    detector: Detector | None,
+    totals: _Totals,
+) -> None:
+    """Run one input and write its files; on Ctrl-C and on errors they are finished as far as they go."""
+    from tqdm import tqdm
+
+    from sdtc.runtime.drawing import draw_frame
+    from sdtc.runtime.writers import VideoWriter, Writer, make_writer
+
+    expected = source.num_frames
+    if args.max_frames is not None:
+        expected = min(expected, args.max_frames) if expected else args.max_frames
+    track_ids: set[int] = set()
+    writers: list[Writer] = []
+    with ExitStack() as stack:
+        bar = stack.enter_context(
+            tqdm(total=expected, desc=source.name[:24], unit="frame", disable=True if args.quiet else None)
+        )
+        results = engine.track(source, boxes, detector or "hog", args.batch_size, args.max_frames)
+        try:
+            for result in results:
+                if not writers:  # not before a first frame: an input that gives none leaves no files
+                    writers.append(make_writer(args.format, args.output / stem, source.name, engine.skeleton))
+                    stack.enter_context(writers[0])
+                    if args.save_video:
+                        draw = lambda r: draw_frame(r, engine.skeleton, args.min_score)  # noqa: E731
+                        writers.append(VideoWriter(args.output / f"{stem}.mp4", source.fps, draw))
+                        stack.enter_context(writers[1])
+                for writer in writers:
+                    with engine.times.stage("video" if isinstance(writer, VideoWriter) else "write"):
+                        writer.write(result)
+                totals.frames += 1
+                totals.poses += len(result.poses)
+                track_ids.update(pose.track_id for pose in result.poses)
+                bar.set_postfix(people=len(result.poses), refresh=False)
+                bar.update()
+        except KeyboardInterrupt:
+            totals.interrupted = True
+        except SdtcError as error:
+            if totals.frames == 0:
+                raise
+            totals.problems.append(f"{error} (frames before this are kept)")
+    totals.people += len(track_ids)
+    totals.problems += source.problems
+    totals.files += [writer.path for writer in writers]
+
+
+def _summary(totals: _Totals, engine: PoseEngine, wall: float) -> str:
+    seconds = engine.times.seconds
+    stages = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
+    rate = totals.frames / wall if wall else 0.0
+    return "\n".join(
+        [
+            f"done     {totals.frames} frames, {totals.poses} poses of {totals.people} people in {wall:.2f} s "
+            f"({rate:.1f} frames/s)",
+            f"stages   {stages or 'none'}",
+            *(f"wrote    {path}" for path in totals.files),
+        ]
+    )
+
+
+def _unique(stem: str, taken: set[str]) -> str:
+    """Two inputs of the same name must not write the same file."""
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}_{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

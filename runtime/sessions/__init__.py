@@ -1,0 +1,190 @@
+"""Backends behind one interface: a session runs one graph of a bundle.
+
+One module per backend; each imports its library only when a session is opened. `open_session` picks the file and
+the backend.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sdtc.errors import EngineError, InputError
+from sdtc.manifest import Manifest
+
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor: its shape, with None for the batch axis, and its type."""
+
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+
+
+class Session(Protocol):
+    """Something that runs one graph.
+
+    Attributes:
+        backend: what runs it and where, for people: ``"onnxruntime 1.23 (CPU, 2 threads)"``.
+        inputs, outputs: the graph's tensors by name.
+    """
+
+    backend: str
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Args:
+            inputs: an array for every input, in its shape and type; on a GPU anything with
+                ``__cuda_array_interface__`` is taken where it lies.
+
+        Returns:
+            Every output by name, as new arrays.
+
+        Raises:
+            EngineError: the backend failed, or an input does not fit.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `choose` decided: a backend, a device, and a sentence where it was not what the user asked for."""
+
+    backend: str
+    device: str
+    notice: str = ""
+
+
+def choose(
+    manifest: Manifest, wants_plan: bool, backend: str = "auto", device: str = "auto", gpu_problem: str | None = None
+) -> Choice:
+    """Decide what runs a bundle.
+
+    Args:
+        manifest: the bundle's.
+        wants_plan: the user named a ``.plan`` file (or a whole bundle that has one).
+        backend: one of `BACKENDS`.
+        device: one of `DEVICES`.
+        gpu_problem: why no GPU is usable, "" if one is; None to find out.
+
+    Raises:
+        InputError: backend and device exclude each other, or are unknown.
+        EngineError: a GPU was asked for, and there is none.
+    """
+    for value, allowed, option in ((backend, BACKENDS, "--backend"), (device, DEVICES, "--device")):
+        if value not in allowed:
+            raise InputError(f"{option} is '{value}': expected one of {', '.join(allowed)}")
+    plan_backends = ("tensorrt", "tensorrt-rtx")
+    if backend in plan_backends and device == "cpu":
+        raise InputError(f"--backend {backend} runs on a GPU only: leave out --device cpu, or choose onnxruntime")
+    if backend == "openvino" and device == "cuda":
+        raise InputError("--backend openvino runs on the CPU: leave out --device cuda, or choose onnxruntime")
+    if backend in plan_backends and (manifest.engine is None or manifest.engine.flavour != backend):
+        has = f"its engine is for {manifest.engine.flavour}" if manifest.engine else "it has none"
+        raise EngineError(f"the bundle has no {backend} engine ({has}): export it with --flavour {backend}")
+
+    def on_cpu(notice: str = "") -> Choice:
+        if manifest.precision == "bf16" and backend != "openvino":
+            raise EngineError(
+                "this bundle is bf16, which ONNX Runtime has no CPU kernels for: run it on a GPU, "
+                "with --backend openvino, or export it with --precision fp32"
+            )
+        return Choice("onnxruntime" if backend == "auto" else backend, "cpu", notice)
+
+    if device == "cpu" or backend == "openvino":
+        return on_cpu()
+
+    has_plan = manifest.engine is not None and manifest.graphs["model"].plan is not None
+    must_have_gpu = device == "cuda" or backend in plan_backends
+    if not must_have_gpu and not (wants_plan and has_plan) and backend == "auto":
+        return on_cpu()
+    if gpu_problem is None:
+        from sdtc.runtime.cuda import gpu_or_reason
+
+        gpu_problem = gpu_or_reason()[1]
+    if gpu_problem:
+        if must_have_gpu:
+            raise EngineError(f"{gpu_problem}; use --device cpu to run the bundle's ONNX graph instead")
+        if backend == "onnxruntime":
+            return on_cpu()
+        return on_cpu(f"the engine cannot run here ({gpu_problem}): running model.onnx on the CPU")
+    if backend == "auto" and has_plan and manifest.engine is not None:
+        return Choice(manifest.engine.flavour, "cuda")
+    return Choice("onnxruntime", "cuda")
+
+
+def open_session(
+    manifest: Manifest, directory: Path, choice: Choice, graph: str = "model", threads: int | None = None
+) -> Session:
+    """Open a session on one graph of a bundle, its file checked against the manifest.
+
+    Args:
+        manifest: the bundle's.
+        directory: where its files are.
+        choice: from `choose`.
+        graph: ``"model"``, ``"encoder"`` or ``"temporal"``.
+        threads: CPU threads; all that this process may use if not given.
+
+    Raises:
+        BundleError: the file is missing or was changed.
+        EngineError: the backend refuses it.
+    """
+    files = manifest.graphs[graph]
+    if choice.backend in ("tensorrt", "tensorrt-rtx"):
+        from sdtc.runtime.sessions.tensorrt_session import TensorRTSession
+
+        if manifest.engine is None or files.plan is None:
+            raise EngineError(f"the bundle has no engine for graph '{graph}': export it without --no-plan")
+        return TensorRTSession(manifest.verify_file(directory, files.plan), manifest.engine)
+    path = manifest.verify_file(directory, files.onnx)
+    threads = threads or available_cpus()
+    if choice.backend == "openvino":
+        from sdtc.runtime.sessions.openvino_session import OpenVINOSession
+
+        return OpenVINOSession(path, threads)
+    from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(path, choice.device, threads)
+
+
+def available_cpus() -> int:
+    """Return how many processors this process may use; a container often allows fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Any]) -> None:
+    """Compare names, shapes and types of host inputs with what a graph takes.
+
+    Raises:
+        EngineError: they differ; both are named.
+    """
+    if set(inputs) != set(specs):
+        raise EngineError(f"inputs are {sorted(inputs)}: the graph takes {sorted(specs)}")
+    for name, spec in specs.items():
+        value = inputs[name]
+        shape = tuple(value.shape)
+        fits = len(shape) == len(spec.shape) and all(
+            want is None or have == want for have, want in zip(shape, spec.shape, strict=True)
+        )
+        if not fits or np.dtype(value.dtype) != spec.dtype:
+            want = ", ".join("batch" if side is None else str(side) for side in spec.shape)
+            raise EngineError(f"input '{name}' is {value.dtype} {list(shape)}: expected {spec.dtype} [{want}]")

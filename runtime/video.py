@@ -1,0 +1,255 @@
+"""Frames from video files and image folders, one at a time, in order; never a whole video in memory.
+
+What breaks in the middle ends or skips, and is told in `problems` when everything readable has been handed out.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from sdtc.errors import InputError, VideoError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+DEFAULT_FPS = 25.0  # of image folders, which do not say
+MAX_GAP = 10  # numbered images with more than this many missing per present one are not frame numbers
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a source.
+
+    Attributes:
+        index: position from 0, missing frames included.
+        number: the number in the file name; the index for videos.
+        name: file name; None for videos.
+        image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
+    """
+
+    index: int
+    number: int
+    name: str | None
+    image: np.ndarray | None
+
+
+class FrameSource(ABC):
+    """An iterable of frames and a context manager.
+
+    Attributes:
+        path: what was opened.
+        name: short name for outputs.
+        fps: frames per second.
+        size: (H, W) of all frames; None where they may differ.
+        num_frames: how many there should be; None where nobody knows.
+        problems: sentences about what could not be read; complete after the iteration.
+    """
+
+    path: Path
+    name: str
+    fps: float
+    size: tuple[int, int] | None
+    num_frames: int | None
+    problems: list[str]
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:  # noqa: B027  (an image folder holds nothing open)
+        """Release the files."""
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class VideoFile(FrameSource):
+    """A video file, decoded by FFmpeg's libraries.
+
+    Raises:
+        VideoError: missing, empty, or not a video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.stem
+        self.problems: list[str] = []
+        if path.stat().st_size == 0:
+            raise VideoError(f"video '{path}' is empty (0 bytes)")
+        try:
+            self._container = av.open(str(path))
+        except (av.FFmpegError, ValueError) as error:
+            raise VideoError(f"'{path}' cannot be opened as a video: {_reason(error)}") from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise VideoError(f"'{path}' has no video stream")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
+        self.num_frames = self._stream.frames or None
+        self.size: tuple[int, int] | None = None  # a rotation is known only from the first frame
+
+    def __iter__(self) -> Iterator[Frame]:
+        count = 0
+        error = None
+        for count, image in enumerate(self._decode(), start=1):
+            if isinstance(image, Exception):
+                error, count = image, count - 1
+                break
+            yield Frame(count - 1, count - 1, None, image)
+        reached = f"frame {count - 1} ({count / self.fps:.2f} s)"
+        if count == 0:
+            reason = _reason(error) if error else "it holds no frames"
+            self.problems.append(f"no frame of video '{self.path}' can be decoded: {reason}")
+        elif error is not None:
+            self.problems.append(
+                f"video '{self.path}' breaks after {reached}: {_reason(error)}; what was decoded before is kept"
+            )
+        # A few frames less are an edit list's doing, not damage.
+        elif self.num_frames and count < 0.98 * self.num_frames - 2:
+            self.problems.append(
+                f"video '{self.path}' is cut off: it ends after {reached}, its header promises {self.num_frames} "
+                "frames; what was decoded is kept"
+            )
+
+    def _decode(self) -> Iterator[np.ndarray | Exception]:
+        """Yield images; where the file breaks, what the decoder still holds, and then the error."""
+        try:
+            for frame in self._container.decode(self._stream):
+                yield _upright(frame)
+        except av.FFmpegError as error:
+            # Several frames are decoded at once: those before the break are not lost with it.
+            with suppress(av.FFmpegError):
+                for frame in self._stream.codec_context.decode(None):
+                    yield _upright(frame)
+            yield error
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class ImageSequence(FrameSource):
+    """Image files in the order of their numbers; gaps in the numbering are missing frames.
+
+    Args:
+        path: the folder, for messages.
+        files: the images.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        self.path, self.name = path, path.resolve().name or "images"
+        self.fps, self.size = DEFAULT_FPS, None
+        self.problems: list[str] = []
+        ordered = sorted(files, key=lambda file: (_natural(file.name), file.name))
+        numbers = _frame_numbers(ordered)
+        self.files = dict(zip(numbers, ordered, strict=True))  # number -> file
+        self.first_number = numbers[0]
+        self.num_frames = numbers[-1] - numbers[0] + 1
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self.num_frames or 0):
+            number = self.first_number + index
+            file = self.files.get(number)
+            image = None if file is None else self._read(file)
+            yield Frame(index, number, None if file is None else file.name, image)
+
+    def _read(self, file: Path) -> np.ndarray | None:
+        try:
+            data = np.fromfile(file, dtype=np.uint8)  # cv2.imread cannot open every path on every system
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        except (OSError, cv2.error):
+            image = None
+        if image is None:
+            self.problems.append(f"image '{file}' cannot be read and was treated as a missing frame")
+            return None
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def open_source(path: Path) -> FrameSource:
+    """Open one video file, image file or folder of images.
+
+    Raises:
+        VideoError: it does not exist, or holds nothing to read.
+    """
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+        if not files:
+            raise VideoError(f"folder '{path}' holds no images (looked for {', '.join(IMAGE_SUFFIXES)})")
+        return ImageSequence(path, files)
+    if not path.exists():
+        raise VideoError(f"input '{path}' does not exist: expected a video, an image, a folder of images or a glob")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageSequence(path.parent, [path])
+    return VideoFile(path)
+
+
+def find_inputs(spec: str) -> list[Path | list[Path]]:
+    """Resolve ``--input``: a path, or a glob that names videos, folders or images.
+
+    Returns:
+        Paths for :func:`open_source`; the images of one folder, matched by a glob, stay together as a list.
+
+    Raises:
+        VideoError: nothing matches.
+    """
+    if Path(spec).exists() or not glob.has_magic(spec):
+        return [Path(spec)]
+    matches = sorted(Path(match) for match in glob.glob(spec, recursive=True))
+    if not matches:
+        raise VideoError(f"no file matches the input '{spec}'")
+    inputs: list[Path | list[Path]] = []
+    folders: dict[Path, list[Path]] = {}
+    for match in matches:
+        if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file():
+            if match.parent not in folders:
+                folders[match.parent] = []
+                inputs.append(folders[match.parent])
+            folders[match.parent].append(match)
+        else:
+            inputs.append(match)
+    return inputs
+
+
+def open_input(entry: Path | list[Path]) -> FrameSource:
+    """Open what :func:`find_inputs` returned one of."""
+    return ImageSequence(entry[0].parent, entry) if isinstance(entry, list) else open_source(entry)
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    image = frame.to_ndarray(format="rgb24")
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store how they were held
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def _frame_numbers(files: Sequence[Path]) -> list[int]:
+    """Return a frame number for each file: its name's digits where those count frames, else its position."""
+    stems = [file.stem for file in files]
+    if all(re.fullmatch(r"\d+", stem) for stem in stems) and len({len(stem) for stem in stems}) == 1:
+        numbers = [int(stem) for stem in stems]
+        if len(set(numbers)) == len(numbers) and numbers[-1] - numbers[0] < MAX_GAP * len(numbers):
+            return numbers
+    return list(range(len(files)))
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:200] or type(error).__name__
+
+
+def check_max_frames(max_frames: int | None) -> None:
+    """Refuse a limit that leaves nothing to do."""
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"--max-frames is {max_frames}: expected at least 1")

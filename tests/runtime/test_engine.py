@@ -1,0 +1,170 @@
+"""The engine over whole inputs: the same poses as doing it by hand, in PyTorch, frame by frame."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import sdtc.runtime
+from sdtc.crops import crop_frame, crop_to_image, expand_boxes
+from sdtc.errors import InputError, VideoError
+from sdtc.export.graphs import WholeWindow
+from sdtc.model import load_checkpoint
+from sdtc.runtime.detection import Detections
+from sdtc.runtime.video import open_source
+
+SIZE = (128, 96)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_bundle):
+    with sdtc.runtime.open(tiny_bundle / "model.onnx") as engine:
+        yield engine
+
+
+@pytest.fixture
+def folder(tmp_path, rng) -> Path:
+    """Nine frames of 120x160 smooth noise, the fifth missing, and boxes for them."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in [0, 1, 2, 3, 5, 6, 7, 8]:
+        small = rng.integers(0, 256, (15, 20, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number:06d}.png"), cv2.resize(small, (160, 120), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+def boxes_file(tmp_path: Path, numbers=(0, 3, 8), per_frame: int = 3) -> Path:
+    rng = np.random.default_rng(1)
+    entries = [
+        {"image_id": n, "bbox": [*rng.uniform(0, 80, 2), *rng.uniform(20, 60, 2)], "score": 0.9}
+        for n in numbers
+        for _ in range(per_frame)
+    ]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def test_poses_equal_pytorch_by_hand(engine, folder, tmp_path, tiny_checkpoint) -> None:
+    path = boxes_file(tmp_path)
+    entries = json.loads(path.read_text())
+    network = WholeWindow(load_checkpoint(tiny_checkpoint).network)
+    images = [cv2.cvtColor(cv2.imread(str(f)), cv2.COLOR_BGR2RGB) for f in sorted(folder.iterdir())]
+    images.insert(4, None)
+    windows_by_hand = {0: [0, 0, 0, 1, 2], 3: [1, 2, 3, 3, 5], 8: [6, 7, 8, 8, 8]}  # frame 4 is missing: keyframe 3
+    results = list(engine.track(folder, boxes=path))
+    assert [len(result.poses) for result in results] == [3, 0, 0, 3, 0, 0, 0, 0, 3]
+    assert results[4].image is None
+    for number, window in windows_by_hand.items():
+        mine = [entry["bbox"] for entry in entries if entry["image_id"] == number]
+        for pose, box in zip(results[number].poses, mine, strict=True):
+            crop_box = expand_boxes(np.array(box, np.float32), SIZE)
+            clip = np.stack([crop_frame(images[i], crop_box, SIZE) for i in window])
+            with torch.inference_mode():
+                keypoints = network(torch.from_numpy(clip[None]))[0][0].numpy()
+            np.testing.assert_allclose(
+                pose.keypoints[:, :2], crop_to_image(keypoints[:, :2], crop_box, SIZE), atol=0.02
+            )
+            np.testing.assert_allclose(pose.keypoints[:, 2], keypoints[:, 2], atol=1e-4)
+            np.testing.assert_allclose(pose.bbox, box, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_batches_of_any_size_give_the_same_poses(engine, folder, tmp_path, batch_size) -> None:
+    path = boxes_file(tmp_path, numbers=(2,), per_frame=11)  # more than the bundle takes at once
+    want = list(engine.track(folder, boxes=path))[2].poses
+    got = list(engine.track(folder, boxes=path, batch_size=batch_size))[2].poses
+    assert len(want) == len(got) == 11
+    for a, b in zip(want, got, strict=True):
+        np.testing.assert_allclose(a.keypoints, b.keypoints, atol=1e-3)
+
+
+def test_a_smallest_batch_above_one_is_filled_up(tiny_bundle, folder, tmp_path, engine) -> None:
+    import dataclasses
+
+    path = boxes_file(tmp_path, numbers=(2,), per_frame=2)
+    want = list(engine.track(folder, boxes=path))[2].poses
+    with sdtc.runtime.open(tiny_bundle / "model.onnx") as other:
+        other.manifest = dataclasses.replace(other.manifest, batch=(4, 4, 8))
+        got = list(other.track(folder, boxes=path))[2].poses
+    assert len(got) == 2
+    np.testing.assert_allclose(got[1].keypoints, want[1].keypoints, atol=1e-3)
+
+
+class Everywhere:
+    """A detector that always finds one person and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def detect(self, frame: np.ndarray) -> Detections:
+        self.calls += 1
+        height, width = frame.shape[:2]
+        return Detections(np.array([[0, 0, width, height]], np.float32), np.array([0.8], np.float32))
+
+
+def test_any_object_with_detect_is_a_detector(engine, folder) -> None:
+    detector = Everywhere()
+    results = list(engine.track(folder, detector=detector))
+    assert detector.calls == 8  # not for the missing frame
+    assert [len(result.poses) for result in results] == [1, 1, 1, 1, 0, 1, 1, 1, 1]
+    assert {pose.track_id for result in results for pose in result.poses} == {0}
+    assert results[0].poses[0].score == pytest.approx(results[0].poses[0].keypoints[:, 2].mean() * 0.8)
+
+
+def test_max_frames_stops_early(engine, folder) -> None:
+    assert [r.index for r in engine.track(folder, detector=Everywhere(), max_frames=3)] == [0, 1, 2]
+
+
+def test_frames_without_people_are_results_too(engine, folder, tmp_path) -> None:
+    path = tmp_path / "none.json"
+    path.write_text("[]")
+    assert [len(r.poses) for r in engine.track(folder, boxes=path)] == [0] * 9
+
+
+def test_bad_arguments(engine, folder, tmp_path) -> None:
+    with pytest.raises(InputError, match="--max-frames is 0"):
+        next(engine.track(folder, max_frames=0))
+    with pytest.raises(InputError, match="--batch-size is 0"):
+        next(engine.track(folder, batch_size=0))
+    with pytest.raises(VideoError, match="does not exist"):
+        next(engine.track(tmp_path / "nothing.mp4"))
+    with pytest.raises(InputError, match="do not exist, the first 50"):
+        next(engine.track(folder, boxes=boxes_file(tmp_path, numbers=(0, 50))))
+
+
+def test_a_broken_image_is_raised_after_the_last_frame(engine, folder) -> None:
+    (folder / "000002.png").write_bytes(b"broken")
+    seen = []
+    with pytest.raises(VideoError, match=r"000002\.png"):
+        for result in engine.track(folder, detector=Everywhere()):
+            seen.append(result.index)
+    assert seen == list(range(9))
+
+
+def test_an_open_source_keeps_its_problems(engine, folder) -> None:
+    (folder / "000002.png").write_bytes(b"broken")
+    with open_source(folder) as source:
+        assert len(list(engine.track(source, detector=Everywhere()))) == 9
+        assert len(source.problems) == 1
+
+
+def test_stage_times_are_kept(engine, folder) -> None:
+    list(engine.track(folder, detector=Everywhere()))
+    assert {"decode", "detect", "crop", "pose"} <= set(engine.times.seconds)
+
+
+def test_posetrack_frames_with_detector_boxes(engine, real_data) -> None:
+    """The labelled frames, whose neighbours are missing: every window is the keyframe five times."""
+    sequence = real_data / "posetrack18" / "images" / "val" / "009473_mpii_test"
+    boxes = real_data / "posetrack18" / "annotations" / "test_posetrack18_human_detections.json"
+    results = list(engine.track(sequence, boxes=boxes))
+    assert len(results) == 1
+    assert len(results[0].poses) > 10
+    points = np.stack([pose.keypoints for pose in results[0].poses])
+    assert np.isfinite(points).all()

@@ -1,0 +1,303 @@
+"""`sdtc-infer` as a user meets it: in a process of its own, with good input and bad."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from sdtc.runtime.cli import main
+from sdtc.synthetic import SyntheticClip, write_clip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """A rendered clip: `000005_synthetic.mp4`, its frames and its ground truth."""
+    folder = tmp_path_factory.mktemp("clip")
+    write_clip(SyntheticClip(seed=5, num_frames=12, size=(240, 320), num_people=2), folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(tiny_bundle, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+def video(clip: Path) -> Path:
+    return clip / "000005_synthetic.mp4"
+
+
+def truth(clip: Path) -> Path:
+    return clip / "annotations" / "val" / "000005_synthetic.json"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdtc.runtime.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def one_sentence(text: str) -> str:
+    """What stands on stderr: exactly one line, which is an error and no traceback."""
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    assert lines[0].startswith("sdtc-infer: error: ")
+    return lines[0]
+
+
+def test_a_video_with_boxes(tiny_bundle, clip, tmp_path) -> None:
+    done = run(
+        "--engine", tiny_bundle / "model.plan", "--input", video(clip), "--boxes", truth(clip),
+        "--output", tmp_path, "--save-video",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "12 frames" in done.stdout
+    assert "onnxruntime" in done.stdout
+    assert "untrained" in done.stdout
+    data = json.loads((tmp_path / "000005_synthetic.json").read_text())
+    annotations = json.loads(truth(clip).read_text())
+    assert [image["id"] for image in data["images"]] == [image["id"] for image in annotations["images"]]
+    given = sorted((a["image_id"], a["track_id"]) for a in annotations["annotations"])
+    assert sorted((a["image_id"], a["track_id"]) for a in data["annotations"]) == given
+    with av.open(str(tmp_path / "000005_synthetic.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 12
+
+
+@pytest.mark.parametrize("output_format", ["coco", "jsonl"])
+def test_formats(tiny_bundle, clip, tmp_path, output_format) -> None:
+    arguments = [
+        "--engine",
+        tiny_bundle,
+        "--input",
+        clip / "images" / "val" / "000005_synthetic",
+        "--boxes",
+        truth(clip),
+    ]
+    assert main([*map(str, arguments), "--output", str(tmp_path), "--format", output_format, "--quiet"]) == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_glob_of_inputs_gives_a_file_each(tiny_bundle, clip, tmp_path) -> None:
+    shutil.copy(video(clip), tmp_path / "a.mp4")
+    shutil.copy(video(clip), tmp_path / "b.mp4")
+    (tmp_path / "c.mp4").write_bytes(b"")
+    done = run("--engine", tiny_bundle / "model.onnx", "--input", tmp_path / "*.mp4", "--output", tmp_path / "out",
+               "--max-frames", 2)  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "b.json"]
+    assert done.returncode == 1
+    assert "c.mp4' is empty" in done.stderr.splitlines()[-1]
+
+
+def test_quiet_says_nothing(tiny_bundle, clip, tmp_path) -> None:
+    done = run("--engine", tiny_bundle, "--input", video(clip), "--boxes", truth(clip), "--output", tmp_path, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_help_is_quick_and_teaches() -> None:
+    run("--help")  # the first time reads from disk
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = run("--help")
+        times.append(time.perf_counter() - start)
+        assert "examples:" in done.stdout
+    assert sorted(times)[2] < 0.5, times
+
+
+# --- bad input: one clear sentence, a non-zero exit, nothing lost ------------------------------------------------
+
+
+def test_missing_and_empty_video(tiny_bundle, tmp_path) -> None:
+    done = run("--engine", tiny_bundle, "--input", tmp_path / "no.mp4", "--output", tmp_path / "out", "--quiet")
+    assert done.returncode == 1
+    assert "does not exist" in one_sentence(done.stderr)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    done = run("--engine", tiny_bundle, "--input", tmp_path / "empty.mp4", "--output", tmp_path / "out", "--quiet")
+    assert done.returncode == 1
+    assert "is empty (0 bytes)" in one_sentence(done.stderr)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_video_cut_off_in_the_middle(tiny_bundle, clip, tmp_path) -> None:
+    whole = video(clip).read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(whole[: int(0.85 * len(whole))])  # most of it is the first frame
+    done = run("--engine", tiny_bundle, "--input", path, "--output", tmp_path / "out", "--save-video", "--quiet")
+    assert done.returncode == 1
+    message = one_sentence(done.stderr)
+    frames = len(json.loads((tmp_path / "out" / "cut.json").read_text())["images"])
+    assert 0 < frames < 12
+    assert f"after frame {frames - 1}" in message
+    with av.open(str(tmp_path / "out" / "cut.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == frames
+
+
+def test_a_folder_with_one_broken_image(tiny_bundle, clip, tmp_path) -> None:
+    folder = Path(shutil.copytree(clip / "images" / "val" / "000005_synthetic", tmp_path / "000005_synthetic"))
+    (folder / "000003.jpg").write_bytes(b"\xff\xd8 broken")
+    done = run(
+        "--engine", tiny_bundle, "--input", folder, "--boxes", truth(clip), "--output", tmp_path / "out", "--quiet"
+    )
+    assert done.returncode == 1
+    assert "000003.jpg' cannot be read" in one_sentence(done.stderr)
+    data = json.loads((tmp_path / "out" / "000005_synthetic.json").read_text())
+    assert len(data["images"]) == 12
+    assert {a["image_id"] for a in data["annotations"]} == {i["id"] for n, i in enumerate(data["images"]) if n != 3}
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence", "code"),
+    [
+        ({"image_id": 99, "bbox": [1, 1, 50, 50], "score": 1}, "that do not exist, the first 99", 2),
+        ({"image_id": 0, "bbox": [1000, 1, 50, 50], "score": 1}, "outside the 320x240 image", 2),
+        ({"image_id": 0, "bbox": [1, 1, 0, 50], "score": 1}, "has no area", 2),
+        ({"image_id": 0}, "no usable 'image_id' and 'bbox'", 2),
+    ],
+    ids=["frame", "outside", "area", "keys"],
+)
+def test_bad_boxes(tiny_bundle, clip, tmp_path, entry, sentence, code) -> None:
+    shutil.copy(video(clip), tmp_path / "v.mp4")
+    (tmp_path / "boxes.json").write_text(json.dumps([{"image_id": 0, "bbox": [9, 9, 50, 50], "score": 1}, entry]))
+    done = run("--engine", tiny_bundle, "--input", tmp_path / "v.mp4", "--boxes", tmp_path / "boxes.json",
+               "--output", tmp_path / "out", "--quiet")  # fmt: skip
+    assert done.returncode == code
+    assert sentence in one_sentence(done.stderr)
+
+
+def test_a_box_outside_a_later_frame_keeps_the_frames_before(tiny_bundle, clip, tmp_path) -> None:
+    shutil.copy(video(clip), tmp_path / "v.mp4")
+    entries = [{"image_id": i, "bbox": [9 if i < 7 else 999, 9, 50, 50], "score": 1} for i in range(12)]
+    (tmp_path / "boxes.json").write_text(json.dumps(entries))
+    done = run("--engine", tiny_bundle, "--input", tmp_path / "v.mp4", "--boxes", tmp_path / "boxes.json",
+               "--output", tmp_path / "out", "--quiet")  # fmt: skip
+    assert done.returncode == 1
+    assert "of frame 7 lies outside" in one_sentence(done.stderr)
+    assert len(json.loads((tmp_path / "out" / "v.json").read_text())["images"]) == 7
+
+
+def test_a_bundle_whose_hash_does_not_match(bundle, clip, tmp_path) -> None:
+    (bundle / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:-1] + b"\x00")
+    done = run("--engine", bundle / "model.plan", "--input", video(clip), "--output", tmp_path / "out", "--quiet")
+    assert done.returncode == 2
+    assert "its manifest says" in one_sentence(done.stderr)
+
+
+def test_a_newer_schema(bundle, clip, tmp_path) -> None:
+    manifest = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps(manifest | {"schema_version": 99}))
+    done = run("--engine", bundle, "--input", video(clip), "--output", tmp_path / "out", "--quiet")
+    assert done.returncode == 2
+    assert "schema version 99, this sdtc reads up to 1" in one_sentence(done.stderr)
+
+
+def test_a_plan_without_a_gpu(bundle, clip, tmp_path) -> None:
+    from sdtc.runtime.cuda import gpu_or_reason
+
+    if gpu_or_reason()[0]:
+        pytest.skip("there is a GPU here")
+    arguments = ["--engine", bundle / "model.plan", "--input", video(clip), "--output", tmp_path / "out"]
+    done = run(*arguments, "--device", "cuda", "--quiet")
+    assert done.returncode == 1
+    assert "no usable GPU" in one_sentence(done.stderr)
+    done = run(*arguments, "--max-frames", 1)
+    assert done.returncode == 0
+    notes = [line for line in done.stdout.splitlines() if "running model.onnx on the CPU" in line]
+    assert len(notes) == 1
+    (bundle / "model.onnx").unlink()
+    done = run(*arguments, "--quiet")
+    assert done.returncode == 2
+    assert "model.onnx' is missing" in one_sentence(done.stderr)
+
+
+@pytest.mark.gpu
+def test_an_engine_of_another_version_on_a_gpu(bundle, clip, tmp_path) -> None:
+    manifest = json.loads((bundle / "model.json").read_text())
+    manifest["engine"]["version"] = "1.0.0.1"
+    (bundle / "model.json").write_text(json.dumps(manifest))
+    done = run("--engine", bundle / "model.plan", "--input", video(clip), "--output", tmp_path / "out", "--quiet")
+    assert done.returncode == 1
+    assert "built by tensorrt-rtx 1.0.0.1, installed is" in one_sentence(done.stderr)
+
+
+def test_an_output_folder_that_cannot_be_written(tiny_bundle, clip, tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run("--engine", tiny_bundle, "--input", video(clip), "--output", tmp_path / "file" / "out", "--quiet")
+    assert done.returncode == 1
+    assert "cannot write to the folder" in one_sentence(done.stderr)
+
+
+def test_a_text_file_as_engine_and_as_detector(tiny_bundle, clip, tmp_path) -> None:
+    (tmp_path / "model.onnx").write_text("hello")
+    done = run("--engine", tmp_path / "model.onnx", "--input", video(clip), "--output", tmp_path / "out", "--quiet")
+    assert done.returncode == 2
+    assert "has no manifest beside it" in one_sentence(done.stderr)
+    done = run("--engine", tiny_bundle, "--input", video(clip), "--detector", tmp_path / "model.onnx",
+               "--output", tmp_path / "out", "--quiet")  # fmt: skip
+    assert done.returncode == 2
+    one_sentence(done.stderr)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+def test_an_interrupt_leaves_valid_files(tiny_bundle, clip, tmp_path, how) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    image = cv2.imread(str(next((clip / "images" / "val" / "000005_synthetic").iterdir())))
+    for number in range(400):
+        cv2.imwrite(str(folder / f"{number:06d}.jpg"), image)
+    command = [
+        sys.executable, "-m", "sdtc.runtime.cli", "--engine", tiny_bundle, "--input", folder, "--save-video",
+        "--output", tmp_path / "out", "--format", "jsonl", "--quiet",
+    ]  # fmt: skip
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    lines = tmp_path / "out" / "frames.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") >= 5):
+        time.sleep(0.05)
+    os.kill(process.pid, how)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted after" in stderr
+    frames = [json.loads(line)["frame"] for line in lines.read_text().splitlines()]
+    assert 5 <= len(frames) < 400
+    assert frames == list(range(len(frames)))
+    with av.open(str(tmp_path / "out" / "frames.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == len(frames)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"frames.jsonl", "frames.mp4"}
+
+
+def test_three_real_videos_run_to_the_end(tiny_bundle, real_data, tmp_path) -> None:
+    """The short ones whole; of the long one, which begins with empty frames, the first 150.
+
+    All of it is what benchmarks/memory.py runs.
+    """
+    for name, frames in (("street-5-frames", 5), ("football-5-frames", 5), ("one-by-one", 150)):
+        arguments = ["--engine", tiny_bundle, "--input", real_data / "videos" / f"{name}.mp4", "--output", tmp_path]
+        assert main([*map(str, arguments), "--max-frames", "150", "--quiet"]) == 0
+        data = json.loads((tmp_path / f"{name}.json").read_text())
+        assert len(data["images"]) == frames
+        seen = {annotation["image_id"] for annotation in data["annotations"]}
+        assert seen or name == "one-by-one"
+        if name == "one-by-one":
+            assert len(seen) < frames  # nobody is there at first
+
+
+def test_python_api_of_a_few_lines(tiny_bundle, clip) -> None:
+    import sdtc.runtime
+
+    count = 0
+    with sdtc.runtime.open(tiny_bundle / "model.plan") as engine:
+        for frame in engine.track(video(clip), boxes=truth(clip)):
+            for pose in frame.poses:
+                assert pose.keypoints.shape == (15, 3)
+                assert np.isfinite(pose.keypoints).all()
+                count += 1
+    assert count > 12

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from sdtc.errors import SdtcError
+from sdtc.export.demo import compare
+from sdtc.posetrack import to_slots
+
+
+def test_comparison_is_the_mean_distance_of_visible_joints(tmp_path) -> None:
+    joints = np.concatenate([np.arange(30.0).reshape(15, 2), np.ones((15, 1))], axis=1)
+    hidden = joints.copy()
+    hidden[3:, 2] = 0
+    shifted = joints + np.array([3, 4, 0])
+    truth = {
+        "annotations": [
+            {"image_id": 1, "track_id": 7, "bbox": [0, 0, 30, 40], "keypoints": to_slots(hidden).ravel().tolist()}
+        ]
+    }
+    poses = {"annotations": [{"image_id": 1, "track_id": 7, "keypoints": to_slots(shifted).ravel().tolist()}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "poses.json").write_text(json.dumps(poses))
+    errors, sizes = compare(tmp_path / "poses.json", tmp_path / "truth.json")
+    assert (errors.tolist(), sizes.tolist()) == ([5.0], [50.0])
+    (tmp_path / "poses.json").write_text('{"annotations": []}')
+    with pytest.raises(SdtcError, match="person 7 of image 1 has no pose"):
+        compare(tmp_path / "poses.json", tmp_path / "truth.json")
