@@ -69,7 +69,8 @@ class TensorRTSession:
         if self._engine is None:
             raise EngineError(
                 f"{info.flavour} {trt.__version__} cannot load '{path}' (built by {info.version} for compute "
-                f"capability {', '.join(info.compute_capabilities)}; this GPU has {gpu.compute_capability}): export again here"
+                f"capability {', '.join(info.compute_capabilities)}; this GPU has {gpu.compute_capability}): "
+                "export again here"
             )
         self._context = self._engine.create_execution_context()
         if self._context is None:
