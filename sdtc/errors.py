@@ -57,6 +57,9 @@ class MissingExtraError(SdtcError, ImportError):
     """An optional dependency is not installed."""
 
 
+_PACKAGES = {"cuda.bindings.runtime": "cuda-python", "tensorrt_rtx": "tensorrt-rtx"}  # installed under another name
+
+
 def require(module: str, extra: str, needed_by: str) -> ModuleType:
     """Import an optional dependency, or say which extra to install.
 
@@ -73,8 +76,9 @@ def require(module: str, extra: str, needed_by: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] != module.split(".")[0]:
             raise  # the dependency is there but broken: its own message says more than ours
+        package = _PACKAGES.get(module, module.split(".")[0])
         raise MissingExtraError(
-            f"{needed_by} needs the package '{module}', which is not installed: run  pip install 'sdtc[{extra}]'"
+            f"{needed_by} needs the package '{package}', which is not installed: run  pip install 'sdtc[{extra}]'"
         ) from None
 
 
