@@ -102,6 +102,61 @@ def test_quiet_says_nothing(tiny_bundle, clip, tmp_path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_an_onnx_detector_finds_the_people(tiny_bundle, clip, tmp_path) -> None:
+    """A network in YOLO's end-to-end layout that always answers one person in the middle of its input."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    answer = np.array([[[160, 160, 480, 480, 0.9, 0]]], np.float32)  # corners in 640x640, score, class
+    nodes = [
+        helper.make_node("ReduceMax", ["images"], ["brightest"], keepdims=0),
+        helper.make_node("Mul", ["brightest", "zero"], ["nothing"]),
+        helper.make_node("Add", ["answer", "nothing"], ["output0"]),
+    ]
+    constants = [numpy_helper.from_array(answer, "answer"), numpy_helper.from_array(np.float32(0), "zero")]
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 640, 640])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 1, 6])],
+        constants,
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "yolo.onnx")
+    done = run("--engine", tiny_bundle, "--input", video(clip), "--detector", tmp_path / "yolo.onnx",
+               "--output", tmp_path / "out", "--max-frames", 3, "--quiet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    poses = json.loads((tmp_path / "out" / "000005_synthetic.json").read_text())["annotations"]
+    assert len(poses) == 3
+    # 320x240 in a letterbox of 640x480 with 80 rows above: x 80-240, y (160-80)/2 - (480-80)/2
+    assert poses[0]["bbox"] == pytest.approx([80, 40, 160, 160], abs=1)
+    assert {pose["track_id"] for pose in poses} == {0}
+
+
+def test_a_vitpose_bundle_gives_coco_joints(clip, tmp_path) -> None:
+    """A whole ViTPose, random weights, through export and `sdtc-infer`, as on the day someone installs this."""
+    from sdtc.export.bundle import export
+    from sdtc.model import BackboneConfig, ModelConfig, build, save_checkpoint
+
+    config = ModelConfig(
+        name="vitpose", kind="vitpose", skeleton="coco", delta=0, head="classic", input_size=(64, 48),
+        backbone=BackboneConfig(32, 1, 2, frozen=False),
+    )  # fmt: skip
+    save_checkpoint(tmp_path / "vitpose.pth", build(config), trained=True)
+    export(tmp_path / "vitpose.pth", tmp_path / "bundle", batch=(1, 2, 4), plan=False, quiet=True)
+    done = run(
+        "--engine", tmp_path / "bundle", "--input", video(clip), "--boxes", truth(clip), "--output", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "untrained" not in done.stdout
+    poses = json.loads((tmp_path / "out" / "000005_synthetic.json").read_text())
+    assert isinstance(poses, list)
+    assert {len(pose["keypoints"]) for pose in poses} == {51}
+    done = run("--engine", tmp_path / "bundle", "--input", video(clip), "--boxes", truth(clip), "--quiet",
+               "--output", tmp_path / "none", "--format", "posetrack")  # fmt: skip
+    assert done.returncode == 2
+    assert "use coco or jsonl" in one_sentence(done.stderr)
+    assert list((tmp_path / "none").iterdir()) == []
+
+
 def test_help_is_quick_and_teaches() -> None:
     run("--help")  # the first time reads from disk
     times = []
