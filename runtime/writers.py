@@ -133,7 +133,7 @@ class JsonlWriter(Writer):
     def __init__(self, path: Path) -> None:
         self.path = path
         with _output_errors(path):
-            self._file = path.open("w", encoding="utf-8")
+            self._file = path.open("wb", buffering=0)
 
     def write(self, result: FrameResult) -> None:
         line = {
@@ -150,9 +150,15 @@ class JsonlWriter(Writer):
                 for pose in result.poses
             ],
         }
+        data = memoryview((json.dumps(line) + "\n").encode())
+        whole_lines = self._file.tell()
         with _output_errors(self.path):
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            try:
+                while data:
+                    data = data[self._file.write(data) :]
+            except OSError:  # a full disk may take half of a line
+                self._file.truncate(whole_lines)
+                raise
 
     def close(self) -> None:
         with _output_errors(self.path):
@@ -182,7 +188,7 @@ class VideoWriter(Writer):
             image = self._last  # a missing frame: the picture stands still
         if image is None:
             return
-        with _output_errors(self.path):
+        with self._giving_up_on_error():
             if self._stream is None:
                 self._open(image.shape)
             if image.shape[:2] != (self._stream.height, self._stream.width):
@@ -194,14 +200,26 @@ class VideoWriter(Writer):
     def close(self) -> None:
         if self._container is None:
             return
+        with self._giving_up_on_error():
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+            self._container.close()
+            self._container = None
+            os.replace(self._temporary, self.path)
+
+    @contextlib.contextmanager
+    def _giving_up_on_error(self) -> Iterator[None]:
+        """On an error drop the video: half of it would not play, and on a full disk the poses need its space."""
         with _output_errors(self.path):
             try:
-                for packet in self._stream.encode():
-                    self._container.mux(packet)
-            finally:
-                self._container.close()
-                self._container = None
-            os.replace(self._temporary, self.path)
+                yield
+            except (OSError, av.FFmpegError):
+                container, self._container = self._container, None
+                with contextlib.suppress(OSError, av.FFmpegError):
+                    if container is not None:
+                        container.close()
+                self._temporary.unlink(missing_ok=True)
+                raise
 
     def _open(self, shape: tuple[int, ...]) -> None:
         self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})

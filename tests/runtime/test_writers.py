@@ -164,3 +164,46 @@ def test_drawing_survives_wild_coordinates() -> None:
 def test_neighbouring_tracks_have_different_colours() -> None:
     colors = [track_color(i) for i in range(6)]
     assert len(set(colors)) == 6
+
+
+def no_space(*args):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_drops_the_video_and_keeps_the_poses(tmp_path, monkeypatch) -> None:
+    poses = make_writer("posetrack", tmp_path / "p", "video", POSETRACK)
+    video = VideoWriter(tmp_path / "v.mp4", 25, lambda r: r.image)
+    with pytest.raises(OutputError, match=r"v\.mp4': No space left"), poses, video:
+        for index in range(80):  # past the encoder's look-ahead
+            poses.write(result(index))
+            video.write(result(index))
+            monkeypatch.setattr(video, "_container", NoSpace(video._container))
+    assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
+    assert json.loads((tmp_path / "p.json").read_text())["images"]
+
+
+class NoSpace:
+    """A container on a full disk."""
+
+    def __init__(self, container) -> None:
+        self.close, self.mux = container.close, no_space
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path) -> None:
+    writer = make_writer("jsonl", tmp_path / "p", "video", POSETRACK)
+    writer.write(result(0))
+
+    class Half:
+        """Takes half of a line, then is full."""
+
+        def __init__(self, file) -> None:
+            self.tell, self.truncate, self.close = file.tell, file.truncate, file.close
+            self.parts = iter([lambda data: file.write(data[: len(data) // 2]), no_space])
+
+        def write(self, data):
+            return next(self.parts)(data)
+
+    writer._file = Half(writer._file)
+    with pytest.raises(OutputError, match="No space left"), writer:
+        writer.write(result(1))
+    assert [json.loads(line)["frame"] for line in (tmp_path / "p.jsonl").read_text().splitlines()] == [0]
