@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
 from sdtc.errors import InputError, VideoError
+from sdtc.images import read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_FPS = 25.0  # of image folders, which do not say
@@ -163,15 +163,10 @@ class ImageSequence(FrameSource):
             yield Frame(index, number, None if file is None else file.name, image)
 
     def _read(self, file: Path) -> np.ndarray | None:
-        try:
-            data = np.fromfile(file, dtype=np.uint8)  # cv2.imread cannot open every path on every system
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-        except (OSError, cv2.error):
-            image = None
+        image = read_image(file)
         if image is None:
             self.problems.append(f"image '{file}' cannot be read and was treated as a missing frame")
-            return None
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image
 
 
 def open_source(path: Path) -> FrameSource:

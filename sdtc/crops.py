@@ -55,8 +55,29 @@ def crop_to_image(points: np.ndarray, crop_boxes: np.ndarray, size: tuple[int, i
     return points * (crop_boxes[..., 2:] / _last_pixel(size)) + crop_boxes[..., :2]
 
 
+def crop_to_image_matrix(crop_box: np.ndarray, size: tuple[int, int], rotation: float = 0.0) -> np.ndarray:
+    """Return the affine map from crop pixels to image pixels, ``[2, 3]``; without rotation it is `crop_to_image`.
+
+    Args:
+        crop_box: ``[4]``, from :func:`expand_boxes`.
+        size: (H, W) of the crop.
+        rotation: degrees by which the box is turned clockwise in the image, about its centre (training only).
+    """
+    x, y, width, height = np.asarray(crop_box, dtype=np.float64)
+    last = _last_pixel(size)
+    angle = np.deg2rad(rotation)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn * (np.array([width, height]) / last)  # [2, 2]
+    centre = np.array([x + width / 2, y + height / 2])
+    return np.concatenate([linear, (centre - linear @ (last / 2))[:, None]], axis=1)
+
+
 def crop_frame(
-    frame: np.ndarray, crop_box: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None
+    frame: np.ndarray,
+    crop_box: np.ndarray,
+    size: tuple[int, int],
+    out: np.ndarray | None = None,
+    rotation: float = 0.0,
 ) -> np.ndarray:
     """Cut one crop box out of a frame and resize it, bilinearly; what lies outside the frame is black.
 
@@ -65,16 +86,15 @@ def crop_frame(
         crop_box: ``[4]``, from :func:`expand_boxes`.
         size: (H, W) of the crop.
         out: where to write, uint8 ``[H, W, 3]`` and contiguous; a new array if not given.
+        rotation: as in :func:`crop_to_image_matrix`.
 
     Returns:
         uint8 ``[H, W, 3]``, the channels in the order of the frame.
     """
     height, width = size
-    scale = np.asarray(crop_box[2:], dtype=np.float64) / _last_pixel(size)
-    crop_to_frame = np.array([[scale[0], 0.0, crop_box[0]], [0.0, scale[1], crop_box[1]]])
     return cv2.warpAffine(
         frame,
-        crop_to_frame,
+        crop_to_image_matrix(crop_box, size, rotation),
         (width, height),
         dst=out,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,

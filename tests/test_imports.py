@@ -20,7 +20,7 @@ ALLOWED = {
     "export": {"sdtc", "kernels", "runtime", "export"},
     "runtime": {"sdtc", "runtime"},
 }
-NUMPY_ONLY = {"boxes", "crops", "errors", "files", "heatmaps", "manifest", "posetrack", "skeleton"}
+NUMPY_ONLY = {"boxes", "crops", "errors", "files", "heatmaps", "images", "manifest", "posetrack", "skeleton"}
 
 
 def imported(path: Path) -> set[str]:

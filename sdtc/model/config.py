@@ -6,11 +6,11 @@ Presets are named configurations; a checkpoint carries its own.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
 from sdtc.errors import ConfigError
+from sdtc.settings import build_settings
 from sdtc.skeleton import get_skeleton
 
 PATCH_SIZE = 16
@@ -135,45 +135,7 @@ class ModelConfig:
         Raises:
             ConfigError: an unknown key (the nearest known one is named), a wrong type or value.
         """
-        values = _known_fields(ModelConfig, data, "model")
-        values["backbone"] = _build(BackboneConfig, values.get("backbone", {}), "model.backbone")
-        values["reconstruction"] = _build(
-            ReconstructionConfig, values.get("reconstruction", {}), "model.reconstruction"
-        )
-        size = values.get("input_size", (256, 192))
-        if not (isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int for side in size)):
-            raise ConfigError(f"model.input_size is {size!r}: expected [height, width] in whole pixels")
-        values["input_size"] = (size[0], size[1])
-        _check_types(ModelConfig, values, "model")
-        return ModelConfig(**values)
-
-
-def _known_fields(cls: type, data: Any, where: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where} is {type(data).__name__}: expected names and values")
-    names = [f.name for f in dataclasses.fields(cls)]
-    for key in data:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            hint = f": did you mean '{near[0]}'?" if near else f": expected one of {', '.join(names)}"
-            raise ConfigError(f"unknown key '{key}' in {where}{hint}")
-    return dict(data)
-
-
-def _build(cls: type, data: Any, where: str) -> Any:
-    values = _known_fields(cls, data, where)
-    _check_types(cls, values, where)
-    return cls(**values)
-
-
-def _check_types(cls: type, values: dict[str, Any], where: str) -> None:
-    for f in dataclasses.fields(cls):
-        if f.name not in values or f.type not in ("int", "bool", "str", "float"):
-            continue
-        value = values[f.name]
-        accepted = {"int": (int,), "bool": (bool,), "str": (str,), "float": (float, int)}[f.type]
-        if not isinstance(value, accepted) or (isinstance(value, bool) and f.type != "bool"):
-            raise ConfigError(f"{where}.{f.name} is {value!r}: expected {f.type}")
+        return build_settings(ModelConfig, data, "model")
 
 
 def _check(config: ModelConfig) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.crops import CROP_SCALE, crop_frame, crop_to_image, expand_boxes, image_to_crop
+from sdtc.crops import CROP_SCALE, crop_frame, crop_to_image, crop_to_image_matrix, expand_boxes, image_to_crop
 
 SIZE = (256, 192)
 boxes = st.tuples(st.floats(-500, 2000), st.floats(-500, 2000), st.floats(1, 1500), st.floats(1, 1500)).map(np.array)
@@ -85,3 +85,28 @@ def test_flipping_image_and_box_flips_the_crop(rng) -> None:
     mirrored = crop_frame(np.ascontiguousarray(frame[:, ::-1]), mirrored_box, (64, 48))
     # OpenCV's interpolation weights are rounded to 1/32 pixel, so a little noise remains.
     assert np.abs(straight.astype(int) - mirrored[:, ::-1]).mean() < 2
+
+
+@given(boxes, points)
+def test_matrix_without_rotation_is_the_plain_mapping(box, pts) -> None:
+    crop_box = expand_boxes(box, SIZE)
+    matrix = crop_to_image_matrix(crop_box, SIZE)
+    np.testing.assert_allclose(pts @ matrix[:, :2].T + matrix[:, 2], crop_to_image(pts, crop_box, SIZE), atol=1e-6)
+
+
+@given(boxes, st.floats(-180, 180))
+def test_rotation_keeps_the_centre_and_the_scale(box, rotation) -> None:
+    crop_box = expand_boxes(box, SIZE)
+    matrix = crop_to_image_matrix(crop_box, SIZE, rotation)
+    centre = matrix @ np.array([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2, 1])
+    np.testing.assert_allclose(centre, crop_box[:2] + crop_box[2:] / 2, atol=1e-6)
+    lengths = np.linalg.norm(matrix[:, :2], axis=0)
+    np.testing.assert_allclose(lengths, crop_box[2:] / [SIZE[1] - 1, SIZE[0] - 1], rtol=1e-9)
+
+
+def test_a_box_turned_clockwise_sees_its_right_side_below() -> None:
+    frame = np.zeros((200, 200, 3), np.uint8)
+    frame[150:160, 95:106] = 255  # below the centre (100, 100)
+    crop = crop_frame(frame, np.array([40.0, 40.0, 120.0, 120.0]), (121, 121), rotation=90)
+    columns = np.nonzero(crop[..., 0].any(axis=0))[0]
+    assert columns.min() > 100  # the crop's x axis points down in the image
