@@ -14,7 +14,7 @@ import numpy as np
 from onnx import ModelProto
 
 import sdtc
-from sdtc.errors import OutputError
+from sdtc.errors import BundleError, InputError, OutputError, say
 from sdtc.export import engine, graphs, verify
 from sdtc.export.engine import Target
 from sdtc.export.graphs import GraphSpec
@@ -63,6 +63,7 @@ def export(
     """
     steps = _Steps(quiet)
     make_directory(output)
+    _protect_foreign_files(output, checkpoint)
     target = engine.find_target(flavour, compute_capabilities) if plan else None
     with steps.step(f"read {checkpoint}") as note:
         source = load_checkpoint(checkpoint)
@@ -98,6 +99,7 @@ def _export_and_verify(
     steps: _Steps,
 ) -> Parity:
     prepared = graphs.prepare(network, precision)
+    graphs.check_size(prepared)
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}
         for name, spec in specs.items():
@@ -151,15 +153,22 @@ def _verify_engine(
     crops: np.ndarray,
     steps: _Steps,
 ) -> dict:
+    """Run the engines on this GPU and gate on the differences; return the figures for the manifest."""
     from sdtc.runtime.sessions.tensorrt_session import TensorRTSession
 
-    with steps.step("verify the engine on this GPU") as note:
-        with TensorRTSession(work / "model.plan", target.info()) as session:
-            (largest,) = session.max_batch.values()
-            difference = verify.verify_engine(network, session, largest, crops)
-        verify.check_engine(difference, precision, parity)
-        note(f"heatmaps {difference.heatmaps:.1e}, keypoints {difference.keypoints:.4f} px")
-    return difference.figures()
+    with steps.step("verify the engines on this GPU") as note:
+        with ExitStack() as stack:
+            opened = {
+                name: stack.enter_context(TensorRTSession(work / f"{stem}.plan", target.info()))
+                for name, stem in FILE_STEMS.items()
+            }
+            (batch,) = opened["model"].batch_range.values()
+            sessions: dict[str, Session] = dict(opened)
+            window, streaming = verify.verify_engine(network, sessions, batch, crops)
+        verify.check_engine("the engine against PyTorch", window, precision, parity)
+        verify.check_engine("the streaming pair of engines against the whole window", streaming, precision, parity)
+        note(f"heatmaps {window.heatmaps:.1e}, keypoints {window.keypoints:.4f} px")
+    return window.figures() | {"streaming_vs_window": streaming.figures()}
 
 
 def _describe(
@@ -200,6 +209,28 @@ def _describe(
     )
 
 
+def _protect_foreign_files(output: Path, checkpoint: Path) -> None:
+    """Refuse to write over files that no export has written.
+
+    Raises:
+        InputError: a file of a bundle's name is there without, or as, a manifest that is none.
+    """
+    names = ["model.json", *(f"{stem}.{kind}" for stem in FILE_STEMS.values() for kind in ("onnx", "plan"))]
+    there = [output / name for name in names if (output / name).exists()]
+    if not there:
+        return
+    reason = "holds files of the names that a bundle has"
+    try:
+        files = {"model.json", *Manifest.load(output / "model.json").files}
+        if all(path.name in files and not path.samefile(checkpoint) for path in there):
+            return
+    except BundleError:
+        reason = "holds files of the names that a bundle has, but no bundle"
+    raise InputError(
+        f"the folder '{output}' {reason} ({there[0].name}): choose another with --output, or move them away"
+    )
+
+
 @contextmanager
 def _workspace(output: Path) -> Iterator[Path]:
     """Yield a folder inside the output, on the same file system, that is gone afterwards whatever happens."""
@@ -236,13 +267,13 @@ class _Steps:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, flush=True)
+            say(text)
 
     @contextmanager
     def step(self, what: str) -> Iterator[Callable[[str], None]]:
         """Time a block; what it notes is printed behind its time."""
         if not self.quiet:
-            print(f"{what:<34} ", end="", flush=True)
+            say(f"{what:<34} ", end="")
         notes: list[str] = []
         start = time.perf_counter()
         try:

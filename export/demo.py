@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     start = time.perf_counter()
     _run(sdtc_init, "sdtc-init", "tiny", "--output", out / "tiny.pth", make=out)
-    _run(to_trt, "python export/to_trt.py", out / "tiny.pth", "--output", out / "bundle")
+    # No wheel of TensorRT-RTX for this machine, e.g. an ARM processor: the ONNX graph is the same.
+    no_plan = [] if find_spec("tensorrt_rtx") or find_spec("tensorrt") else ["--no-plan"]
+    _run(to_trt, "python export/to_trt.py", out / "tiny.pth", "--output", out / "bundle", *no_plan)
     _run(sdtc_synth, "sdtc-synth", "--output", out / "clip", "--seed", 7, "--people", 3, "--frames", args.frames)
     truth = out / "clip" / "annotations" / "val" / f"{CLIP}.json"
     _run(
-        sdtc_infer, "sdtc-infer", "--engine", out / "bundle" / "model.plan", "--input", out / "clip" / f"{CLIP}.mp4",
+        sdtc_infer, "sdtc-infer", "--engine", out / "bundle", "--input", out / "clip" / f"{CLIP}.mp4",
         "--boxes", truth, "--output", out / "poses", "--save-video", "--min-score", 0,
     )  # fmt: skip
 

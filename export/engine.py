@@ -13,10 +13,14 @@ from typing import Any
 
 from sdtc.errors import ExportError, InputError, require
 from sdtc.files import atomic_write
+from sdtc.manifest import FLAVOURS as ENGINE_FLAVOURS
 from sdtc.manifest import EngineInfo
 from sdtc.runtime.cuda import gpu_or_reason
+from sdtc.runtime.sessions.tensorrt_session import MODULES
 
-FLAVOURS = ("auto", "tensorrt", "tensorrt-rtx")
+FLAVOURS = ("auto", *ENGINE_FLAVOURS)
+# What brings a builder: full TensorRT belongs to the GPU that it builds on, TensorRT-RTX builds anywhere.
+_EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "export"}
 # Turing (7.5) has neither fp32 nor bf16 products in TensorRT-RTX, and is built for only when asked.
 DEFAULT_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 
@@ -39,15 +43,17 @@ def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = (
     ``auto`` is full TensorRT where it is installed and a GPU is usable, else TensorRT-RTX.
 
     Raises:
-        InputError: no flavour is installed, or it cannot build for what was asked.
-        MissingExtraError: the flavour asked for is not installed.
+        InputError: there is no such flavour, or it cannot build for what was asked.
+        MissingExtraError: the flavour is not installed.
     """
+    if flavour not in FLAVOURS:
+        raise InputError(f"--flavour is '{flavour}': expected one of {', '.join(FLAVOURS)}")
     gpu, why_not = gpu_or_reason()
     if flavour == "auto":
         full = gpu is not None and find_spec("tensorrt") is not None
         flavour = "tensorrt" if full else "tensorrt-rtx"
     if flavour == "tensorrt":
-        trt = require("tensorrt", "gpu", "--flavour tensorrt")
+        trt = require(MODULES[flavour], _EXTRAS[flavour], "--flavour tensorrt")
         if gpu is None:
             raise InputError(f"--flavour tensorrt builds on a GPU ({why_not}): use --flavour tensorrt-rtx or --no-plan")
         if compute_capabilities and compute_capabilities != (gpu.compute_capability,):
@@ -56,7 +62,7 @@ def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = (
                 f"for {', '.join(compute_capabilities)} use --flavour tensorrt-rtx, or export on such a GPU"
             )
         return Target(flavour, trt.__version__, (gpu.compute_capability,))
-    trt = require("tensorrt_rtx", "export", "building an engine (or use --no-plan)")
+    trt = require(MODULES[flavour], _EXTRAS[flavour], "building an engine (or use --no-plan)")
     known = _known_capabilities(trt)
     chosen = compute_capabilities or ((gpu.compute_capability,) if gpu else DEFAULT_CAPABILITIES)
     for capability in chosen:
@@ -83,7 +89,7 @@ def build_engine(
     Raises:
         ExportError: TensorRT refused; its own first error is quoted.
     """
-    trt = require("tensorrt" if target.flavour == "tensorrt" else "tensorrt_rtx", "export", "building an engine")
+    trt = require(MODULES[target.flavour], _EXTRAS[target.flavour], "building an engine")
     logger = _make_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

@@ -2,7 +2,7 @@
 
 One exported file serves every backend: ONNX Runtime, OpenVINO and TensorRT-RTX run these bodies, full TensorRT may
 put a compiled kernel in place of the node. Each body is the mathematics of the operator of the same name in
-`sdtc.kernels`; a test holds them together.
+`sdtc.kernels`; a test holds them together. Softmaxes are in fp32 at every precision.
 """
 
 # These bodies are read by onnxscript as ONNX, not run as Python; their constants and attributes have no types there.
@@ -31,7 +31,8 @@ def SpatialAttention(qkv, scale: float):
     factor = op.CastLike(op.Constant(value_float=scale), qkv)
     # Scaling q before the product keeps fp16 scores in range.
     scores = op.MatMul(op.Mul(q, factor), op.Transpose(k, perm=[0, 1, 2, 4, 3]))
-    out = op.MatMul(op.Softmax(scores, axis=-1), v)  # [B, T, H, L, D]
+    weights = op.CastLike(op.Softmax(op.Cast(scores, to=TensorProto.FLOAT), axis=-1), qkv)
+    out = op.MatMul(weights, v)  # [B, T, H, L, D]
     return op.Reshape(op.Transpose(out, perm=[0, 1, 3, 2, 4]), [0, 0, 0, -1])
 
 
@@ -44,7 +45,8 @@ def TemporalAttention(qkv, scale: float):
     v = op.Squeeze(op.Slice(packed, [2], [3], [0]), [0])
     factor = op.CastLike(op.Constant(value_float=scale), qkv)
     scores = op.MatMul(op.Mul(q, factor), op.Transpose(k, perm=[0, 1, 2, 4, 3]))
-    out = op.MatMul(op.Softmax(scores, axis=-1), v)  # [B, L, H, T, D]
+    weights = op.CastLike(op.Softmax(op.Cast(scores, to=TensorProto.FLOAT), axis=-1), qkv)
+    out = op.MatMul(weights, v)  # [B, L, H, T, D]
     return op.Reshape(op.Transpose(out, perm=[0, 3, 1, 2, 4]), [0, 0, 0, -1])
 
 
@@ -63,7 +65,7 @@ def CrossAttention(q, k, v, scale: float):
     """q, k, v [B, C, N] -> [B, C, N] (`sdtc.kernels.cross_attention`, Eq. 9)."""
     factor = op.CastLike(op.Constant(value_float=scale), q)
     scores = op.MatMul(op.Transpose(op.Mul(q, factor), perm=[0, 2, 1]), k)  # [B, N, N]
-    weights = op.Softmax(scores, axis=-1)
+    weights = op.CastLike(op.Softmax(op.Cast(scores, to=TensorProto.FLOAT), axis=-1), v)
     return op.MatMul(v, op.Transpose(weights, perm=[0, 2, 1]))
 
 

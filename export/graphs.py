@@ -26,6 +26,7 @@ from sdtc.model.head import ClassicHead
 from sdtc.model.layers import cast_network
 from sdtc.model.network import PoseNetwork
 
+MAX_WEIGHT_BYTES = 2_000_000_000  # protobuf's 2 GiB, less what is not weights
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -113,6 +114,19 @@ def prepare(network: PoseNetwork, precision: str) -> PoseNetwork:
     return network
 
 
+def check_size(network: nn.Module) -> None:
+    """Refuse a network whose graph would not fit into one file.
+
+    Raises:
+        ExportError: its weights have more than 2 GB, the limit of an ONNX file.
+    """
+    size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    if size > MAX_WEIGHT_BYTES:
+        raise ExportError(
+            f"the weights have {size / 1e9:.1f} GB, an ONNX file holds 2 GB: export with --precision fp16 or bf16"
+        )
+
+
 def _fold(module: nn.Module, conv: str, norm: str) -> None:
     """Fold a batch norm into the convolution before it, in place."""
     convolution, batch_norm = module.get_submodule(conv), module.get_submodule(norm)
@@ -129,6 +143,7 @@ def export_graph(network: PoseNetwork, spec: GraphSpec) -> ModelProto:
     Raises:
         ExportError: the exporter refused.
     """
+    check_size(network)
     module = spec.module(network).eval()
     # Batch 2: at 1 the exporter takes the batch axis for a constant.
     example = torch.zeros(2, *spec.shape, dtype=torch.float32 if spec.input == "tokens" else torch.uint8)

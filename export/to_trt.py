@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
-    from sdtc.errors import command, require
+    from sdtc.errors import command
 except ModuleNotFoundError:  # run from a checkout that was never installed
-    sys.exit("to_trt.py: error: sdtc is not installed: run  pip install -e '.[export]'  in the project's folder")
+    sys.exit("to_trt.py: error: sdtc is not installed: run  pip install -e '.[cpu,export]'  in the project's folder")
 
 _DESCRIPTION = """Turn a checkpoint into an engine bundle: ONNX graphs, TensorRT engines and a manifest.
 
@@ -33,8 +33,6 @@ that GPU. The files are model.{onnx,plan,json} and the streaming pair model.{enc
 @command("to_trt.py")
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    for module in ("torch", "onnx", "onnxscript"):
-        require(module, "export", "export")
     from sdtc.export.bundle import export
 
     export(

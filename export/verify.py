@@ -43,6 +43,7 @@ class Difference:
         heatmaps: absolute.
         heatmaps_relative: to the largest absolute value in the reference.
         keypoints: crop pixels, over joints whose arg max the heatmap difference cannot have decided.
+        scores: of keypoints, 0-1.
         undecided: joints left out of `keypoints`, because two places of the reference heatmap are closer to each
             other than the answers are.
         windows: compared.
@@ -51,7 +52,9 @@ class Difference:
     heatmaps: float = 0.0
     heatmaps_relative: float = 0.0
     keypoints: float = 0.0
+    scores: float = 0.0
     undecided: int = 0
+    decided: int = 0
     windows: int = 0
     _largest: float = field(default=0.0, repr=False)
 
@@ -64,8 +67,11 @@ class Difference:
         self._largest = max(self._largest, float(np.abs(want["heatmaps"]).max()))
         self.heatmaps_relative = self.heatmaps / max(self._largest, 1e-12)
         decided = decision_margin(want["heatmaps"]) > 2 * error.max(axis=(2, 3))
-        distance = np.abs(got["keypoints"][..., :2] - want["keypoints"][..., :2]).max(axis=-1)  # [B, J]
-        self.keypoints = max(self.keypoints, float(distance[decided].max(initial=0.0)))
+        apart = np.abs(got["keypoints"].astype(np.float64) - want["keypoints"])  # [B, J, 3]
+        apart = np.where(np.isfinite(apart), apart, np.inf)
+        self.keypoints = max(self.keypoints, float(apart[..., :2].max(axis=-1)[decided].max(initial=0.0)))
+        self.scores = max(self.scores, float(apart[..., 2].max()))
+        self.decided += int(decided.sum())
         self.undecided += int((~decided).sum())
         self.windows += len(error)
 
@@ -75,6 +81,8 @@ class Difference:
             "heatmaps_max_abs": self.heatmaps,
             "heatmaps_max_relative": self.heatmaps_relative,
             "keypoints_max_px": self.keypoints,
+            "scores_max_abs": self.scores,
+            "decided_joints": self.decided,
             "undecided_joints": self.undecided,
             "windows": self.windows,
         }
@@ -111,6 +119,13 @@ class Parity:
                 own_error = self.precision_vs_fp32.heatmaps_relative
                 _expect(what, f"{precision} heatmaps (relative)", difference.heatmaps_relative, 2 * own_error)
             _expect(what, "keypoints, pixels", difference.keypoints, KEYPOINT_TOLERANCE)
+            # A score is its heatmap's maximum, so it may differ by what heatmaps may.
+            _expect(what, "scores", difference.scores, difference.heatmaps + 1e-6)
+            if not difference.decided:
+                raise ExportError(
+                    f"the export cannot be judged: in no heatmap is the maximum clear of the differences ({what}); is "
+                    "the checkpoint broken?"
+                )
 
 
 def decision_margin(heatmaps: np.ndarray) -> np.ndarray:
@@ -170,25 +185,56 @@ def verify(
     return parity
 
 
-def verify_engine(network: PoseNetwork, session: Session, max_batch: int, clip: np.ndarray | None) -> Difference:
-    """Compare an engine that can run here with the network: what only a machine with a GPU can do."""
-    difference = Difference()
+def verify_engine(
+    network: PoseNetwork, sessions: dict[str, Session], batch: tuple[int, int], clip: np.ndarray | None
+) -> tuple[Difference, Difference]:
+    """Compare engines that can run here with the network: what only a machine with a GPU can do.
+
+    Args:
+        network: the reference, fp32.
+        sessions: by graph: ``model``, ``encoder``, ``temporal``.
+        batch: the smallest and the largest number of windows that the engines take at once.
+        clip: as for `verify`.
+
+    Returns:
+        The whole window against PyTorch, and the streaming pair against the whole window.
+    """
+    window_vs_pytorch, streaming_vs_window = Difference(), Difference()
     reference = WholeWindow(network).eval()
-    for windows in _inputs(network.config, max_batch, clip):
-        difference.update(session.run({"clip": windows}), _run_torch(reference, windows))
-    return difference
+    smallest, largest = batch
+    for windows in _inputs(network.config, largest, clip):
+        count = len(windows)
+        missing = max(smallest - count, 0)  # filled up as the runtime does it: the last window again
+        padded = np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])
+        whole = sessions["model"].run({"clip": padded})
+        frames = padded.reshape(-1, *padded.shape[2:])
+        # One frame at a time and then all together: what a cache does, and what a batch does.
+        parts = [part for part in (frames[:1], frames[1:]) if len(part)]
+        tokens = np.concatenate([sessions["encoder"].run({"frames": part})["tokens"] for part in parts])
+        streamed = sessions["temporal"].run({"tokens": tokens.reshape(*padded.shape[:2], *tokens.shape[1:])})
+        whole, streamed = ({name: array[:count] for name, array in out.items()} for out in (whole, streamed))
+        window_vs_pytorch.update(whole, _run_torch(reference, windows))
+        streaming_vs_window.update(streamed, whole)
+    return window_vs_pytorch, streaming_vs_window
 
 
-def check_engine(difference: Difference, precision: str, parity: Parity) -> None:
-    """Gate on an engine's figures.
+def check_engine(what: str, difference: Difference, precision: str, parity: Parity) -> None:
+    """Gate on the figures of engines.
+
+    Args:
+        what: was compared with what, for the message.
+        difference: one of `verify_engine`'s.
+        precision: the bundle's.
+        parity: what `verify` measured: PyTorch's own error at that precision is the yardstick.
 
     Raises:
-        ExportError: it differs by more than its tolerance.
+        ExportError: they differ by more than their tolerance.
     """
-    own_error = parity.precision_vs_fp32.heatmaps_relative
-    limit = ENGINE_TOLERANCE if precision == "fp32" else 2 * own_error
-    _expect("the engine against PyTorch", f"{precision} heatmaps (relative)", difference.heatmaps_relative, limit)
-    _expect("the engine against PyTorch", "keypoints, pixels", difference.keypoints, KEYPOINT_TOLERANCE)
+    limit = ENGINE_TOLERANCE if precision == "fp32" else 2 * parity.precision_vs_fp32.heatmaps_relative
+    _expect(what, f"{precision} heatmaps (relative)", difference.heatmaps_relative, limit)
+    _expect(what, "keypoints, pixels", difference.keypoints, KEYPOINT_TOLERANCE)
+    # A score is its heatmap's maximum, so it may differ by what heatmaps may.
+    _expect(what, "scores", difference.scores, difference.heatmaps + 1e-6)
 
 
 def clip_crops(config: ModelConfig, source: Path | None = None) -> np.ndarray:

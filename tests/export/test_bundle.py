@@ -206,6 +206,68 @@ def test_decision_margin_and_differences() -> None:
     assert difference.heatmaps == np.inf
 
 
+def test_verification_sees_what_is_wrong() -> None:
+    rng = np.random.default_rng(0)
+    heatmaps = rng.normal(size=(2, 3, 8, 8))
+    points = rng.uniform(0, 8, (2, 3, 3))
+    right = {"heatmaps": heatmaps, "keypoints": points}
+
+    def checked(**wrong) -> None:
+        parity = verify.Parity()
+        for name in ("onnx_vs_pytorch", "streaming_vs_pytorch", "streaming_vs_window"):
+            getattr(parity, name).update(right | wrong, right)
+        parity.check("fp32")
+
+    checked()
+    for name, wrong in {
+        "keypoints": points + np.array([0.02, 0, 0]),
+        "keypoints, pixels by inf": points * np.nan,
+        "scores": points + np.array([0, 0, 0.5]),
+    }.items():
+        with pytest.raises(ExportError, match=name.split(",")[0]):
+            checked(keypoints=wrong)
+    with pytest.raises(ExportError, match="heatmaps"):
+        checked(heatmaps=heatmaps + 1e-3)
+    flat = {"heatmaps": np.zeros((1, 3, 8, 8)), "keypoints": points[:1]}
+    parity = verify.Parity()
+    for difference in (parity.onnx_vs_pytorch, parity.streaming_vs_pytorch, parity.streaming_vs_window):
+        difference.update(flat, flat)
+    with pytest.raises(ExportError, match="cannot be judged"):
+        parity.check("fp32")
+
+
+def test_bf16_keeps_the_normalisation_in_fp32(network) -> None:
+    frame = torch.randint(0, 256, (1, 128, 96, 3), dtype=torch.uint8)
+    seen = {}
+    for precision in ("fp32", "bf16"):
+        prepared = prepare(network, precision)
+        prepared.backbone.patch_embed.register_forward_pre_hook(
+            lambda module, args, precision=precision: seen.update({precision: args[0].float()})
+        )
+        with torch.inference_mode():
+            prepared.encode(frame)
+    # only the rounding of the result to 8 bits remains, none of the constants'
+    assert torch.equal(seen["bf16"], seen["fp32"].bfloat16().float())
+
+
+def test_weights_beyond_an_onnx_file_are_refused_at_once(network, monkeypatch) -> None:
+    from sdtc.export import graphs
+
+    monkeypatch.setattr(graphs, "MAX_WEIGHT_BYTES", 1000)
+    with pytest.raises(ExportError, match="export with --precision fp16"):
+        graphs.check_size(network)
+
+
+def test_files_that_no_export_wrote_are_not_replaced(micro_checkpoint, tmp_path) -> None:
+    for name in ("model.json", "model.onnx", "model.encoder.plan"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("precious")
+        with pytest.raises(InputError, match="has, but no bundle"):
+            export(micro_checkpoint, folder, plan=False, quiet=True)
+        assert [path.read_text() for path in folder.iterdir()] == ["precious"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
