@@ -15,6 +15,6 @@ poses = [
     Pose(int(track), points, box, bbox_score=1.0)
     for track, points, box in zip(frame.track_ids, frame.keypoints, frame.boxes, strict=True)
 ]
-drawn = draw_frame(FrameResult(30, 30, None, frame.image, poses), POSETRACK)
+drawn = draw_frame(FrameResult(30, 30, None, 30, frame.image, poses), POSETRACK)
 picture = np.concatenate([frame.image, drawn], axis=1)
 cv2.imwrite(str(Path(__file__).with_suffix(".png")), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

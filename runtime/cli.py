@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.errors import SdtcError, VideoError, command
+from sdtc.errors import SdtcError, command, say
 
 if TYPE_CHECKING:
     from sdtc.boxes import BoxFile
@@ -102,7 +103,8 @@ class _Totals:
 @command("sdtc-infer")
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does: files valid
+    if _in_main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does: files valid
 
     # Only now: `--help` and a mistyped option need none of this.
     from sdtc.boxes import BoxFile
@@ -133,12 +135,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             _say(args, f"note     {engine.notice}")
         if not engine.manifest.trained:
             _say(args, "note     the checkpoint of this engine is untrained: its poses mean nothing")
+        if boxes is not None and boxes.skipped_phrase:
+            _say(args, f"note     boxes left out: {boxes.skipped_phrase}")
         stems: set[str] = set()
         for entry in inputs:
             try:
                 with open_input(entry) as source:
                     _run(args, engine, source, _unique(source.name, stems), boxes, detector, totals)
-            except VideoError as error:
+            except SdtcError as error:
                 if len(inputs) == 1:
                     raise
                 totals.problems.append(str(error))  # the other inputs are still worth doing
@@ -166,14 +170,22 @@ def _run(
     from tqdm import tqdm
 
     from sdtc.runtime.drawing import draw_frame
-    from sdtc.runtime.writers import VideoWriter, Writer, make_writer
+    from sdtc.runtime.writers import VideoWriter, Writer, make_writer, result_path
 
+    results_file, video_file = (
+        result_path(args.format, args.output / stem, engine.skeleton),
+        args.output / f"{stem}.mp4",
+    )
+    for target in (results_file, video_file) if args.save_video else (results_file,):
+        _protect_inputs(args, source, target)
     expected = source.num_frames
     if args.max_frames is not None:
         expected = min(expected, args.max_frames) if expected else args.max_frames
     track_ids: set[int] = set()
     writers: list[Writer] = []
+    frames = 0
     with ExitStack() as stack:
+        _restore_signals_after(stack)
         bar = stack.enter_context(
             tqdm(total=expected, desc=source.name[:24], unit="frame", disable=True if args.quiet else None)
         )
@@ -185,11 +197,12 @@ def _run(
                     stack.enter_context(writers[0])
                     if args.save_video:
                         draw = lambda r: draw_frame(r, engine.skeleton, args.min_score)  # noqa: E731
-                        writers.append(VideoWriter(args.output / f"{stem}.mp4", source.fps, draw))
+                        writers.append(VideoWriter(video_file, source.fps, draw))
                         stack.enter_context(writers[1])
                 for writer in writers:
                     with engine.times.stage("video" if isinstance(writer, VideoWriter) else "write"):
                         writer.write(result)
+                frames += 1
                 totals.frames += 1
                 totals.poses += len(result.poses)
                 track_ids.update(pose.track_id for pose in result.poses)
@@ -198,12 +211,50 @@ def _run(
         except KeyboardInterrupt:
             totals.interrupted = True
         except SdtcError as error:
-            if totals.frames == 0:
+            if frames == 0:
                 raise
             totals.problems.append(f"{error} (frames before this are kept)")
+        _ignore_signals()  # a second Ctrl-C must not cut the closing of the files
     totals.people += len(track_ids)
     totals.problems += source.problems
-    totals.files += [writer.path for writer in writers]
+    totals.files += [writer.path for writer in writers if writer.path.exists()]
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _in_main_thread() -> bool:
+    """Python lets only the main thread touch signals; `main` may be called from another."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _restore_signals_after(stack: ExitStack) -> None:
+    if _in_main_thread():
+        for number in _SIGNALS:
+            stack.callback(signal.signal, number, signal.getsignal(number))
+
+
+def _ignore_signals() -> None:
+    if _in_main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _protect_inputs(args: argparse.Namespace, source: FrameSource, target: Path) -> None:
+    """Refuse to write over what is being read.
+
+    Raises:
+        InputError: the target is the input, the boxes, the detector or a file of the engine's bundle.
+    """
+    from sdtc.errors import InputError
+    from sdtc.manifest import find_manifest
+
+    read = [source.path, Path(args.detector), find_manifest(Path(args.engine)), Path(args.engine)]
+    read += [args.boxes] if args.boxes else []
+    if target.exists() and any(path.is_file() and path.samefile(target) for path in read):
+        raise InputError(
+            f"the result '{target}' would replace a file that is read: choose another folder with --output"
+        )
 
 
 def _summary(totals: _Totals, engine: PoseEngine, wall: float) -> str:
@@ -231,7 +282,7 @@ def _unique(stem: str, taken: set[str]) -> str:
 
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        print(text, flush=True)
+        say(text)
 
 
 if __name__ == "__main__":

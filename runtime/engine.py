@@ -15,11 +15,12 @@ import numpy as np
 
 from sdtc.boxes import BoxFile, FrameBoxes, SourceBoxes
 from sdtc.crops import crop_frame, crop_to_image, expand_boxes
-from sdtc.errors import InputError, VideoError
+from sdtc.errors import EngineError, InputError, VideoError
 from sdtc.manifest import Manifest, find_manifest
+from sdtc.posetrack import image_id, sequence_id
 from sdtc.runtime.detection import Detector, make_detector
 from sdtc.runtime.results import FrameResult, Pose
-from sdtc.runtime.sessions import choose, open_session
+from sdtc.runtime.sessions import Session, choose, open_session
 from sdtc.runtime.tracking import Tracker
 from sdtc.runtime.video import Frame, FrameSource, ImageSequence, check_max_frames, open_source
 from sdtc.runtime.windows import windows
@@ -68,15 +69,32 @@ class PoseEngine:
         self, path: str | Path, device: str = "auto", backend: str = "auto", threads: int | None = None
     ) -> None:
         manifest_path = find_manifest(Path(path))
-        self.manifest = Manifest.load(manifest_path)
-        self.skeleton = self.manifest.get_skeleton()
-        choice = choose(self.manifest, Path(path).suffix != ".onnx", backend, device)
-        self.notice = choice.notice
+        manifest = Manifest.load(manifest_path)
+        choice = choose(manifest, Path(path).suffix != ".onnx", backend, device)
+        session = open_session(manifest, manifest_path.parent, choice, threads=threads)
+        self._start(manifest, session, choice.notice)
+
+    @classmethod
+    def from_session(cls, manifest: Manifest, session: Session) -> PoseEngine:
+        """Run a session that is already open, such as a network that was never exported.
+
+        Args:
+            manifest: says what the session takes and gives; its files are never looked at.
+            session: takes ``clip`` and gives ``keypoints`` as the whole-window graph does; closed with the engine.
+        """
+        engine = cls.__new__(cls)
+        engine._start(manifest, session, "")
+        return engine
+
+    def _start(self, manifest: Manifest, session: Session, notice: str) -> None:
+        self.manifest = manifest
+        self.skeleton = manifest.get_skeleton()
+        self.notice = notice
         self.times = StageTimes()
-        self._session = open_session(self.manifest, manifest_path.parent, choice, threads=threads)
-        self.backend = self._session.backend
-        T, (H, W) = self.manifest.num_frames, self.manifest.input_size
-        self._clips = np.empty((self.manifest.batch[2], T, H, W, 3), np.uint8)  # reused by every batch
+        self._session = session
+        self.backend = session.backend
+        T, (H, W) = manifest.num_frames, manifest.input_size
+        self._clips = np.empty((manifest.batch[2], T, H, W, 3), np.uint8)  # reused by every batch
 
     def estimate(self, images: list[np.ndarray], boxes: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """Estimate the poses of all people in one keyframe.
@@ -101,6 +119,11 @@ class PoseEngine:
                 clips = self._crop(images, batch, smallest)
             with self.times.stage("pose"):
                 out = self._session.run({"clip": clips})["keypoints"][: len(batch)]
+            if not np.isfinite(out).all():
+                raise EngineError(
+                    f"the engine ({self.backend}) answered with values that are not finite: export the checkpoint "
+                    "again, with --precision fp32 if it was fp16"
+                )
             keypoints[start : start + step, :, :2] = crop_to_image(out[..., :2], batch[:, None], size)
             keypoints[start : start + step, :, 2] = out[..., 2]
         return keypoints
@@ -158,7 +181,8 @@ class PoseEngine:
                         track_ids, keypoints, found.boxes, found.scores, strict=True
                     )
                 ]
-            yield FrameResult(keyframe.index, keyframe.number, keyframe.name, keyframe.image, poses)
+            identifier = people.image_id(keyframe)
+            yield FrameResult(keyframe.index, keyframe.number, keyframe.name, identifier, keyframe.image, poses)
         if max_frames is None:
             people.check_end(count)
 
@@ -203,13 +227,14 @@ class PeopleFinder:
     def __init__(self, source: FrameSource, boxes: str | Path | BoxFile | None, detector: str | Detector) -> None:
         self._detector: Detector | None = None
         self._boxes: SourceBoxes | None = None
+        self._vid_id = sequence_id(source.name)
         if boxes is None:
             self._detector = make_detector(detector) if isinstance(detector, str) else detector
             return
         file = boxes if isinstance(boxes, BoxFile) else BoxFile(Path(boxes))
         numbered = None
         if isinstance(source, ImageSequence):
-            numbered = [(number, path.name) for number, path in source.files.items()]
+            numbered = [(number, path.name) for number, path in source.frames if path is not None]
         self._boxes = SourceBoxes(file, source.name, numbered, source.num_frames)
         self._length_unknown = source.num_frames is None
 
@@ -220,6 +245,12 @@ class PeopleFinder:
         assert self._detector is not None
         found = self._detector.detect(image)
         return FrameBoxes(found.boxes, found.scores, None)
+
+    def image_id(self, frame: Frame) -> int:
+        """Return what the frame is called in the file of boxes; without one, PoseTrack's id or the frame's number."""
+        if self._boxes is not None:
+            return self._boxes.image_id(frame.number, frame.name)
+        return frame.number if self._vid_id is None else image_id(self._vid_id, frame.number)
 
     def check_end(self, num_frames: int) -> None:
         """After the last frame: complain about boxes of frames that never came."""

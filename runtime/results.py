@@ -37,6 +37,7 @@ class FrameResult:
         index: from 0, counted over the input, missing frames included.
         number: the number in the image's file name; the index for videos.
         name: the image's file name; None for videos.
+        image_id: what the frame is called in PoseTrack's and COCO's files.
         image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
         poses: of every person; empty where nobody is.
     """
@@ -44,5 +45,6 @@ class FrameResult:
     index: int
     number: int
     name: str | None
+    image_id: int
     image: np.ndarray | None
     poses: list[Pose] = field(default_factory=list)

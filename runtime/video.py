@@ -21,7 +21,7 @@ from sdtc.images import read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_FPS = 25.0  # of image folders, which do not say
-MAX_GAP = 10  # numbered images with more than this many missing per present one are not frame numbers
+MAX_GAP = 10  # where more than this many are missing per present image, numbers do not count frames
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class FrameSource(ABC):
         path: what was opened.
         name: short name for outputs.
         fps: frames per second.
-        size: (H, W) of all frames; None where they may differ.
         num_frames: how many there should be; None where nobody knows.
         problems: sentences about what could not be read; complete after the iteration.
     """
@@ -56,7 +55,6 @@ class FrameSource(ABC):
     path: Path
     name: str
     fps: float
-    size: tuple[int, int] | None
     num_frames: int | None
     problems: list[str]
 
@@ -86,7 +84,7 @@ class VideoFile(FrameSource):
         if path.stat().st_size == 0:
             raise VideoError(f"video '{path}' is empty (0 bytes)")
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(str(path.absolute()))  # a relative name with a colon would be a protocol
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(f"'{path}' cannot be opened as a video: {_reason(error)}") from None
         if not self._container.streams.video:
@@ -94,9 +92,9 @@ class VideoFile(FrameSource):
             raise VideoError(f"'{path}' has no video stream")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+        self._last_time: float | None = None  # seconds, of the last frame
         self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
         self.num_frames = self._stream.frames or None
-        self.size: tuple[int, int] | None = None  # a rotation is known only from the first frame
 
     def __iter__(self) -> Iterator[Frame]:
         count = 0
@@ -114,17 +112,25 @@ class VideoFile(FrameSource):
             self.problems.append(
                 f"video '{self.path}' breaks after {reached}: {_reason(error)}; what was decoded before is kept"
             )
-        # A few frames less are an edit list's doing, not damage.
-        elif self.num_frames and count < 0.98 * self.num_frames - 2:
+        elif promised := self._promised_more_than(count):
             self.problems.append(
-                f"video '{self.path}' is cut off: it ends after {reached}, its header promises {self.num_frames} "
-                "frames; what was decoded is kept"
+                f"video '{self.path}' is cut off: it ends after {reached}, its header promises {promised}; what was "
+                "decoded is kept"
             )
+
+    def _promised_more_than(self, count: int) -> str:
+        """Return what the header promises, if that is clearly more than what came; "" if not."""
+        if self.num_frames:  # a few frames less are an edit list's doing, not damage
+            return f"{self.num_frames} frames" if count < 0.98 * self.num_frames - 2 else ""
+        duration = (self._container.duration or 0) / av.time_base  # Matroska and the like count no frames
+        last = (self._last_time or 0.0) + 1 / self.fps
+        return f"{duration:.2f} s" if last < 0.97 * duration - 3 / self.fps else ""
 
     def _decode(self) -> Iterator[np.ndarray | Exception]:
         """Yield images; where the file breaks, what the decoder still holds, and then the error."""
         try:
             for frame in self._container.decode(self._stream):
+                self._last_time = frame.time
                 yield _upright(frame)
         except av.FFmpegError as error:
             # Several frames are decoded at once: those before the break are not lost with it.
@@ -146,26 +152,34 @@ class ImageSequence(FrameSource):
     """
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
-        self.path, self.name = path, path.resolve().name or "images"
-        self.fps, self.size = DEFAULT_FPS, None
+        self.path, self.name = path, path.absolute().name or "images"
+        self.fps = DEFAULT_FPS
         self.problems: list[str] = []
+        self._broken: list[Path] = []
         ordered = sorted(files, key=lambda file: (_natural(file.name), file.name))
         numbers = _frame_numbers(ordered)
-        self.files = dict(zip(numbers, ordered, strict=True))  # number -> file
-        self.first_number = numbers[0]
-        self.num_frames = numbers[-1] - numbers[0] + 1
+        self.frames: list[tuple[int, Path | None]] = []  # number and file, missing frames included
+        for number, file in zip(numbers, ordered, strict=True):
+            if self.frames and _gaps_are_missing_frames(numbers):
+                self.frames += [(missing, None) for missing in range(self.frames[-1][0] + 1, number)]
+            self.frames.append((number, file))
+        self.num_frames = len(self.frames)
 
     def __iter__(self) -> Iterator[Frame]:
-        for index in range(self.num_frames or 0):
-            number = self.first_number + index
-            file = self.files.get(number)
+        for index, (number, file) in enumerate(self.frames):
             image = None if file is None else self._read(file)
             yield Frame(index, number, None if file is None else file.name, image)
 
     def _read(self, file: Path) -> np.ndarray | None:
         image = read_image(file)
         if image is None:
-            self.problems.append(f"image '{file}' cannot be read and was treated as a missing frame")
+            self._broken.append(file)
+            first, count = self._broken[0], len(self._broken)
+            self.problems = [
+                f"image '{first}' cannot be read and was treated as a missing frame"
+                if count == 1
+                else f"{count} images cannot be read and were treated as missing frames, the first is '{first}'"
+            ]
         return image
 
 
@@ -226,13 +240,18 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _frame_numbers(files: Sequence[Path]) -> list[int]:
-    """Return a frame number for each file: its name's digits where those count frames, else its position."""
+    """Return a number for each file: its name's digits where all names are digits, else its position."""
     stems = [file.stem for file in files]
-    if all(re.fullmatch(r"\d+", stem) for stem in stems) and len({len(stem) for stem in stems}) == 1:
+    if all(re.fullmatch(r"\d{1,18}", stem) for stem in stems):
         numbers = [int(stem) for stem in stems]
-        if len(set(numbers)) == len(numbers) and numbers[-1] - numbers[0] < MAX_GAP * len(numbers):
+        if len(set(numbers)) == len(numbers):
             return numbers
     return list(range(len(files)))
+
+
+def _gaps_are_missing_frames(numbers: Sequence[int]) -> bool:
+    """Whether numbers count the frames of a video; those of a photo collection or time stamps are far apart."""
+    return numbers[-1] - numbers[0] < MAX_GAP * len(numbers)
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

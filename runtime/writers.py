@@ -14,14 +14,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 
 from sdtc.errors import InputError, OutputError
-from sdtc.posetrack import POSETRACK_CATEGORY, image_id, sequence_id, to_slots
+from sdtc.posetrack import POSETRACK_CATEGORY, sequence_id, to_slots
 from sdtc.runtime.results import FrameResult
 from sdtc.skeleton import POSETRACK, Skeleton
 
@@ -53,7 +53,11 @@ class Writer(ABC):
 
 
 class PoseTrackWriter(Writer):
-    """PoseTrack18 predictions: 17 slots, a score per joint, every frame listed whether or not anyone is in it."""
+    """PoseTrack18 predictions: 17 slots, a score per joint, every frame listed whether or not anyone is in it.
+
+    Poses go straight into the file that is renamed at the end. The short list of images waits in a file of its own,
+    with space held back for it, so that even a disk that fills up leaves valid JSON of what was done.
+    """
 
     def __init__(self, path: Path, sequence: str, skeleton: Skeleton) -> None:
         if skeleton != POSETRACK:
@@ -61,21 +65,25 @@ class PoseTrackWriter(Writer):
                 f"--format posetrack needs PoseTrack's joints, this model gives {skeleton.name}'s: use coco or jsonl"
             )
         self.path, self._sequence = path, sequence
-        self._vid_id = sequence_id(sequence)
-        self._images, self._annotations = _Spool(path, "images"), _Spool(path, "annotations")
+        self._reserve = _Reserve(path)
+        self._images = _Stream(path, _temporary(path, "images"), unlink=True)
+        self._file = _Stream(path, _temporary(path, "poses"))
+        self._file.write('{"categories": ' + json.dumps([POSETRACK_CATEGORY]) + ',\n"annotations": [\n')
 
     def write(self, result: FrameResult) -> None:
-        identifier = result.number if self._vid_id is None else image_id(self._vid_id, result.number)
+        identifier = result.image_id
         name = result.name or f"{result.number:06d}.jpg"
         image = {"file_name": f"images/val/{self._sequence}/{name}", "id": identifier, "frame_id": identifier}
-        if self._vid_id is not None:
-            image["vid_id"] = self._vid_id
-        self._images.add(image)
+        vid_id = sequence_id(self._sequence)
+        if vid_id is not None:
+            image["vid_id"] = vid_id
+        self._reserve.hold(self._images.size)
+        self._images.write_item(image)
         for pose in result.poses:
             slots = to_slots(pose.keypoints)  # [17, 3]
             scores = slots[:, 2] * pose.bbox_score  # joint score = heatmap maximum × box score
             slots = np.concatenate([slots[:, :2], slots[:, 2:] > 0], axis=1)
-            self._annotations.add(
+            self._file.write_item(
                 {
                     "image_id": identifier,
                     "track_id": pose.track_id,
@@ -88,30 +96,30 @@ class PoseTrackWriter(Writer):
             )
 
     def close(self) -> None:
-        with _replacing(self.path) as file:
-            file.write('{"categories": ' + json.dumps([POSETRACK_CATEGORY]))
-            file.write(',\n"images": [\n')
-            self._images.copy_to(file)
-            file.write('],\n"annotations": [\n')
-            self._annotations.copy_to(file)
-            file.write("]}\n")
+        self._reserve.release()
+        self._file.write('\n],\n"images": [\n')
+        self._images.copy_to(self._file)
+        self._file.write("\n]}\n")
+        self._file.finish()
 
 
 class CocoWriter(Writer):
     """COCO keypoint results: one list entry per pose, as COCO's evaluator loads it."""
 
-    def __init__(self, path: Path, sequence: str, skeleton: Skeleton) -> None:
-        self.path, self._vid_id = path, sequence_id(sequence)
+    def __init__(self, path: Path, skeleton: Skeleton) -> None:
+        self.path = path
         self._posetrack = skeleton == POSETRACK
-        self._poses = _Spool(path, "poses")
+        self._reserve = _Reserve(path)
+        self._reserve.hold(0)
+        self._file = _Stream(path, _temporary(path, "poses"))
+        self._file.write("[\n")
 
     def write(self, result: FrameResult) -> None:
-        identifier = result.number if self._vid_id is None else image_id(self._vid_id, result.number)
         for pose in result.poses:
             keypoints = to_slots(pose.keypoints) if self._posetrack else pose.keypoints
-            self._poses.add(
+            self._file.write_item(
                 {
-                    "image_id": identifier,
+                    "image_id": result.image_id,
                     "category_id": 1,
                     "keypoints": _numbers(keypoints, 4),
                     "score": round(pose.score, 5),
@@ -121,10 +129,9 @@ class CocoWriter(Writer):
             )
 
     def close(self) -> None:
-        with _replacing(self.path) as file:
-            file.write("[\n")
-            self._poses.copy_to(file)
-            file.write("]\n")
+        self._reserve.release()
+        self._file.write("\n]\n")
+        self._file.finish()
 
 
 class JsonlWriter(Writer):
@@ -132,8 +139,7 @@ class JsonlWriter(Writer):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _output_errors(path):
-            self._file = path.open("wb", buffering=0)
+        self._file = _Stream(path, path)
 
     def write(self, result: FrameResult) -> None:
         line = {
@@ -150,19 +156,10 @@ class JsonlWriter(Writer):
                 for pose in result.poses
             ],
         }
-        data = memoryview((json.dumps(line) + "\n").encode())
-        whole_lines = self._file.tell()
-        with _output_errors(self.path):
-            try:
-                while data:
-                    data = data[self._file.write(data) :]
-            except OSError:  # a full disk may take half of a line
-                self._file.truncate(whole_lines)
-                raise
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def close(self) -> None:
-        with _output_errors(self.path):
-            self._file.close()
+        self._file.finish()
 
 
 class VideoWriter(Writer):
@@ -222,12 +219,19 @@ class VideoWriter(Writer):
                 raise
 
     def _open(self, shape: tuple[int, ...]) -> None:
-        self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
+        self._container = av.open(
+            str(self._temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
+        )
         self._stream = self._container.add_stream(
             "libx264", rate=self._rate, options={"crf": "23", "preset": "veryfast"}
         )
         self._stream.height, self._stream.width = shape[0] // 2 * 2, shape[1] // 2 * 2
         self._stream.pix_fmt = "yuv420p"
+
+
+def result_path(output_format: str | None, stem: Path, skeleton: Skeleton) -> Path:
+    """Return the file that :func:`make_writer` writes for the same arguments."""
+    return stem.with_name(f"{stem.name}.{'jsonl' if _resolve(output_format, skeleton) == 'jsonl' else 'json'}")
 
 
 def make_writer(output_format: str | None, stem: Path, sequence: str, skeleton: Skeleton) -> Writer:
@@ -238,53 +242,104 @@ def make_writer(output_format: str | None, stem: Path, sequence: str, skeleton: 
     Raises:
         InputError: unknown format, or one that the skeleton does not fit.
     """
-    output_format = output_format or ("posetrack" if skeleton == POSETRACK else "coco")
+    path = result_path(output_format, stem, skeleton)
+    output_format = _resolve(output_format, skeleton)
     if output_format == "jsonl":
-        return JsonlWriter(stem.with_name(f"{stem.name}.jsonl"))
-    path = stem.with_name(f"{stem.name}.json")
-    if output_format == "posetrack":
-        return PoseTrackWriter(path, sequence, skeleton)
-    if output_format == "coco":
-        return CocoWriter(path, sequence, skeleton)
-    raise InputError(f"--format is '{output_format}': expected one of {', '.join(FORMATS)}")
+        return JsonlWriter(path)
+    return PoseTrackWriter(path, sequence, skeleton) if output_format == "posetrack" else CocoWriter(path, skeleton)
 
 
-class _Spool:
-    """JSON objects on their way into an array: written to an unnamed place on disk, copied at the end."""
+def _resolve(output_format: str | None, skeleton: Skeleton) -> str:
+    output_format = output_format or ("posetrack" if skeleton == POSETRACK else "coco")
+    if output_format not in FORMATS:
+        raise InputError(f"--format is '{output_format}': expected one of {', '.join(FORMATS)}")
+    return output_format
 
-    def __init__(self, path: Path, part: str) -> None:
-        self._path = _temporary(path, part)
-        with _output_errors(path):
-            self._file = self._path.open("w+", encoding="utf-8")
-            with contextlib.suppress(OSError):  # on systems that allow it, nothing is left behind even by kill -9
-                self._path.unlink()
-        self._final = path
-        self._empty = True
 
-    def add(self, value: Any) -> None:
-        with _output_errors(self._final):
-            self._file.write(("" if self._empty else ",\n") + json.dumps(value))
-        self._empty = False
+class _Stream:
+    """Text on its way to a file, unbuffered: after a failed write the file ends with the last whole piece.
 
-    def copy_to(self, target: IO[str]) -> None:
+    Args:
+        final: the name that the user knows, for messages.
+        path: where to write; `finish` renames it to the final name.
+        unlink: take the name away at once, where the system allows it: nothing is left behind even by a kill.
+    """
+
+    def __init__(self, final: Path, path: Path, unlink: bool = False) -> None:
+        self._final, self._path = final, path
+        self._items = 0
+        with _output_errors(final):
+            self._file = path.open("w+b", buffering=0)
+            if unlink:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._file.tell()
+
+    def write(self, text: str) -> None:
+        self._write_bytes(text.encode())
+
+    def write_item(self, value: Any) -> None:
+        """Write one more element of a JSON array."""
+        self.write((",\n" if self._items else "") + json.dumps(value, allow_nan=False))
+        self._items += 1
+
+    def copy_to(self, target: _Stream) -> None:
+        """Append everything to another stream, and close."""
         self._file.seek(0)
         while piece := self._file.read(1 << 20):
-            target.write(piece)
-        target.write("" if self._empty else "\n")
+            target._write_bytes(piece)
         self._file.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def finish(self) -> None:
+        """Close, and give the file its final name."""
+        with _output_errors(self._final):
+            self._file.close()
+            if self._path != self._final:
+                os.replace(self._path, self._final)
+
+    def _write_bytes(self, data: bytes) -> None:
+        start = self._file.tell()
+        rest = memoryview(data)
+        with _output_errors(self._final):
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:  # a full disk may have taken a part
+                self._file.truncate(start)
+                self._file.seek(start)
+                raise
+
+
+class _Reserve:
+    """Space on the disk that is held back for what must still be written when everything else is full."""
+
+    STEP = 16 << 10
+
+    def __init__(self, path: Path) -> None:
+        self._final, self._path = path, _temporary(path, "reserve")
+        self._held = 0
+
+    def hold(self, size: int) -> None:
+        """Hold at least so many bytes, and a step more.
+
+        Raises:
+            OutputError: they are not there.
+        """
+        if size + self.STEP // 2 <= self._held:
+            return
+        self._held += self.STEP
+        with _output_errors(self._final), self._path.open("ab") as file:
+            file.write(bytes(self.STEP))
+
+    def release(self) -> None:
+        """Give the space back."""
         self._path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[str]]:
-    temporary = _temporary(path, "file")
-    with _output_errors(path):
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                yield file
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

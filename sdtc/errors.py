@@ -41,8 +41,8 @@ class EngineError(SdtcError):
     """An engine cannot run here: wrong version, wrong GPU, or no GPU at all."""
 
 
-class VideoError(SdtcError):
-    """A video or an image folder cannot be read, or breaks in the middle."""
+class VideoError(InputError):
+    """A video or an image folder cannot be read."""
 
 
 class OutputError(SdtcError):
@@ -99,10 +99,22 @@ def command(name: str) -> Callable[[Callable[[Sequence[str] | None], int]], Call
             except KeyboardInterrupt:
                 print(f"{name}: interrupted", file=sys.stderr)
                 return 130
-            except BrokenPipeError:  # e.g. `sdtc-info base | head -1`
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except BrokenPipeError:  # `sdtc-info base | head -1`; commands that write files print through `say`
+                _silence_stdout()
                 return 0
 
         return wrapped
 
     return decorate
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print for people. Nobody reading it any more (`sdtc-infer … | head -1`) is no reason to stop working."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        _silence_stdout()
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from sdtc.errors import InputError, require
 from sdtc.export.bundle import export
+from sdtc.export.engine import DEFAULT_CAPABILITIES, find_target
+from sdtc.manifest import FLAVOURS
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, save_checkpoint
 from sdtc.runtime.cuda import gpu_or_reason
+from sdtc.runtime.sessions.tensorrt_session import MODULES
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,6 +25,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {reason}"))
+
+
+def hide_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process, and those that it starts, see no GPU. Without a GPU this does nothing."""
+    if gpu_or_reason()[0] is None:  # also initialises CUDA here, which reads the variable below only once
+        return
+    cudart = require("cuda.bindings.runtime", "gpu", "tests")
+    monkeypatch.setattr(cudart, "cudaGetDeviceCount", lambda: (cudart.cudaError_t.cudaErrorNoDevice, 0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(autouse=True)
+def _tiny_bundle_is_for_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engines of `tiny_bundle` fit some GPUs only, so its tests run everywhere as they do without a GPU."""
+    if "tiny_bundle" in request.fixturenames and not request.node.get_closest_marker("gpu"):
+        hide_gpu(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +78,40 @@ def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The engine bundle of `tiny`, engines included. Tests must not change it: copy it first."""
+    """The engine bundle of `tiny`, the same on every machine. Tests must not change it: copy it first.
+
+    Its engines are TensorRT-RTX's, which are built without a GPU; where that is not installed there are none, and
+    a test that needs them asks for `tiny_plans`.
+    """
     folder = tmp_path_factory.mktemp("bundle")
-    export(tiny_checkpoint, folder, batch=(1, 4, 8), quiet=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        hide_gpu(monkeypatch)
+        export(
+            tiny_checkpoint, folder, batch=(1, 4, 8), flavour="tensorrt-rtx",
+            compute_capabilities=DEFAULT_CAPABILITIES, plan=find_spec("tensorrt_rtx") is not None, quiet=True,
+        )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_plans(tiny_bundle: Path) -> Path:
+    """`tiny_bundle`, for tests that need its engines."""
+    if not (tiny_bundle / "model.plan").exists():
+        pytest.skip("needs engines: tensorrt-rtx is not installed")
+    return tiny_bundle
+
+
+@pytest.fixture(scope="session", params=[pytest.param(flavour, marks=pytest.mark.gpu) for flavour in FLAVOURS])
+def gpu_bundle(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of `tiny` with engines for this GPU, once in each flavour; whoever asks for it is a `gpu` test."""
+    flavour = request.param
+    pytest.importorskip(MODULES[flavour], reason=f"{flavour} is not installed")
+    try:
+        find_target(flavour)
+    except InputError as error:  # TensorRT-RTX knows no data-centre Hopper, for example
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp(f"bundle-{flavour}")
+    export(tiny_checkpoint, folder, batch=(1, 4, 8), flavour=flavour, quiet=True)
     return folder
 
 

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from sdtc.errors import EngineError, InputError
-from sdtc.manifest import Manifest
+from sdtc.manifest import FLAVOURS, Manifest
 
-BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+BACKENDS = ("auto", "onnxruntime", "openvino", *FLAVOURS)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -86,47 +86,57 @@ def choose(
 
     Raises:
         InputError: backend and device exclude each other, or are unknown.
-        EngineError: a GPU was asked for, and there is none.
+        EngineError: a GPU was asked for, and there is none; or the CPU cannot run the bundle.
+        MissingExtraError: a GPU is there for ``--backend onnxruntime``, which is not installed.
     """
     for value, allowed, option in ((backend, BACKENDS, "--backend"), (device, DEVICES, "--device")):
         if value not in allowed:
             raise InputError(f"{option} is '{value}': expected one of {', '.join(allowed)}")
-    plan_backends = ("tensorrt", "tensorrt-rtx")
-    if backend in plan_backends and device == "cpu":
+    if backend in FLAVOURS and device == "cpu":
         raise InputError(f"--backend {backend} runs on a GPU only: leave out --device cpu, or choose onnxruntime")
     if backend == "openvino" and device == "cuda":
         raise InputError("--backend openvino runs on the CPU: leave out --device cuda, or choose onnxruntime")
-    if backend in plan_backends and (manifest.engine is None or manifest.engine.flavour != backend):
-        has = f"its engine is for {manifest.engine.flavour}" if manifest.engine else "it has none"
+    flavour = manifest.engine.flavour if manifest.engine and manifest.graphs["model"].plan else None
+    if backend in FLAVOURS and flavour != backend:
+        has = f"its engine is for {flavour}" if flavour else "it has none"
         raise EngineError(f"the bundle has no {backend} engine ({has}): export it with --flavour {backend}")
 
-    def on_cpu(notice: str = "") -> Choice:
+    def on_cpu(why: str = "") -> Choice:
         if manifest.precision == "bf16" and backend != "openvino":
             raise EngineError(
-                "this bundle is bf16, which ONNX Runtime has no CPU kernels for: run it on a GPU, "
-                "with --backend openvino, or export it with --precision fp32"
+                f"{why}{'; ' if why else ''}this bundle is bf16, which ONNX Runtime has no CPU kernels for: run it on "
+                "a GPU, with --backend openvino, or export it with --precision fp32"
             )
+        notice = f"{why}: running model.onnx on the CPU" if why else ""
         return Choice("onnxruntime" if backend == "auto" else backend, "cpu", notice)
 
     if device == "cpu" or backend == "openvino":
         return on_cpu()
 
-    has_plan = manifest.engine is not None and manifest.graphs["model"].plan is not None
-    must_have_gpu = device == "cuda" or backend in plan_backends
-    if not must_have_gpu and not (wants_plan and has_plan) and backend == "auto":
+    # An engine runs where it was named, as a file or as a backend: an .onnx that was named is not replaced by one.
+    if backend == "onnxruntime" or (backend == "auto" and not wants_plan):
+        flavour = None
+    must_have_gpu = device == "cuda" or backend in FLAVOURS
+    if not must_have_gpu and flavour is None and backend == "auto":
         return on_cpu()
     if gpu_problem is None:
         from sdtc.runtime.cuda import gpu_or_reason
+        from sdtc.runtime.sessions.tensorrt_session import EXTRAS
 
-        gpu_problem = gpu_or_reason()[1]
+        gpu_problem = gpu_or_reason(EXTRAS[flavour] if flavour else "gpu")[1]
     if gpu_problem:
         if must_have_gpu:
             raise EngineError(f"{gpu_problem}; use --device cpu to run the bundle's ONNX graph instead")
         if backend == "onnxruntime":
             return on_cpu()
-        return on_cpu(f"the engine cannot run here ({gpu_problem}): running model.onnx on the CPU")
-    if backend == "auto" and has_plan and manifest.engine is not None:
-        return Choice(manifest.engine.flavour, "cuda")
+        return on_cpu(f"the engine cannot run here ({gpu_problem})")
+    if flavour is not None:  # one that does not fit this GPU or this TensorRT is refused when it is opened
+        return Choice(flavour, "cuda")
+    if device == "auto":
+        from sdtc.runtime.sessions.onnxruntime_session import cuda_problem
+
+        if problem := cuda_problem():
+            return on_cpu(f"ONNX Runtime cannot use the GPU ({problem})")
     return Choice("onnxruntime", "cuda")
 
 
@@ -147,7 +157,7 @@ def open_session(
         EngineError: the backend refuses it.
     """
     files = manifest.graphs[graph]
-    if choice.backend in ("tensorrt", "tensorrt-rtx"):
+    if choice.backend in FLAVOURS:
         from sdtc.runtime.sessions.tensorrt_session import TensorRTSession
 
         if manifest.engine is None or files.plan is None:

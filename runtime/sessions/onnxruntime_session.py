@@ -18,6 +18,19 @@ _DTYPES: dict[str, np.dtype] = {
 }
 
 
+def cuda_problem() -> str:
+    """Return why the installed ONNX Runtime cannot use a GPU, or "".
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    ort = require("onnxruntime", "gpu", "running an ONNX graph on a GPU")
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        return ""
+    # The two packages hold the same files: installed over each other, both break.
+    return "this onnxruntime has no CUDA: run  pip uninstall onnxruntime  and then  pip install 'sdtc[gpu]'"
+
+
 class OnnxRuntimeSession:
     """One ONNX graph on the CPU or, where onnxruntime-gpu is installed, on CUDA.
 
@@ -27,7 +40,9 @@ class OnnxRuntimeSession:
     """
 
     def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
-        ort = require("onnxruntime", "gpu" if device == "cuda" else "cpu", "running an ONNX graph")
+        if device == "cuda" and (problem := cuda_problem()):
+            raise EngineError(f"{problem}; or use --device cpu")
+        ort = require("onnxruntime", "cpu", "running an ONNX graph")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # its warnings are about its own optimiser
@@ -35,8 +50,6 @@ class OnnxRuntimeSession:
         options.enable_cpu_mem_arena = False
         providers = ["CPUExecutionProvider"]
         if device == "cuda":
-            if "CUDAExecutionProvider" not in ort.get_available_providers():
-                raise EngineError("this onnxruntime has no CUDA: run  pip install 'sdtc[gpu]'  or use --device cpu")
             providers.insert(0, "CUDAExecutionProvider")
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)

@@ -173,11 +173,11 @@ def test_help_is_quick_and_teaches() -> None:
 
 def test_missing_and_empty_video(tiny_bundle, tmp_path) -> None:
     done = run("--engine", tiny_bundle, "--input", tmp_path / "no.mp4", "--output", tmp_path / "out", "--quiet")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "does not exist" in one_sentence(done.stderr)
     (tmp_path / "empty.mp4").write_bytes(b"")
     done = run("--engine", tiny_bundle, "--input", tmp_path / "empty.mp4", "--output", tmp_path / "out", "--quiet")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "is empty (0 bytes)" in one_sentence(done.stderr)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -254,7 +254,7 @@ def test_a_newer_schema(bundle, clip, tmp_path) -> None:
     assert "schema version 99, this sdtc reads up to 1" in one_sentence(done.stderr)
 
 
-def test_a_plan_without_a_gpu(bundle, clip, tmp_path) -> None:
+def test_a_plan_without_a_gpu(tiny_plans, bundle, clip, tmp_path) -> None:
     from sdtc.runtime.cuda import gpu_or_reason
 
     if gpu_or_reason()[0]:
@@ -274,13 +274,15 @@ def test_a_plan_without_a_gpu(bundle, clip, tmp_path) -> None:
 
 
 @pytest.mark.gpu
-def test_an_engine_of_another_version_on_a_gpu(bundle, clip, tmp_path) -> None:
+def test_an_engine_of_another_version_on_a_gpu(gpu_bundle, clip, tmp_path) -> None:
+    bundle = Path(shutil.copytree(gpu_bundle, tmp_path / "bundle"))
     manifest = json.loads((bundle / "model.json").read_text())
+    flavour = manifest["engine"]["flavour"]
     manifest["engine"]["version"] = "1.0.0.1"
     (bundle / "model.json").write_text(json.dumps(manifest))
     done = run("--engine", bundle / "model.plan", "--input", video(clip), "--output", tmp_path / "out", "--quiet")
     assert done.returncode == 1
-    assert "built by tensorrt-rtx 1.0.0.1, installed is" in one_sentence(done.stderr)
+    assert f"built by {flavour} 1.0.0.1, installed is" in one_sentence(done.stderr)
 
 
 def test_an_output_folder_that_cannot_be_written(tiny_bundle, clip, tmp_path) -> None:
@@ -302,31 +304,106 @@ def test_a_text_file_as_engine_and_as_detector(tiny_bundle, clip, tmp_path) -> N
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
-def test_an_interrupt_leaves_valid_files(tiny_bundle, clip, tmp_path, how) -> None:
+@pytest.mark.parametrize("output_format", ["jsonl", "posetrack"])
+def test_an_interrupt_leaves_valid_files(tiny_bundle, clip, tmp_path, how, output_format) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()
     image = cv2.imread(str(next((clip / "images" / "val" / "000005_synthetic").iterdir())))
     for number in range(400):
         cv2.imwrite(str(folder / f"{number:06d}.jpg"), image)
+    out = tmp_path / "out"
     command = [
         sys.executable, "-m", "sdtc.runtime.cli", "--engine", tiny_bundle, "--input", folder, "--save-video",
-        "--output", tmp_path / "out", "--format", "jsonl", "--quiet",
+        "--output", out, "--format", output_format, "--quiet",
     ]  # fmt: skip
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    lines = tmp_path / "out" / "frames.jsonl"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") >= 5):
+    while time.monotonic() < deadline and not list(out.glob(".frames.mp4*")):
         time.sleep(0.05)
+    time.sleep(1.0)
     os.kill(process.pid, how)
+    if how == signal.SIGINT:
+        os.kill(process.pid, how)  # an impatient user
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "interrupted after" in stderr
-    frames = [json.loads(line)["frame"] for line in lines.read_text().splitlines()]
-    assert 5 <= len(frames) < 400
+    assert "interrupted" in stderr
+    if output_format == "jsonl":
+        frames = [json.loads(line)["frame"] for line in (out / "frames.jsonl").read_text().splitlines()]
+    else:
+        frames = [image["id"] for image in json.loads((out / "frames.json").read_text())["images"]]
+    assert 0 < len(frames) < 400
     assert frames == list(range(len(frames)))
-    with av.open(str(tmp_path / "out" / "frames.mp4")) as container:
-        assert sum(1 for _ in container.decode(video=0)) == len(frames)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"frames.jsonl", "frames.mp4"}
+    names = {path.name for path in out.iterdir()}
+    assert names <= {f"frames.{'jsonl' if output_format == 'jsonl' else 'json'}", "frames.mp4"}
+    if "frames.mp4" in names:
+        with av.open(str(out / "frames.mp4")) as container:
+            assert abs(sum(1 for _ in container.decode(video=0)) - len(frames)) <= 1
+
+
+def test_results_never_replace_what_is_read(bundle, clip, tmp_path) -> None:
+    shutil.copy(video(clip), tmp_path / "v.mp4")
+    before = (tmp_path / "v.mp4").read_bytes()
+    done = run("--engine", bundle, "--input", tmp_path / "v.mp4", "--output", tmp_path, "--save-video", "--quiet")
+    assert done.returncode == 2
+    assert "would replace a file that is read" in one_sentence(done.stderr)
+    assert (tmp_path / "v.mp4").read_bytes() == before
+    shutil.copy(truth(clip), tmp_path / "000005_synthetic.json")
+    done = run("--engine", bundle, "--input", video(clip), "--boxes", tmp_path / "000005_synthetic.json",
+               "--output", tmp_path, "--quiet")  # fmt: skip
+    assert done.returncode == 2
+    assert "would replace" in one_sentence(done.stderr)
+    shutil.copy(video(clip), bundle / "model.mp4")
+    done = run("--engine", bundle, "--input", bundle / "model.mp4", "--output", bundle, "--quiet")
+    assert done.returncode == 2
+    assert "would replace" in one_sentence(done.stderr)
+
+
+def test_a_reader_that_goes_away_stops_nothing(tiny_bundle, clip, tmp_path) -> None:
+    command = f"{sys.executable} -m sdtc.runtime.cli --engine {tiny_bundle} --input {video(clip)} --output {tmp_path}"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command} | true"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "000005_synthetic.json").read_text())["images"]) == 12
+
+
+def test_one_bad_input_among_many_is_told_and_the_others_are_done(tiny_bundle, clip, tmp_path) -> None:
+    """Boxes for one of two folders; whichever comes first."""
+    frames = clip / "images" / "val" / "000005_synthetic"
+    for name in ("a_other", "z_other"):
+        shutil.copytree(frames, tmp_path / "in" / name)
+    shutil.copytree(frames, tmp_path / "in" / "000005_synthetic")
+    done = run("--engine", tiny_bundle, "--input", tmp_path / "in" / "*", "--boxes", truth(clip),
+               "--output", tmp_path / "out", "--quiet")  # fmt: skip
+    assert "000005_synthetic.json" in {path.name for path in (tmp_path / "out").iterdir()}
+    assert done.returncode in (0, 1)
+    assert all(line.startswith("sdtc-infer: error: ") for line in done.stderr.splitlines())
+
+
+def test_sparse_frames_keep_their_ids(tiny_bundle, clip, tmp_path) -> None:
+    folder = tmp_path / "000005_synthetic"
+    folder.mkdir()
+    for name in ("000000.jpg", "000011.jpg"):
+        shutil.copy(clip / "images" / "val" / "000005_synthetic" / name, folder / name)
+    boxes = [{"image_id": 10000050000 + n, "bbox": [9, 9, 80, 90], "score": 1} for n in (0, 11)]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    done = run("--engine", tiny_bundle, "--input", folder, "--boxes", tmp_path / "boxes.json",
+               "--output", tmp_path / "o", "--quiet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    data = json.loads((tmp_path / "o" / "000005_synthetic.json").read_text())
+    assert [pose["image_id"] for pose in data["annotations"]] == [10000050000, 10000050011]
+
+
+def test_choices_of_the_command_are_those_of_the_runtime() -> None:
+    """Stated again in the command, so that `--help` needs no NumPy."""
+    from sdtc.runtime.cli import _parser
+    from sdtc.runtime.drawing import MIN_KEYPOINT_SCORE
+    from sdtc.runtime.sessions import BACKENDS, DEVICES
+    from sdtc.runtime.writers import FORMATS
+
+    actions = {action.dest: action for action in _parser()._actions}
+    assert tuple(actions["backend"].choices) == BACKENDS
+    assert tuple(actions["device"].choices) == DEVICES
+    assert tuple(actions["format"].choices) == FORMATS
+    assert actions["min_score"].default == MIN_KEYPOINT_SCORE
 
 
 def test_three_real_videos_run_to_the_end(tiny_bundle, real_data, tmp_path) -> None:

@@ -16,13 +16,16 @@ def picture(index: int, size=(48, 64)) -> np.ndarray:
     return np.full((*size, 3), 4 * index % 256, np.uint8)
 
 
-def write_video(path: Path, frames: int, options: dict | None = None) -> Path:
+def write_video(path: Path, frames: int, options: dict | None = None, corner: bool = False) -> Path:
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=10)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         for index in range(frames):
             noise = np.random.default_rng(index).integers(0, 3, (48, 64, 3), dtype=np.uint8)  # every frame has bytes
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture(index) + noise, format="rgb24")):
+            image = picture(index) + noise
+            if corner:
+                image[:16, :16] = 255
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
@@ -57,7 +60,7 @@ def test_channels_are_rgb(tmp_path) -> None:
 
 def test_a_phones_rotation_is_undone(tmp_path) -> None:
     """A video stored sideways with a display matrix, as phones do."""
-    path = write_video(tmp_path / "plain.mp4", 3)
+    path = write_video(tmp_path / "plain.mp4", 3, corner=True)
     data = bytearray(path.read_bytes())
     # the 3x3 matrix of the track header: identity -> a quarter turn
     one, identity = (1 << 16).to_bytes(4, "big"), None
@@ -75,8 +78,19 @@ def test_a_phones_rotation_is_undone(tmp_path) -> None:
     assert start > 0
     data[start : start + 36] = turned
     (tmp_path / "turned.mp4").write_bytes(data)
+    with open_source(path) as source:
+        assert bright_corner(next(iter(source)).image) == "top left"
     with open_source(tmp_path / "turned.mp4") as source:
-        assert next(iter(source)).image.shape == (64, 48, 3)
+        image = next(iter(source)).image
+    assert image.shape == (64, 48, 3)
+    assert bright_corner(image) == "top right"  # the matrix turns the picture a quarter clockwise
+
+
+def bright_corner(image: np.ndarray) -> str:
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    halves = {"top left": image[:height, :width], "top right": image[:height, width:]}
+    halves |= {"bottom left": image[height:, :width], "bottom right": image[height:, width:]}
+    return max(halves, key=lambda name: halves[name].mean())
 
 
 @pytest.mark.parametrize("content", [b"", b"this is not a video\n" * 50])
@@ -107,6 +121,47 @@ def test_a_video_cut_off_in_the_middle_keeps_what_was_decoded(tmp_path) -> None:
     assert len(source.problems) == 1
     assert "cut.mp4" in source.problems[0]
     assert f"after frame {len(frames) - 1}" in source.problems[0]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "mov", "avi"])
+def test_cut_off_files_of_other_containers_are_told_too(tmp_path, suffix) -> None:
+    """Matroska counts no frames; its header promises a duration."""
+    whole = write_video(tmp_path / f"whole.{'mkv' if suffix == 'webm' else suffix}", 80, {"movflags": "+faststart"})
+    with open_source(whole) as source:
+        assert len(list(source)) == 80
+        assert source.problems == []
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(whole.read_bytes()[: int(0.6 * whole.stat().st_size)])
+    with open_source(path) as source:
+        count = len(list(source))
+    assert 5 < count < 70
+    assert f"after frame {count - 1}" in source.problems[0]
+
+
+def test_a_name_with_a_colon_is_a_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "plain.mp4", 3).rename("2026-01-01T12:00:00.mp4")
+    with open_source(Path("2026-01-01T12:00:00.mp4")) as source:
+        assert len(list(source)) == 3
+
+
+def test_sparse_numbers_keep_their_numbers(tmp_path) -> None:
+    """Two frames of a sequence, or pictures of a collection: ids come from the names, whatever lies between."""
+    with open_source(write_images(tmp_path, [0, 40])) as source:
+        assert [(frame.index, frame.number) for frame in source] == [(0, 0), (1, 40)]
+    with open_source(write_images(tmp_path / "coco", [139, 397133], "{:012d}.png")) as source:
+        assert [frame.number for frame in source] == [139, 397133]
+
+
+def test_many_broken_images_are_one_sentence(tmp_path) -> None:
+    write_images(tmp_path, range(9))
+    for number in (2, 5, 6):
+        (tmp_path / f"{number:06d}.png").write_bytes(b"")
+    with open_source(tmp_path) as source:
+        list(source)
+    assert len(source.problems) == 1
+    assert source.problems[0].startswith("3 images cannot be read")
+    assert "000002.png" in source.problems[0]
 
 
 def test_a_folder_in_the_order_of_its_numbers(tmp_path) -> None:

@@ -26,7 +26,8 @@ def result(index: int, people: int = 2, joints: int = 15, size=(61, 81), name: s
         )
         for person in range(people)
     ]
-    return FrameResult(index, index, name, rng.integers(0, 256, (*size, 3), dtype=np.uint8), poses)
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    return FrameResult(index, index, name, 10128340000 + index if name else index, image, poses)
 
 
 def test_posetrack_json_has_what_an_evaluator_reads(tmp_path) -> None:
@@ -106,7 +107,7 @@ def test_video_is_h264_that_browsers_play(tmp_path) -> None:
     with VideoWriter(tmp_path / "v.mp4", 29.97, lambda r: draw_frame(r, POSETRACK)) as writer:
         for index in range(12):
             writer.write(result(index))
-        missing = FrameResult(12, 12, None, None)
+        missing = FrameResult(12, 12, None, 12, None)
         writer.write(missing)  # the picture stands still
         assert not (tmp_path / "v.mp4").exists()
     assert list(tmp_path.iterdir()) == [tmp_path / "v.mp4"]
@@ -144,7 +145,7 @@ def test_a_folder_that_is_gone(tmp_path, output_format) -> None:
 def test_drawing_marks_joints_and_leaves_the_frame_alone() -> None:
     frame = result(0, people=1, size=(400, 400))
     image = np.zeros_like(frame.image)
-    frame = FrameResult(0, 0, None, image, frame.poses)
+    frame = FrameResult(0, 0, None, 0, image, frame.poses)
     drawn = draw_frame(frame, POSETRACK, min_score=0.5)
     assert not image.any()
     color = np.array(track_color(frame.poses[0].track_id))
@@ -152,7 +153,7 @@ def test_drawing_marks_joints_and_leaves_the_frame_alone() -> None:
         if score >= 0.5:
             patch = drawn[int(y) : int(y) + 2, int(x) : int(x) + 2].reshape(-1, 3)
             assert (np.abs(patch.astype(int) - color).sum(1) < 120).any()
-    assert draw_frame(FrameResult(0, 0, None, None), POSETRACK) is None
+    assert draw_frame(FrameResult(0, 0, None, 0, None), POSETRACK) is None
 
 
 def test_drawing_survives_wild_coordinates() -> None:
@@ -189,21 +190,62 @@ class NoSpace:
         self.close, self.mux = container.close, no_space
 
 
-def test_a_full_disk_leaves_whole_lines(tmp_path) -> None:
-    writer = make_writer("jsonl", tmp_path / "p", "video", POSETRACK)
+class HalfFull:
+    """A raw file that takes half of the next write, and then nothing until something is deleted."""
+
+    def __init__(self, file) -> None:
+        self.file, self.full, self.halved = file, True, False
+
+    def write(self, data):
+        if not self.full:
+            return self.file.write(data)
+        if self.halved:
+            no_space()
+        self.halved = True
+        return self.file.write(data[: len(data) // 2])
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("output_format", ["posetrack", "coco", "jsonl"])
+def test_a_full_disk_leaves_valid_files_of_whole_poses(tmp_path, output_format) -> None:
+    writer = make_writer(output_format, tmp_path / "p", "video", POSETRACK)
     writer.write(result(0))
-
-    class Half:
-        """Takes half of a line, then is full."""
-
-        def __init__(self, file) -> None:
-            self.tell, self.truncate, self.close = file.tell, file.truncate, file.close
-            self.parts = iter([lambda data: file.write(data[: len(data) // 2]), no_space])
-
-        def write(self, data):
-            return next(self.parts)(data)
-
-    writer._file = Half(writer._file)
-    with pytest.raises(OutputError, match="No space left"), writer:
+    stream = writer._file
+    stream._file = HalfFull(stream._file)
+    with pytest.raises(OutputError, match="No space left"):
         writer.write(result(1))
-    assert [json.loads(line)["frame"] for line in (tmp_path / "p.jsonl").read_text().splitlines()] == [0]
+    if output_format != "jsonl":
+        assert any("reserve" in path.name for path in tmp_path.iterdir())  # what makes room for the end
+    stream._file.full = False
+    writer.close()
+    text = next(iter(tmp_path.glob("p.json*"))).read_text()
+    assert [path.name.startswith("p.json") for path in tmp_path.iterdir()] == [True]
+    if output_format == "jsonl":
+        assert [json.loads(line)["frame"] for line in text.splitlines()] == [0]
+    elif output_format == "coco":
+        assert [pose["image_id"] for pose in json.loads(text)] == [0, 0]
+    else:
+        data = json.loads(text)
+        assert [pose["image_id"] for pose in data["annotations"]] == [0, 0]
+        assert [image["id"] for image in data["images"]] == [0, 1]
+
+
+def test_held_back_space_grows_with_what_it_is_for(tmp_path) -> None:
+    writer = make_writer("posetrack", tmp_path / "p", "video", POSETRACK)
+    for index in range(600):
+        writer.write(result(index, people=0, size=(4, 4)))
+        reserve = next(path for path in tmp_path.iterdir() if "reserve" in path.name)
+        assert reserve.stat().st_size >= writer._images.size
+    writer.close()
+    assert len(json.loads((tmp_path / "p.json").read_text())["images"]) == 600
+
+
+def test_values_that_are_not_finite_never_become_json(tmp_path) -> None:
+    bad = result(0)
+    bad.poses[0].keypoints[0, 0] = np.nan
+    for output_format in ("posetrack", "coco", "jsonl"):
+        writer = make_writer(output_format, tmp_path / "p", "video", POSETRACK)
+        with pytest.raises(ValueError, match="JSON compliant"):
+            writer.write(bad)
