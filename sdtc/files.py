@@ -30,19 +30,23 @@ def read_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
         size = path.stat().st_size
         if size > max_bytes:
             raise InputError(f"{what} file '{path}' has {size:,} bytes: at most {max_bytes:,} are read")
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{what} file '{path}' does not exist") from None
     except OSError as error:
         raise InputError(f"{what} file '{path}' cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{what} file '{path}' is not JSON: it is not even text") from None
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{what} file '{path}' is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
     except RecursionError:
         raise InputError(f"{what} file '{path}' is nested too deeply to be a {what} file") from None
+    except ValueError:  # Python converts whole numbers of at most 4,300 digits
+        raise InputError(f"{what} file '{path}' has a whole number of thousands of digits") from None
 
 
 def make_directory(path: Path) -> Path:
@@ -70,6 +74,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file system refuses (no space, no permission).
     """
+    if not path.name:  # "", "." or "/"
+        raise OutputError(f"cannot write '{path}': it is a folder")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary

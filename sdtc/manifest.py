@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
+import sys
+import types
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +25,9 @@ SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
 GRAPHS = ("model", "encoder", "temporal")
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
-_FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$")
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMPUTE_CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 
 @dataclass(frozen=True)
@@ -121,20 +126,23 @@ class Manifest:
         if not isinstance(data, dict) or "schema_version" not in data:
             raise BundleError(f"'{path}' is not an engine bundle's manifest: it has no schema_version")
         version = data["schema_version"]
-        if not isinstance(version, int) or version < 1:
-            raise BundleError(f"manifest '{path}' has schema_version {version!r}: expected a whole number from 1")
+        if type(version) is not int or version < 1:
+            raise BundleError(
+                f"manifest '{path}' is damaged (schema_version is {reprlib.repr(version)}, not a whole number from 1): "
+                "export the checkpoint again with export/to_trt.py"
+            )
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"manifest '{path}' has schema version {version}, this sdtc reads up to {SCHEMA_VERSION}: "
                 "update sdtc, or export the checkpoint again with this version"
             )
         try:
-            manifest = _from_dict(data)
+            known = {f.name for f in dataclasses.fields(Manifest)}
+            manifest = _build(Manifest, {key: value for key, value in data.items() if key in known}, "")
             manifest._check()
-        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        except (ValueError, ConfigError) as error:
             raise BundleError(
-                f"manifest '{path}' is damaged ({reason}): export the checkpoint again with export/to_trt.py"
+                f"manifest '{path}' is damaged ({error}): export the checkpoint again with export/to_trt.py"
             ) from None
         return manifest
 
@@ -161,13 +169,16 @@ class Manifest:
                 raise ValueError(what)
 
         expect(self.kind in ("sdtc", "vitpose"), f"unknown kind {self.kind!r}")
-        expect(isinstance(self.model, dict), "model is not an object")
         expect(1 <= self.num_frames <= 15 and self.num_frames % 2 == 1, f"num_frames is {self.num_frames}")
         for name, size in (("input_size", self.input_size), ("heatmap_size", self.heatmap_size)):
-            expect(len(size) == 2 and all(8 <= side <= 4096 for side in size), f"{name} is {size}")
-        expect(len(self.token_shape) == 2 and min(self.token_shape) > 0, f"token_shape is {self.token_shape}")
-        expect(self.keypoints == self.get_skeleton().keypoints, f"keypoints are not those of '{self.skeleton}'")
+            expect(all(8 <= side <= 4096 for side in size), f"{name} is {size}")
+        expect(min(self.token_shape) > 0, f"token_shape is {self.token_shape}")
+        skeleton = self.get_skeleton()
+        expect(self.keypoints == skeleton.keypoints, f"keypoints are not those of '{self.skeleton}'")
+        expect(self.flip_pairs == skeleton.flip_pairs, f"flip_pairs are not those of '{self.skeleton}'")
+        expect(min(self.std) > 0, f"std is {self.std}")
         expect(self.precision in ("fp32", "fp16", "bf16"), f"unknown precision {self.precision!r}")
+        expect(self.opset > 0, f"opset is {self.opset}")
         low, opt, high = self.batch
         expect(1 <= low <= opt <= high <= 4096, f"batch is {self.batch}")
         expect(0.1 <= self.crop_scale <= 10, f"crop_scale is {self.crop_scale}")
@@ -175,34 +186,72 @@ class Manifest:
         expect(set(self.graphs) == set(GRAPHS), f"graphs are {sorted(self.graphs)}")
         for graph in self.graphs.values():
             for name in filter(None, (graph.onnx, graph.plan)):
-                expect(name in self.files, f"no hash for {name}")
+                expect(name in self.files, f"no hash for {name!r}")
         for name, digest in self.files.items():
-            expect(bool(_FILE_NAME.match(name)), f"bad file name {name!r}")
-            expect(bool(_SHA256.match(digest)), f"bad SHA-256 for {name}")
+            expect(bool(_FILE_NAME.fullmatch(name)), f"bad file name {name!r}")
+            expect(bool(_SHA256.fullmatch(digest)), f"bad SHA-256 for {name}")
+        expect(bool(_SHA256.fullmatch(self.checkpoint_sha256)), "bad SHA-256 for the checkpoint")
         if self.engine:
             expect(self.engine.flavour in FLAVOURS, f"unknown engine flavour {self.engine.flavour!r}")
+            for capability in self.engine.compute_capabilities:
+                expect(bool(_COMPUTE_CAPABILITY.fullmatch(capability)), f"bad compute capability {capability!r}")
 
 
-def _from_dict(data: dict[str, Any]) -> Manifest:
-    known = {f.name for f in dataclasses.fields(Manifest)}
-    values = {key: value for key, value in data.items() if key in known}
-    for required in dataclasses.fields(Manifest):
-        has_default = required.default is not dataclasses.MISSING or required.default_factory is not dataclasses.MISSING
-        if required.name not in values and not has_default:
-            raise KeyError(required.name)
-    for key in ("input_size", "heatmap_size", "token_shape", "batch"):
-        values[key] = tuple(int(value) for value in values[key])
-    for key in ("mean", "std"):
-        values[key] = tuple(float(value) for value in values[key])
-    values["keypoints"] = tuple(values["keypoints"])
-    values["flip_pairs"] = tuple((int(a), int(b)) for a, b in values["flip_pairs"])
-    values["graphs"] = {name: GraphFiles(**files) for name, files in values["graphs"].items()}
-    if values.get("engine"):
-        engine = dict(values["engine"])
-        for key in ("compute_capabilities", "plugin_layers"):
-            engine[key] = tuple(engine.get(key, ()))
-        values["engine"] = EngineInfo(**engine)
-    return Manifest(**values)
+_T = typing.TypeVar("_T")
+
+
+def _build(cls: type[_T], data: Any, where: str) -> _T:
+    """Build a dataclass from JSON's objects, every value of exactly the type that its field has.
+
+    Stricter than `sdtc.settings`, whose readers are people: a program wrote this file.
+
+    Raises:
+        ValueError: a field is missing or unknown, or a value is of another type.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {reprlib.repr(data)}, not an object")
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    dot = f"{where}." if where else ""
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise ValueError(f"unknown field {dot}{unknown[0]}")
+    for f in fields:
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in data:
+            raise ValueError(f"it has no {dot}{f.name}")
+    return cls(**{name: _typed(hints[name], value, dot + name) for name, value in data.items()})
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # the only kind here: X | None
+        return None if value is None else _typed(args[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {reprlib.repr(value)}, not a list")
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) != len(value):
+            raise ValueError(f"{where} is {reprlib.repr(value)}, not {len(kinds)} values")
+        return tuple(_typed(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is {reprlib.repr(value)}, not an object")
+        return {key: _typed(args[1], v, f"{where}.{key}") for key, v in value.items()}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)
+    if kind is Any:
+        return value
+    if kind is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:  # NaN, infinity, or a whole number beyond any float
+            raise ValueError(f"{where} is {reprlib.repr(value)}, not a finite number")
+        return float(value)
+    if type(value) is not kind:
+        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+        raise ValueError(f"{where} is {reprlib.repr(value)}, not {names[kind]}")
+    if kind is str:
+        value.encode()  # half a surrogate pair could not even be printed: a ValueError too
+    return value
 
 
 def find_manifest(path: Path) -> Path:

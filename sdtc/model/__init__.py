@@ -1,7 +1,9 @@
 """The SDTC network (PyTorch): configuration, parts, checkpoints.
 
     network = sdtc.model.build(sdtc.model.get_preset("base"))
-    network, info = sdtc.model.load_checkpoint("ckpt.pth")
+    sdtc.model.save_checkpoint("ckpt.pth", network, trained=False)
+    checkpoint = sdtc.model.load_checkpoint("ckpt.pth")
+    checkpoint.network, checkpoint.trained
 
 Names are loaded when first used, so that the configuration can be read without torch.
 """

@@ -8,7 +8,7 @@ Ours is a dictionary of plain values and tensors, ``{"format", "version", "confi
 from __future__ import annotations
 
 import json
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from sdtc.errors import CheckpointError, ConfigError, require
 from sdtc.files import atomic_write, sha256
 from sdtc.model.config import ModelConfig
 from sdtc.model.network import PoseNetwork, build
-from sdtc.model.vitpose import VitposeWeights, is_vitpose, read_vitpose, resize_positions
+from sdtc.model.vitpose import VitposeWeights, count_keys, is_vitpose, read_vitpose, resize_positions
 
 FORMAT = "sdtc-checkpoint"
 VERSION = 1
@@ -45,7 +45,7 @@ class Checkpoint:
     sha256: str
 
 
-def save_checkpoint(path: Path, network: PoseNetwork, trained: bool, dtype: torch.dtype | None = None) -> None:
+def save_checkpoint(path: str | Path, network: PoseNetwork, trained: bool, dtype: torch.dtype | None = None) -> None:
     """Write a network and its configuration, atomically; ``.safetensors`` by name, else `torch.save`.
 
     Args:
@@ -57,40 +57,70 @@ def save_checkpoint(path: Path, network: PoseNetwork, trained: bool, dtype: torc
     Raises:
         OutputError: the file cannot be written; an older file of that name is left as it was.
     """
-    state = {key: _stored(value, dtype) for key, value in network.state_dict().items()}
-    header = {"format": FORMAT, "version": VERSION, "config": network.config.to_dict(), "trained": trained}
+    path = Path(path)
+    data = checkpoint_data(network, trained, dtype)
+    if path.suffix != ".safetensors":
+        write_checkpoint_data(path, data)
+        return
+    safetensors = require("safetensors.torch", "export", "a .safetensors checkpoint")
+    state = data.pop("state_dict")
     with atomic_write(path) as temporary:
-        if path.suffix == ".safetensors":
-            safetensors = require("safetensors.torch", "export", "a .safetensors checkpoint")
-            safetensors.save_file(state, temporary, metadata={"sdtc": json.dumps(header)})
-        else:
+        # Its own writer raises no OSError, and makes a file that nobody else may read.
+        temporary.write_bytes(safetensors.save(state, metadata={"sdtc": json.dumps(data)}))
+
+
+def checkpoint_data(network: PoseNetwork, trained: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """Return what a checkpoint file holds; arguments as in :func:`save_checkpoint`."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": network.config.to_dict(),
+        "trained": trained,
+        "state_dict": {key: _stored(value, dtype) for key, value in network.state_dict().items()},
+    }
+
+
+def write_checkpoint_data(path: str | Path, data: dict[str, Any]) -> None:
+    """Write plain values and tensors with `torch.save`, atomically.
+
+    Raises:
+        OutputError: the file cannot be written; an older file of that name is left as it was.
+    """
+    with atomic_write(Path(path)) as temporary:
+        try:
             with temporary.open("wb") as file:  # given a name, PyTorch's own writer raises no OSError
-                torch.save({**header, "state_dict": state}, file)
+                torch.save(data, file)
+        except RuntimeError as error:  # after a failed write PyTorch closes its archive, and complains of that instead
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            raise cause or error from None
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint: ours, or a whole ViTPose in any of its formats.
 
     Raises:
         CheckpointError: unreadable, of another model, or not complete; the keys are named.
     """
+    path = Path(path)
     header, state = _read(path)
     try:
-        if header.get("format") == FORMAT:
+        if _is_ours(header):
             version = header.get("version")
-            if not isinstance(version, int) or version > VERSION:
+            if type(version) is not int or version > VERSION:
                 raise CheckpointError(
                     f"it has checkpoint version {version}, this sdtc reads up to {VERSION}: update sdtc"
                 )
             network = build(ModelConfig.from_dict(header.get("config"))).eval()
             _load_state(network, state)
-            return Checkpoint(network, bool(header.get("trained")), "sdtc", sha256(path))
+            return Checkpoint(network, header.get("trained") is True, "sdtc", sha256(path))
         if is_vitpose(state):
             weights = read_vitpose(state)
             network = build(weights.model_config()).eval()
             _load_state(network, weights.state, weights.left_over)
             return Checkpoint(network, True, weights.format, sha256(path))
-    except (CheckpointError, ConfigError) as error:
+    except (CheckpointError, ConfigError, OverflowError) as error:  # a number of the configuration beyond any float
         raise CheckpointError(f"checkpoint '{path}' cannot be used: {error}") from None
     keys = ", ".join(list(state)[:3])
     raise CheckpointError(
@@ -98,7 +128,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def load_backbone(network: PoseNetwork, path: Path) -> str:
+def read_checkpoint_data(path: str | Path) -> dict[str, Any]:
+    """Return all that one of our own ``.pth`` files holds: what `checkpoint_data` gives, and what was added to it.
+
+    Raises:
+        CheckpointError: unreadable, or not ours.
+    """
+    header, _ = _read(Path(path))
+    if not header:
+        raise CheckpointError(f"'{path}' is not an sdtc checkpoint")
+    return header
+
+
+def load_backbone(network: PoseNetwork, path: str | Path) -> str:
     """Load the backbone of a ViTPose file into a network, resampling its position embeddings if sizes differ.
 
     Returns:
@@ -107,7 +149,7 @@ def load_backbone(network: PoseNetwork, path: Path) -> str:
     Raises:
         CheckpointError: not a ViTPose file, incomplete, or of another width or depth.
     """
-    _, state = _read(path)
+    _, state = _read(Path(path))
     try:
         weights: VitposeWeights = read_vitpose(state)
         backbone = {key.removeprefix("backbone."): value for key, value in weights.state.items() if "backbone." in key}
@@ -122,21 +164,35 @@ def load_backbone(network: PoseNetwork, path: Path) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what a file says about itself, and its tensors."""
-    if not path.is_file():
+    try:
+        with path.open("rb") as file:
+            magic = file.read(2)
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint '{path}' does not exist") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"'{path}' is a folder: expected a checkpoint file") from None
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read: {error.strerror}") from None
+    header, state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pytorch(path, magic)
+    odd = [key for key, value in state.items() if not _is_plain(value)]
+    if odd:
         raise CheckpointError(
-            f"checkpoint '{path}' does not exist"
-            if not path.exists()
-            else f"'{path}' is a folder: expected a checkpoint file"
+            f"checkpoint '{path}' cannot be used: {count_keys(odd)} sparse, quantised or without values; expected "
+            "plain arrays"
         )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    with path.open("rb") as file:
-        magic = file.read(2)
-    if magic[:2] != b"PK" and magic[:1] != b"\x80":  # a zip archive since PyTorch 1.6, a bare pickle before
+    return header, state
+
+
+def _read_pytorch(path: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if magic != b"PK" and magic[:1] != b"\x80":  # a zip archive since PyTorch 1.6, a bare pickle before
         raise CheckpointError(f"'{path}' is not a PyTorch file: expected a .pth or .safetensors checkpoint")
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how the file was written, which its reader cannot change
+            data = torch.load(path, map_location="cpu", weights_only=True)
+    # Whatever a damaged file says is done by PyTorch's unpickler, so it fails in every way that a program can: beside
+    # the errors that it means to raise, IndexError, TypeError, AssertionError and struct.error were seen.
+    except Exception as error:
         if "Unsupported global" in str(error) or "WeightsUnpickler" in str(error):
             raise CheckpointError(
                 f"checkpoint '{path}' holds objects other than tensors and plain values, which could run code when "
@@ -152,7 +208,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state = {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(f"checkpoint '{path}' holds no tensors")
-    return (data if data.get("format") == FORMAT else {}), state
+    return (data if _is_ours(data) else {}), state
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -161,7 +217,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("sdtc", "{}"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (safetensors.SafetensorError, ValueError, OSError):
+    except Exception:  # as above: beside its own errors, whatever a damaged header leads to
         raise CheckpointError(f"'{path}' is not a safetensors file, or it is damaged") from None
     return (header if isinstance(header, dict) else {}), state
 
@@ -177,14 +233,33 @@ def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor], left_over:
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
+    no_numbers = [
+        key
+        for key, value in expected.items()
+        if key in state and value.is_floating_point() and not state[key].is_floating_point()
+    ]
     problems = [
-        f"{len(keys)} {what} ({', '.join(keys[:4])}{', …' if len(keys) > 4 else ''})"
-        for what, keys in (("keys are missing", missing), ("keys are left over", unknown), ("shapes differ", shapes))
+        f"{count_keys(keys)} {what}"
+        for what, keys in (
+            ("missing", missing),
+            ("left over", unknown),
+            ("of another shape", shapes),
+            ("not floating-point", no_numbers),
+        )
         if keys
     ]
     if problems:
         raise CheckpointError("; ".join(problems))
     module.load_state_dict({key: value.to(expected[key].dtype) for key, value in state.items()}, strict=False)
+
+
+def _is_ours(header: Mapping[str, Any]) -> bool:
+    name = header.get("format")
+    return isinstance(name, str) and name == FORMAT
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.layout is torch.strided and not (value.is_quantized or value.is_nested or value.is_meta)
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.errors import command, require
+from sdtc.errors import InputError, command, require
 from sdtc.model.config import PRESETS, get_preset
 
 _DESCRIPTION = "Write an untrained checkpoint of a preset, with a pretrained ViTPose backbone where one is given."
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the fresh weights (default: %(default)s)")
     args = parser.parse_args(argv)
     config = get_preset(args.preset)
+    if not 0 <= args.seed < 2**63:
+        raise InputError(f"--seed is {args.seed}: expected a whole number from 0 to {2**63 - 1}")
 
     torch = require("torch", "export", "sdtc-init")
     from sdtc.model.checkpoint import load_backbone, save_checkpoint

@@ -30,15 +30,10 @@ STD = (0.229, 0.224, 0.225)
 class PoseNetwork(nn.Module, ABC):
     """A clip of T crops to the heatmaps of its keyframe."""
 
-    mean: Tensor
-    inverse_std: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = VisionTransformer(config.backbone, config.input_size)
-        self.register_buffer("mean", 255.0 * torch.tensor(MEAN), persistent=False)
-        self.register_buffer("inverse_std", 1.0 / (255.0 * torch.tensor(STD)), persistent=False)
 
     @abstractmethod
     def encode(self, frames: Tensor) -> Tensor:
@@ -56,9 +51,10 @@ class PoseNetwork(nn.Module, ABC):
 
     def encode_backbone(self, frames: Tensor) -> Tensor:
         """Normalise and run the backbone alone: ``[N, H, W, 3]`` to ``[N, L, backbone width]``."""
-        # In fp32 whatever the weights are: 8-bit values minus a mean lose bits in bf16.
-        images = (frames.float() - self.mean.float()) * self.inverse_std.float()
-        images = images.permute(0, 3, 1, 2).to(self.backbone.pos_embed.dtype)
+        # In fp32 whatever the weights are, and not as buffers, which a cast would round: bf16 has 8 bits.
+        mean = 255.0 * torch.tensor(MEAN, device=frames.device)
+        std = 255.0 * torch.tensor(STD, device=frames.device)
+        images = ((frames.float() - mean) / std).permute(0, 3, 1, 2).to(self.backbone.pos_embed.dtype)
         return self.backbone(images)
 
 

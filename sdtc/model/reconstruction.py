@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sdtc.errors import ConfigError
 from sdtc.model.config import HEATMAP_STRIDE, PATCH_SIZE, ModelConfig
 from sdtc.model.layers import SpaceTimeAttention, init_transformer_weights
 from sdtc.model.network import SDTC
@@ -25,7 +26,9 @@ class MotionReconstruction(nn.Module):
         self.grid = config.grid
         self.cell = PATCH_SIZE // HEATMAP_STRIDE  # heatmap pixels per token and side
         self.patch_mask_embed = nn.Parameter(torch.zeros(C))  # L_c
-        self.frame_mask_embed = nn.Parameter(torch.zeros(C))  # L_f
+        self.frame_mask_embed = (  # L_f
+            nn.Parameter(torch.zeros(C)) if config.motion_encoder == "patch+frame" else None
+        )
         self.decoder = nn.Sequential(
             *(SpaceTimeAttention(C, config.heads, over="both") for _ in range(config.reconstruction.decoder_layers))
         )
@@ -33,10 +36,14 @@ class MotionReconstruction(nn.Module):
         self.heatmap_head = nn.Sequential(nn.Linear(C, C), nn.GELU(), nn.Linear(C, config.num_keypoints * self.cell**2))
         self.apply(init_transformer_weights)
         nn.init.trunc_normal_(self.patch_mask_embed, std=0.02)
-        nn.init.trunc_normal_(self.frame_mask_embed, std=0.02)
+        if self.frame_mask_embed is not None:
+            nn.init.trunc_normal_(self.frame_mask_embed, std=0.02)
 
     def forward(self, R_F: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode R_F ``[B, T, L, C]`` into F̂ ``[B, T, L, C]`` and Ĥ_seq ``[B, T, J, h, w]``."""
+        """Decode R_F ``[B, T, L, C]`` into F̂ ``[B, T, L, C]`` and Ĥ_seq ``[B, T, J, h, w]``.
+
+        Where there is no frame level, R_P takes the place of R_F.
+        """
         B, T, _, _ = R_F.shape
         decoded = self.decoder(R_F)
         cells = self.heatmap_head(decoded).view(B, T, *self.grid, -1, self.cell, self.cell)
@@ -51,8 +58,8 @@ class MaskedOutput:
 
     Attributes:
         heatmaps: Ĥ_t of the keyframe, ``[B, J, h, w]``.
-        contexts: F̂, ``[B, T, L, C]``; None where the motion encoder has no frame level.
-        context_targets: R, detached, ``[B, T, L, C]``.
+        contexts: F̂, ``[B, T, L, C]``; None for a plain ViT as motion encoder, which is not trained by masks.
+        context_targets: R of Eq. 15, the tokens with their encodings (section 2), detached, ``[B, T, L, C]``.
         heatmap_sequence: Ĥ_seq, ``[B, T, J, h, w]``; None likewise.
     """
 
@@ -63,12 +70,18 @@ class MaskedOutput:
 
 
 class MaskedSDTC(nn.Module):
-    """The inference network with masks in its motion encoder, and the reconstruction branch beside it."""
+    """The inference network with masks in its motion encoder, and the reconstruction branch beside it.
+
+    Attributes:
+        network: what remains when training is over.
+        reconstruction: None for a plain ViT as motion encoder (Table 5's baseline).
+    """
 
     def __init__(self, network: SDTC) -> None:
         super().__init__()
         self.network = network
-        self.reconstruction = MotionReconstruction(network.config) if network.motion.frame_level is not None else None
+        masked = network.config.motion_encoder != "vit"
+        self.reconstruction = MotionReconstruction(network.config) if masked else None
 
     def forward(self, clip: Tensor, tube_mask: Tensor | None = None, frame_mask: Tensor | None = None) -> MaskedOutput:
         """Run the network with masked motion.
@@ -77,31 +90,50 @@ class MaskedSDTC(nn.Module):
             clip: ``[B, T, H, W, 3]``, RGB 0-255.
             tube_mask: bool ``[B, L]``, True where a location is masked in all frames (Eq. 1).
             frame_mask: bool ``[B, T]``, True where a frame is masked (Eq. 4).
+
+        Raises:
+            ConfigError: a mask is given for a level that this motion encoder does not have.
         """
         network, branch = self.network, self.reconstruction
         tokens = network.encode(clip.flatten(0, 1))
         R = network.representations(tokens.view(-1, network.config.num_frames, *tokens.shape[1:]))
-        if branch is None or network.motion.frame_level is None:
+        frame_level = network.motion.frame_level
+        if (branch is None and tube_mask is not None) or (frame_level is None and frame_mask is not None):
+            raise ConfigError(
+                f"model.motion_encoder '{network.config.motion_encoder}' has no level to mask: see sample_masks"
+            )
+        if branch is None:
             return MaskedOutput(network.head(network.fusion(R, network.motion(R))), None, R.detach(), None)
 
         R_m = R
         if tube_mask is not None:  # Eq. 1
             R_m = torch.where(tube_mask[:, None, :, None], branch.patch_mask_embed, R)
         R_P = network.motion.patch_level(R_m)
-        R_fm = R_P
-        if frame_mask is not None:  # Eq. 4
-            R_fm = torch.where(frame_mask[:, :, None, None], branch.frame_mask_embed, R_P)
-        R_F = network.motion.frame_level(R_fm)
-        contexts, heatmap_sequence = branch(R_F)
-        M = R_P + R_F  # Eq. 5
+        if frame_level is None:
+            deepest = M = R_P
+        else:
+            R_fm = R_P
+            if frame_mask is not None and branch.frame_mask_embed is not None:  # Eq. 4
+                R_fm = torch.where(frame_mask[:, :, None, None], branch.frame_mask_embed, R_P)
+            deepest = frame_level(R_fm)  # R_F
+            M = R_P + deepest  # Eq. 5
+        contexts, heatmap_sequence = branch(deepest)
         return MaskedOutput(network.head(network.fusion(R, M)), contexts, R.detach(), heatmap_sequence)
 
 
-def sample_masks(config: ModelConfig, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Draw a tube mask ``[B, L]`` and a frame mask ``[B, T]``, exactly `mask_ratio` of each masked, rounded down."""
+def sample_masks(
+    config: ModelConfig, batch: int, generator: torch.Generator | None = None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Draw masks for the levels that a configuration has, exactly `mask_ratio` of each masked, rounded down.
+
+    Returns:
+        A tube mask bool ``[B, L]``, None for a plain ViT; and a frame mask bool ``[B, T]``, None without frame level.
+    """
 
     def draw(count: int) -> Tensor:
         order = torch.rand(batch, count, generator=generator).argsort(dim=1)
         return order < int(config.reconstruction.mask_ratio * count)
 
-    return draw(config.token_shape[0]), draw(config.num_frames)
+    tubes = draw(config.token_shape[0]) if config.motion_encoder != "vit" else None
+    frames = draw(config.num_frames) if config.motion_encoder == "patch+frame" else None
+    return tubes, frames

@@ -1,14 +1,15 @@
 """Reading ViTPose weights: three file formats of one network, told apart by their keys.
 
 `read_vitpose` renames any of them into the names of `sdtc.model`; it copies values and changes none, except that
-a class position, where there is one, is added to all positions (what ViTPose does at every step).
+a class position, where there is one, is added to all positions (what ViTPose does at every step). Other Vision
+Transformers (timm's, Swin, MAE) share many of these names, not all: they are refused, and the difference is named.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,16 +72,53 @@ _HUGGING_FACE: _Rules = (
 @dataclass(frozen=True)
 class _Format:
     name: str
-    fingerprint: str  # the key that no other format has
     rules: _Rules
     class_position: bool  # pos_embed starts with a class token's
+    needed: tuple[str, ...]  # keys of the backbone; no other of these formats has the first one
+    last_layer: str  # weights of the head's last convolution
 
 
 _FORMATS = (
-    _Format("original ViTPose", "patch_embed.proj.weight", _ORIGINAL + _MM_HEAD, True),
-    _Format("mmpose 1.x", "patch_embed.projection.weight", _MMPOSE + _MM_HEAD, False),
-    _Format("Hugging Face", "embeddings.patch_embeddings.projection.weight", _HUGGING_FACE, True),
-)
+    _Format(
+        "original ViTPose",
+        _ORIGINAL + _MM_HEAD,
+        True,
+        (
+            "patch_embed.proj.weight", "patch_embed.proj.bias", "pos_embed", "blocks.0.mlp.fc1.weight",
+            "last_norm.weight", "last_norm.bias",
+        ),
+        "keypoint_head.final_layer.weight",
+    ),
+    _Format(
+        "mmpose 1.x",
+        _MMPOSE + _MM_HEAD,
+        False,
+        (
+            "patch_embed.projection.weight", "patch_embed.projection.bias", "pos_embed",
+            "layers.0.ffn.layers.0.0.weight", "ln1.weight", "ln1.bias",
+        ),
+        "head.final_layer.weight",
+    ),
+    _Format(
+        "Hugging Face",
+        _HUGGING_FACE,
+        True,
+        (
+            "embeddings.patch_embeddings.projection.weight", "embeddings.patch_embeddings.projection.bias",
+            "embeddings.position_embeddings", "encoder.layer.0.mlp.fc1.weight", "layernorm.weight", "layernorm.bias",
+        ),
+        "head.conv.weight",
+    ),
+)  # fmt: skip
+
+# Dimensions of the weights that this module looks into; all others are only compared with the network's.
+_RANKS = {
+    "backbone.patch_embed.weight": 4,
+    "backbone.pos_embed": 3,
+    "backbone.blocks.0.mlp.fc1.weight": 2,
+    "head.conv.weight": 4,
+}
+_CLASS_TOKEN = "cls_token"  # what other Vision Transformers have in every format, and ViTPose in none
 
 
 @dataclass(frozen=True)
@@ -100,9 +138,9 @@ class VitposeWeights:
     @property
     def head(self) -> str | None:
         """``"simple"``, ``"classic"``, or None for a backbone alone."""
-        if "head.deconv1.weight" in self.state:
+        if any(key.startswith(("head.deconv", "head.norm")) for key in self.state):
             return "classic"
-        return "simple" if "head.conv.weight" in self.state else None
+        return "simple" if any(key.startswith("head.") for key in self.state) else None
 
     def backbone_config(self, frozen: bool = True) -> BackboneConfig:
         """Return the shapes, as the weights show them.
@@ -115,22 +153,26 @@ class VitposeWeights:
             raise CheckpointError(
                 f"the file's backbone is {width} wide: expected one of ViTPose's {', '.join(map(str, HEADS_OF_WIDTH))}"
             )
-        blocks = [int(m[1]) for key in self.state if (m := re.match(r"backbone\.blocks\.(\d+)\.", key))]
-        fc1 = self.state.get("backbone.blocks.0.mlp.fc1.weight")
-        ratio = fc1.shape[0] // width if fc1 is not None else 4
-        return BackboneConfig(width, max(blocks, default=-1) + 1, HEADS_OF_WIDTH[width], ratio, frozen)
+        # Longer numbers are no block's: the key stays unknown, and is named when the state is loaded.
+        blocks = [int(m[1]) for key in self.state if (m := re.match(r"backbone\.blocks\.(\d{1,4})\.", key))]
+        ratio = self.state["backbone.blocks.0.mlp.fc1.weight"].shape[0] // width
+        return BackboneConfig(width, max(blocks) + 1, HEADS_OF_WIDTH[width], ratio, frozen)
 
     def model_config(self) -> ModelConfig:
         """Return the configuration of the whole ViTPose in the file (T = 1, COCO joints).
 
         Raises:
-            CheckpointError: the file has no head, or not COCO's 17 joints.
+            CheckpointError: the file has no head, only a part of one, or not COCO's 17 joints.
         """
         if self.head is None:
+            unknown = f", and {count_keys(self.left_over)} unknown" if self.left_over else ""
             raise CheckpointError(
-                f"the file is a {self.format} backbone without a head, so it gives no poses: use it to start an SDTC "
-                "checkpoint,  sdtc-init PRESET --backbone FILE"
+                f"the file is a ViTPose backbone without a head ({self.format} names{unknown}), so it gives no poses: "
+                "use it to start an SDTC checkpoint,  sdtc-init PRESET --backbone FILE"
             )
+        if "head.conv.weight" not in self.state:
+            name = next(form.last_layer for form in _FORMATS if form.name == self.format)
+            raise CheckpointError(f"the file's head is not whole: {count_keys([name])} missing")
         joints = self.state["head.conv.weight"].shape[0]
         if joints != 17:
             raise CheckpointError(f"the file's head gives {joints} joints: expected COCO's 17")
@@ -147,7 +189,7 @@ class VitposeWeights:
 
 
 def is_vitpose(state: Mapping[str, Tensor]) -> bool:
-    """Whether these keys are those of a ViTPose file, in any format."""
+    """Whether these keys look like a ViTPose file's, in any format; `read_vitpose` says what is wrong with them."""
     return _find_format(state) is not None
 
 
@@ -155,15 +197,16 @@ def read_vitpose(state: Mapping[str, Tensor]) -> VitposeWeights:
     """Rename a ViTPose state dictionary, of any of the three formats, into this package's names.
 
     Raises:
-        CheckpointError: the keys are not ViTPose's.
+        CheckpointError: the keys are not ViTPose's, or needed ones are missing or of another shape; they are named as
+            the file would name them.
     """
-    form = _find_format(state)
-    if form is None:
+    found = _find_format(state)
+    if found is None:
         raise CheckpointError(
             f"the file's keys are not ViTPose's (it starts with {', '.join(list(state)[:3])}): expected the original, "
             "mmpose 1.x or Hugging Face names"
         )
-    prefix = next(key for key in state if key.endswith(form.fingerprint)).removesuffix(form.fingerprint)
+    form, prefix = found
     renamed: dict[str, Tensor] = {}
     left_over = []
     for key, value in state.items():
@@ -174,9 +217,18 @@ def read_vitpose(state: Mapping[str, Tensor]) -> VitposeWeights:
                 break
         else:
             left_over.append(key)
+    missing = [prefix + key for key in form.needed if prefix + key not in state]
+    if missing or any(key.split(".")[-1] == _CLASS_TOKEN for key in left_over):
+        both = (("missing", missing), ("left over", left_over))
+        problems = [f"{count_keys(keys)} {what}" for what, keys in both if keys]
+        raise CheckpointError(
+            f"its keys resemble a ViTPose file's ({form.name} names), but {' and '.join(problems)}: expected a whole "
+            "ViTPose, not another Vision Transformer such as timm's, MAE's or Swin"
+        )
+    _check_ranks(renamed)
     _join_qkv(renamed)
-    position = renamed.get("backbone.pos_embed")
-    if position is not None and form.class_position:
+    if form.class_position:
+        position = renamed["backbone.pos_embed"]  # [1, 1 + L, D]
         renamed["backbone.pos_embed"] = position[:, 1:] + position[:, :1]
     return VitposeWeights(form.name, renamed, tuple(left_over))
 
@@ -208,9 +260,20 @@ def resize_positions(position: Tensor, grid: tuple[int, int]) -> Tensor:
     return maps.flatten(2).transpose(1, 2).to(position.dtype)
 
 
-def _find_format(state: Mapping[str, Tensor]) -> _Format | None:
-    # "embeddings.patch_embeddings.projection.weight" does not end with mmpose's "patch_embed.projection.weight".
-    return next((form for form in _FORMATS if any(key.endswith(form.fingerprint) for key in state)), None)
+def count_keys(keys: Sequence[str]) -> str:
+    """Return how many keys and the first of them, for a sentence that goes on: ``"2 keys (a, b) are"``."""
+    names = f"({', '.join(keys[:4])}{', …' if len(keys) > 4 else ''})"
+    return f"1 key {names} is" if len(keys) == 1 else f"{len(keys)} keys {names} are"
+
+
+def _find_format(state: Mapping[str, Tensor]) -> tuple[_Format, str] | None:
+    """Return the format that has the file's patch embedding, and what stands before the names."""
+    for form in _FORMATS:
+        for key in state:
+            prefix = key.removesuffix(form.needed[0])
+            if prefix != key and (not prefix or prefix.endswith(".")):
+                return form, prefix
+    return None
 
 
 def _canonical(key: str, prefix: str) -> str:
@@ -222,9 +285,28 @@ def _canonical(key: str, prefix: str) -> str:
     return name
 
 
+def _check_ranks(state: Mapping[str, Tensor]) -> None:
+    """Refuse what cannot be looked into; `state` is in our names."""
+    for key, rank in _RANKS.items():
+        value = state.get(key)
+        if value is None:
+            continue
+        if value.dim() != rank or 0 in value.shape or not value.is_floating_point():
+            raise CheckpointError(
+                f"its {key} is {str(value.dtype).removeprefix('torch.')} {list(value.shape)}: expected "
+                f"floating-point numbers in {rank} dimensions"
+            )
+
+
 def _join_qkv(state: dict[str, Tensor]) -> None:
     """Concatenate separate query, key and value weights into one qkv, in place."""
     for key in [key for key in state if ".attn.query." in key]:
-        parts = [key.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        if all(part in state for part in parts):
-            state[key.replace(".query.", ".qkv.")] = torch.cat([state.pop(part) for part in parts])
+        names = [key.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+        if all(name in state for name in names):
+            parts = [state.pop(name) for name in names]
+            if not parts[0].dim() or len({part.shape for part in parts}) > 1:
+                shapes = ", ".join(str(list(part.shape)) for part in parts)
+                raise CheckpointError(
+                    f"its {key} and the key and value beside it are {shapes}: expected three arrays of one shape"
+                )
+            state[key.replace(".query.", ".qkv.")] = torch.cat(parts)

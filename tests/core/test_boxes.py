@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import json
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +63,7 @@ def test_annotations_are_found_by_file_name_and_keep_track_ids(tmp_path) -> None
         )
     )
     file = BoxFile(path)
-    assert file.skipped == 2
+    assert file.skipped == {"with no box area": 2}
     found = SourceBoxes(file, "000001_a", frames=[(0, "000000.jpg")]).of_frame(0, "000000.jpg", SIZE)
     assert found.track_ids is not None
     assert found.track_ids.tolist() == [5, 3]
@@ -71,13 +76,185 @@ def test_annotations_are_found_by_file_name_and_keep_track_ids(tmp_path) -> None
         ([(0, [1, 2, 5, -4], 1)], "has no area"),
         ([(0, [1, 2, float("nan"), 4], 1)], "four finite numbers"),
         ([(0, [1, 2, 3], 1)], "four finite numbers"),
-        ([(0, "box", 1)], "no usable"),
-        ([("x", [1, 2, 3, 4], 1)], "no usable"),
+        ([(0, "box", 1)], "bbox is 'box', expected four finite numbers"),
+        ([(0, None, 1)], "bbox is None, expected four finite numbers"),
+        ([(0, [1, 2, "3", 4], 1)], "four finite numbers"),
+        ([(0, [1, 2, True, 4], 1)], "four finite numbers"),
+        ([(0, [1, 2, math.inf, 4], 1)], "four finite numbers"),
+        ([(0, [1, 2, 2e39, 4], 1)], "expected at most 1,000,000 pixels"),
+        ([(0, [1, 2, 3, 10**400], 1)], "expected at most 1,000,000 pixels"),
+        ([(0, [-1.1e6, 2, 3, 4], 1)], "expected at most 1,000,000 pixels"),
+        ([(0, [1, 2, 1e-50, 4], 1)], "has no area"),
+        ([("x", [1, 2, 3, 4], 1)], "image_id is 'x', expected a whole number"),
+        ([(None, [1, 2, 3, 4], 1)], "image_id is None, expected a whole number"),
+        ([(True, [1, 2, 3, 4], 1)], "image_id is True, expected a whole number"),
+        ([(1.7, [1, 2, 3, 4], 1)], "image_id is 1.7, expected a whole number"),
+        ([("1.0", [1, 2, 3, 4], 1)], "image_id is '1.0', expected a whole number"),
+        ([("²", [1, 2, 3, 4], 1)], "image_id is '²', expected a whole number"),
+        ([(-1, [1, 2, 3, 4], 1)], "image_id is -1, expected a whole number"),
+        ([(math.inf, [1, 2, 3, 4], 1)], "image_id is inf, expected a whole number"),
+        ([(2**63, [1, 2, 3, 4], 1)], "image_id is 9223372036854775808, expected a whole number"),
+        ([(0, [1, 2, 3, 4], None)], "score is None, expected a number"),
+        ([(0, [1, 2, 3, 4], "1")], "score is '1', expected a number"),
+        ([(0, [1, 2, 3, 4], math.nan)], "score is nan, expected a number"),
+        ([(0, [1, 2, 3, 4], 1e39)], "score is 1e\\+39, expected a number"),
     ],
 )
 def test_bad_boxes_name_the_entry(tmp_path, entries, sentence) -> None:
     with pytest.raises(InputError, match=f"entry 0.*{sentence}"):
         BoxFile(detections(tmp_path, *entries))
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"track_id": 2**63}, "track_id is 9223372036854775808, expected a whole number from 0 to"),
+        ({"track_id": 0.5}, "track_id is 0.5"),
+        ({"track_id": -1}, "track_id is -1"),
+        ({"category_id": "person"}, "category_id is 'person'"),
+        ({"category_id": 1.5}, "category_id is 1.5"),
+    ],
+    ids=str,
+)
+def test_bad_fields_name_the_entry_and_themselves(tmp_path, extra, sentence) -> None:
+    with pytest.raises(InputError, match=rf"boxes\.json', entry 0: {sentence}"):
+        BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 1), **extra))
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (5, "entry 0 is 5: expected an object"),
+        ({"bbox": [1, 2, 3, 4]}, "entry 0 has no usable 'image_id' and 'bbox' .*: 'image_id' is missing"),
+        ({"image_id": 0}, "entry 0 has no usable 'image_id' and 'bbox' .*: 'bbox' is missing"),
+    ],
+    ids=["number", "image_id", "bbox"],
+)
+def test_entries_that_lack_something(tmp_path, entry, sentence) -> None:
+    (tmp_path / "boxes.json").write_text(json.dumps([entry]))
+    with pytest.raises(InputError, match=sentence):
+        BoxFile(tmp_path / "boxes.json")
+
+
+@pytest.mark.parametrize("image", [3, 3.0, "3", "0003"], ids=repr)
+def test_ids_as_programs_write_them(tmp_path, image) -> None:
+    file = BoxFile(detections(tmp_path, (image, [1, 2, 3, 4], 1), track_id="7"))
+    assert list(file.by_image) == [3]
+    assert file.by_image[3].track_ids is not None
+    assert file.by_image[3].track_ids.tolist() == [7]
+
+
+def test_the_largest_values_stay_finite(tmp_path) -> None:
+    file = BoxFile(detections(tmp_path, (2**63 - 1, [-1e6, 1e6, 1e6, 1e6], 1), track_id=2**63 - 1))
+    (boxes,) = file.by_image.values()
+    assert np.isfinite(boxes.boxes).all()
+    assert boxes.track_ids is not None
+    assert boxes.track_ids.tolist() == [2**63 - 1]
+
+
+def test_a_number_of_thousands_of_digits(tmp_path) -> None:
+    (tmp_path / "boxes.json").write_text('[{"image_id": ' + "9" * 5_000 + "}]")
+    with pytest.raises(InputError, match="whole number of thousands of digits"):
+        BoxFile(tmp_path / "boxes.json")
+
+
+def test_only_people_are_read(tmp_path) -> None:
+    """Category 3 is a car in COCO's lists; an entry without a category is a person."""
+    entry = {"image_id": 0, "bbox": [1, 2, 3, 4], "score": 1}
+    entries = [{"category_id": c} | entry for c in (3, 1, "1", None, 2, 3)] + [entry, {"iscrowd": 1} | entry]
+    (tmp_path / "boxes.json").write_text(json.dumps(entries))
+    file = BoxFile(tmp_path / "boxes.json")
+    assert len(file.by_image[0].boxes) == 4
+    assert file.skipped == {"of another category": 3, "marked as a crowd": 1}
+    assert file.skipped_phrase == "3 of another category, 1 marked as a crowd"
+
+
+def test_nothing_but_other_categories(tmp_path) -> None:
+    path = detections(tmp_path, (0, [1, 2, 3, 4], 1), (0, [1, 2, 3, 4], 1), category_id=3)
+    with pytest.raises(InputError, match=r"has no people: every entry is of another category, .* category_id 3; expec"):
+        BoxFile(path)
+
+
+def annotations(tmp_path: Path, images: dict[str, int], *entries: dict[str, Any]) -> Path:
+    path = tmp_path / "annotations.json"
+    listed = [{"file_name": name, "id": identifier} for name, identifier in images.items()]
+    path.write_text(json.dumps({"images": listed, "annotations": list(entries)}))
+    return path
+
+
+def test_annotations_that_are_nobody_to_estimate(tmp_path) -> None:
+    person = {"image_id": 7, "bbox": [1, 2, 3, 4], "category_id": 1, "iscrowd": False}
+    path = annotations(
+        tmp_path,
+        {"000000.jpg": 7},
+        person | {"keypoints": [5, 5, 0, 6, 6, 2]},
+        person | {"keypoints": [5, 5, 0, 6, 6, 0]},
+        person | {"keypoints": []},
+        person,
+        person | {"iscrowd": True},
+        person | {"category_id": 3, "bbox": [1, 2, 0, 0]},
+        person | {"bbox": [1, 2, 0, 4]},
+        person | {"bbox": None},
+    )
+    file = BoxFile(path)
+    assert len(file.by_image[7].boxes) == 2
+    want = {"with no labelled joint": 2, "marked as a crowd": 1, "of another category": 1, "with no box area": 2}
+    assert file.skipped == want
+    assert BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 1))).skipped_phrase == ""
+
+
+def test_detections_keep_keypoints_of_any_label(tmp_path) -> None:
+    """A list of poses gives boxes too, whatever its third numbers mean."""
+    assert len(BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 1), keypoints=[5, 5, 0])).by_image[0].boxes) == 1
+
+
+@pytest.mark.parametrize("keypoints", ["x", [1, 2], [1, 2, "3"], [[1, 2, 3]], [1, 2, None]], ids=str)
+def test_keypoints_that_cannot_be_judged(tmp_path, keypoints) -> None:
+    path = annotations(tmp_path, {"a.jpg": 0}, {"image_id": 0, "bbox": [1, 2, 3, 4], "keypoints": keypoints})
+    with pytest.raises(InputError, match=r"entry 0: keypoints is .* expected three numbers x, y, label"):
+        BoxFile(path)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        5,
+        {"id": 1},
+        {"file_name": "a.jpg"},
+        {"file_name": 5, "id": 1},
+        *({"file_name": "a", "id": i} for i in (1.5, -1)),
+    ],
+    ids=str,
+)
+def test_bad_images_are_named(tmp_path, image) -> None:
+    (tmp_path / "boxes.json").write_text(json.dumps({"images": [image], "annotations": []}))
+    with pytest.raises(InputError, match=r"image 0(: id is| has no usable 'file_name' and 'id')"):
+        BoxFile(tmp_path / "boxes.json")
+
+
+def test_mutated_files_only_raise_named_errors(tmp_path) -> None:
+    """Whatever is read can be cropped: finite boxes with an area, scores and ids that fit their arrays."""
+    values = (
+        "null", "true", "1.5", "-1", "3", "1e999", "-1e999", "NaN", "1e39", "1e-60", "9" * 400, "9" * 5000, '"x"',
+        '"7"', "[]", "{}", "[null]", "[1, 2, 3, 1e39]", "[0, 0, 1e-46, 9]", "[[1, 2, 3, 4]]", '["1", 2, 3, 4]',
+    )  # fmt: skip
+    image = {"file_name": "000001.jpg", "id": 1}
+    person = {"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1, "category_id": 1, "track_id": 0, "keypoints": [1, 2, 1]}
+    places: list[Any] = ["@", ["@"], {"images": "@", "annotations": []}, {"images": [image], "annotations": "@"}]
+    for key in [*person, "iscrowd"]:
+        places += [[person | {key: "@"}], {"images": [image], "annotations": [person | {key: "@"}]}]
+    places += [{"images": [image | {key: "@"}], "annotations": [person]} for key in image]
+    frames = [(n, f"{n:06d}.jpg") for n in range(3)]
+    path = tmp_path / "boxes.json"
+    for place, value in itertools.product(places, values):
+        path.write_text(json.dumps(place).replace('"@"', value))
+        with suppress(InputError):
+            file = BoxFile(path)
+            for boxes in file.by_image.values():
+                assert np.isfinite(boxes.boxes).all()
+                assert (boxes.boxes[:, 2:] > 0).all()
+                assert np.isfinite(boxes.scores).all()
+            SourceBoxes(file, "000001_a", frames).of_frame(1, "000001.jpg", SIZE)
 
 
 @pytest.mark.parametrize("text", ["", "{", '"x"', "{}", '{"images": []}', '{"images": [{}], "annotations": []}'])
@@ -89,8 +266,6 @@ def test_other_files_are_refused(tmp_path, text) -> None:
 
 
 def test_missing_file() -> None:
-    from pathlib import Path
-
     with pytest.raises(InputError, match="does not exist"):
         BoxFile(Path("nowhere.json"))
 
@@ -110,6 +285,58 @@ def test_boxes_of_another_input(tmp_path) -> None:
     file = BoxFile(detections(tmp_path, (10128340003, [1, 2, 3, 4], 1)))
     with pytest.raises(InputError, match="has no boxes for 'video'"):
         SourceBoxes(file, "video", num_frames=10)
+
+
+def test_a_sequence_without_anybody_in_a_file_for_a_whole_split(tmp_path) -> None:
+    """Not an error: the file's ids are all PoseTrack's, only of other sequences."""
+    path = detections(tmp_path, (10128340000, [1, 2, 3, 4], 1), (10094730005, [1, 2, 3, 4], 0.1))
+    frames = [(n, f"{n:06d}.jpg") for n in range(3)]
+    boxes = SourceBoxes(BoxFile(path), "000001_mpiinew_test", frames)
+    assert [len(boxes.of_frame(n, name, SIZE).boxes) for n, name in frames] == [0, 0, 0]
+    assert boxes.image_id(2, "000002.jpg") == 10000010002
+    assert len(SourceBoxes(BoxFile(path), "000001_mpiinew_test", num_frames=3).of_frame(0, None, SIZE).boxes) == 0
+    # Detections too weak to keep still say whose ids these are.
+    assert SourceBoxes(BoxFile(path), "009473_mpii_test", frames).image_id(0, None) == 10094730000
+
+
+@pytest.mark.parametrize("first", [10128340000, 0], ids=["posetrack", "renumbered"])
+def test_annotations_of_other_sequences(tmp_path, first) -> None:
+    """Ids 0, 1, … of another sequence's images must not be taken for frame numbers of this one."""
+    images = {f"images/val/012834_mpii_test/{n:06d}.jpg": first + n for n in range(3)}
+    path = annotations(tmp_path, images, {"image_id": first + 1, "bbox": [1, 2, 3, 4]})
+    frames = [(n, f"{n:06d}.jpg") for n in range(3)]
+    boxes = SourceBoxes(BoxFile(path), "000001_mpiinew_test", frames)
+    assert [len(boxes.of_frame(n, name, SIZE).boxes) for n, name in frames] == [0, 0, 0]
+    assert len(SourceBoxes(BoxFile(path), "012834_mpii_test", frames).of_frame(1, "000001.jpg", SIZE).boxes) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("000001_mpiinew_test", 77), ("street", 10128340000), ("000001_mpiinew_test", 101283400000)],
+    ids=["frame-numbers", "not-a-sequence", "12-digits"],
+)
+def test_boxes_that_are_nobodys_stay_an_error(tmp_path, name, image) -> None:
+    path = detections(tmp_path, (image, [1, 2, 3, 4], 1))
+    with pytest.raises(InputError, match=f"has no boxes for '{name}'"):
+        SourceBoxes(BoxFile(path), name, [(0, "000000.jpg")])
+
+
+def test_the_id_of_a_frame_is_the_files(tmp_path) -> None:
+    images = {"val/a/000001.jpg": 0, "val/a/000002.jpg": 5, "val/b/000000.jpg": 2}
+    path = annotations(tmp_path, images, {"image_id": 5, "bbox": [1, 2, 3, 4]}, {"image_id": 2, "bbox": [1, 2, 3, 4]})
+    frames = [(n, f"{n:06d}.jpg") for n in range(4)]
+    boxes = SourceBoxes(BoxFile(path), "a", frames)
+    ids = [boxes.image_id(n, name) for n, name in frames]
+    # 0 is frame 1's and 2 is another folder's: frame 0 gets an id that the file does not have, frame 3 its number.
+    assert ids == [6, 0, 5, 3]
+    assert boxes.image_id(2, None) == 8  # a missing file
+    assert [len(boxes.of_frame(n, name, SIZE).boxes) for n, name in frames] == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(("name", "want"), [("video", 3), ("012834_mpii_test", 10128340003)])
+def test_the_id_of_a_frame_in_a_file_without_boxes(tmp_path, name, want) -> None:
+    (tmp_path / "boxes.json").write_text("[]")
+    assert SourceBoxes(BoxFile(tmp_path / "boxes.json"), name).image_id(3, None) == want
 
 
 @pytest.mark.parametrize("box", [[200, 0, 5, 5], [0, 100, 5, 5], [-9, 0, 9, 5], [0, -9, 5, 9]])
@@ -133,5 +360,5 @@ def test_real_posetrack_files(real_data) -> None:
         assert len(SourceBoxes(detected, name, frames).of_frame(0, "000000.jpg", (1080, 1920)).boxes) > 1
         assert len(SourceBoxes(truth, name, frames).of_frame(0, "000000.jpg", (1080, 1920)).boxes) >= 1
     total = BoxFile(annotations / "test_posetrack18_val.json")
-    assert sum(len(boxes.boxes) for boxes in total.by_image.values()) + total.skipped == 14
+    assert sum(len(boxes.boxes) for boxes in total.by_image.values()) + total.skipped.total() == 14
     assert sum(len(boxes.boxes) for boxes in detected.by_image.values()) == 186  # of 278, at score 0.2 and above

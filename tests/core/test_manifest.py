@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import math
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,14 +21,21 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
 
 
+# Of no machine: where no engine can be built, the bundle's own manifest has none.
+ENGINE = {"flavour": "tensorrt-rtx", "version": "1.7.1", "compute_capabilities": ["8.6", "12.0"], "plugin_layers": []}
+
+
 def edit(bundle: Path, **changes) -> Path:
+    """Change fields of a bundle's manifest, by names such as ``engine.version``; None removes one."""
     path = bundle / "model.json"
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text()) | {"engine": dict(ENGINE)}
     for key, value in changes.items():
+        *outer, last = key.split(".")
+        inner = data[outer[0]] if outer else data
         if value is None:
-            del data[key]
+            del inner[last]
         else:
-            data[key] = value
+            inner[last] = value
     path.write_text(json.dumps(data))
     return path
 
@@ -52,9 +64,9 @@ def test_changed_file_is_refused(bundle) -> None:
 
 
 def test_missing_file_is_named(bundle) -> None:
-    (bundle / "model.plan").unlink()
+    (bundle / "model.encoder.onnx").unlink()
     with pytest.raises(BundleError, match="missing"):
-        Manifest.load(bundle / "model.json").verify_file(bundle, "model.plan")
+        Manifest.load(bundle / "model.json").verify_file(bundle, "model.encoder.onnx")
 
 
 def test_newer_schema_names_both_versions(bundle) -> None:
@@ -79,12 +91,115 @@ def test_newer_schema_names_both_versions(bundle) -> None:
         {"precision": "int4"},
         {"input_size": None},
         {"graphs": None},
+        {"schema_version": True},
+        {"schema_version": "1"},
+        {"name": 5},
+        {"name": "\ud800"},
+        {"kind": ["sdtc"]},
+        {"model": [1]},
+        {"num_frames": 5.0},
+        {"num_frames": True},
+        {"batch": [1, 4, math.inf]},
+        {"batch": [1.0, 4, 8]},
+        {"batch": "148"},
+        {"heatmap_size": [32, 24, 8]},
+        {"token_shape": [0, 64]},
+        {"flip_pairs": [[0, 99]]},
+        {"flip_pairs": []},
+        {"keypoints": "nose"},
+        {"mean": [1]},
+        {"mean": [0, 0, math.nan]},
+        {"mean": [0, 0, 10**400]},
+        {"std": [0.2, 0.2, 0]},
+        {"std": ["0.2", 0.2, 0.2]},
+        {"opset": "22"},
+        {"opset": 0},
+        {"trained": 1},
+        {"trained": "false"},
+        {"crop_scale": "1.25"},
+        {"crop_scale": math.inf},
+        {"files": ["model.onnx"]},
+        {"checkpoint_sha256": "0"},
+        {"parity": []},
+        {"parity": {"onnx_vs_pytorch": 1}},
+        {"created_by": 5},
+        {"engine": {}},
+        {"engine": "tensorrt"},
+        {"engine.version": 3},
+        {"engine.flavour": "openvino"},
+        {"engine.compute_capabilities": [8.6]},
+        {"engine.compute_capabilities": ["new"]},
+        {"engine.compute_capabilities": "8.6"},
+        {"engine.compute_capabilities": None},
+        {"engine.plugin_layers": [1]},
+        {"engine.surplus": 1},
+        {"graphs.model": "model.onnx"},
+        {"graphs.model": {"onnx": "model.onnx", "plan": 1}},
+        {"graphs.model": {"plan": "model.plan"}},
+        {"graphs.model": {"onnx": "other.onnx"}},
+    ],
+    ids=lambda changes: str(changes)[:60],
+)
+def test_damaged_manifests_are_refused_in_one_sentence(bundle, changes) -> None:
+    with pytest.raises(BundleError, match=r"model\.json' is damaged \(.{5,150}\): export the checkpoint again"):
+        Manifest.load(edit(bundle, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"batch": [1, 4, math.inf]}, r"batch\[2\] is inf, not a whole number"),
+        ({"mean": [1]}, r"mean is \[1\], not 3 values"),
+        ({"engine.version": 3}, r"engine\.version is 3, not text"),
+        ({"engine.compute_capabilities": None}, r"it has no engine\.compute_capabilities"),
+        ({"flip_pairs": [[0, 99]]}, r"flip_pairs are not those of 'posetrack'"),
     ],
     ids=str,
 )
-def test_damaged_manifests_are_refused_in_one_sentence(bundle, changes) -> None:
-    with pytest.raises(BundleError, match="damaged"):
+def test_the_field_is_named(bundle, changes, reason) -> None:
+    with pytest.raises(BundleError, match=rf"is damaged \({reason}\)"):
         Manifest.load(edit(bundle, **changes))
+
+
+def test_whole_numbers_are_numbers_and_newer_fields_are_ignored(bundle) -> None:
+    manifest = Manifest.load(edit(bundle, std=[1, 1, 1], crop_scale=1, added_later={"a": 1}, engine=None))
+    assert manifest.std == (1.0, 1.0, 1.0)
+    assert isinstance(manifest.crop_scale, float)
+    assert manifest.engine is None
+
+
+def places(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The ways to all values of a JSON document, lists and objects included; in lists to the first only."""
+    if path:
+        yield path
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from places(value, (*path, key))
+    elif isinstance(data, list) and data:
+        yield from places(data[0], (*path, 0))
+
+
+def test_mutated_manifests_only_raise_named_errors(tiny_bundle, tmp_path) -> None:
+    whole = json.loads((tiny_bundle / "model.json").read_text()) | {"engine": ENGINE}
+    values = (
+        "null", "true", "0", "-1", "1.5", "5", "1e999", "NaN", "9" * 400, "9" * 5000, '""', '"x"', '"\\ud800"', "[]",
+        "[[]]", "[null, 1, 2]", "{}", '{"onnx": 1}', '{"": {}}',
+    )  # fmt: skip
+    path = tmp_path / "model.json"
+    for place in places(whole):
+        if len(place) > 1 and place[0] in ("model", "parity"):  # free inside
+            continue
+        data = copy.deepcopy(whole)
+        inner = data
+        for step in place[:-1]:
+            inner = inner[step]
+        inner[place[-1]] = "@"
+        for value in values:
+            path.write_text(json.dumps(data).replace('"@"', value))
+            with suppress(BundleError):
+                manifest = Manifest.load(path)
+                manifest.save(tmp_path / "again.json")
+                print(manifest)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a": 1}', "\xff\xfe", "[" * 100_000])

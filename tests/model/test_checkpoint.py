@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import io
 import pickle
+import random
+import resource
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
+import sdtc.model
 from sdtc.errors import CheckpointError, OutputError
-from sdtc.model import build, get_preset, load_checkpoint, save_checkpoint
+from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, load_checkpoint, save_checkpoint
+from sdtc.model.checkpoint import checkpoint_data, load_backbone
 from sdtc.model.init import main as init_main
 
 
@@ -43,6 +53,7 @@ class Evil:
         return (Path("pwned").touch, ())
 
 
+@pytest.mark.filterwarnings("error")
 def test_code_in_a_pickle_is_never_run(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
@@ -108,7 +119,9 @@ def test_configuration_that_does_not_fit_the_weights(tmp_path, network) -> None:
     data["config"]["delta"] = 1
     data["state_dict"]["surplus"] = torch.zeros(1)
     torch.save(data, tmp_path / "ckpt.pth")
-    with pytest.raises(CheckpointError, match=r"1 keys are left over \(surplus\); 3 shapes differ \(temporal_embed"):
+    with pytest.raises(
+        CheckpointError, match=r"1 key \(surplus\) is left over; 3 keys \(temporal_embed .*\) are of another"
+    ):
         load_checkpoint(tmp_path / "ckpt.pth")
 
 
@@ -133,6 +146,158 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, network, monkeypatch) -> Non
         save_checkpoint(path, network, trained=True)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let every write beyond `size` bytes of a file fail, as it would on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_full_disk_is_named_and_keeps_the_old_file(tmp_path, network, suffix) -> None:
+    path = tmp_path / f"ckpt{suffix}"
+    path.write_bytes(b"older")
+    with files_of_at_most(50_000), pytest.raises(OutputError, match=rf"cannot write '.*ckpt\{suffix}': File too large"):
+        save_checkpoint(path, network, trained=False)
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["no/where.pth", "no/where.safetensors"])
+def test_a_folder_that_does_not_exist(tmp_path, network, name) -> None:
+    with pytest.raises(OutputError, match=r"cannot write '.*no/where\..*': No such file or directory$"):
+        save_checkpoint(tmp_path / name, network, trained=False)
+
+
+def test_a_folder_is_no_name_for_a_checkpoint(tmp_path, network, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="it is a folder"):
+        save_checkpoint("", network, trained=False)
+
+
+def test_every_checkpoint_may_be_read_by_the_same_people(tmp_path, network) -> None:
+    for name in ("a.pth", "b.safetensors"):
+        save_checkpoint(tmp_path / name, network, trained=False)
+    assert (tmp_path / "a.pth").stat().st_mode == (tmp_path / "b.safetensors").stat().st_mode
+
+
+def test_paths_may_be_text(tmp_path, network) -> None:
+    path = str(tmp_path / "ckpt.safetensors")
+    save_checkpoint(path, network, trained=True)
+    assert load_checkpoint(path).trained
+    with pytest.raises(CheckpointError, match="not ViTPose's"):
+        load_backbone(network, path)
+
+
+def test_the_example_of_the_package_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = [line.strip() for line in (sdtc.model.__doc__ or "").splitlines() if line.startswith("    ")]
+    assert example
+    names: dict[str, Any] = {"sdtc": sdtc}
+    exec("\n".join(example).replace('"base"', '"tiny"'), names)  # the same in a tenth of the time
+    assert names["checkpoint"].network.config == get_preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def micro():
+    """The least network there is: a file is small, and loading it takes milliseconds."""
+    config = ModelConfig(
+        name="micro", input_size=(32, 32), backbone=BackboneConfig(16, 1, 1, frozen=False), width=16, heads=1,
+        motion_encoder="patch", fusion="add", delta=0,
+    )  # fmt: skip
+    return build(config).eval()
+
+
+def damage(whole: bytes, front: int, rng: random.Random) -> bytes:
+    """Change, remove or insert a few bytes, mostly among the first `front`."""
+    damaged = bytearray(whole)
+    for _ in range(rng.choice((1, 1, 2, 9))):
+        first, last = (0, front) if rng.random() < 0.8 else (max(0, len(damaged) - 2_000), len(damaged))
+        place = rng.randrange(first, last)
+        kind = rng.random()
+        if kind < 0.6:
+            damaged[place] = rng.randrange(256)
+        elif kind < 0.8:
+            del damaged[place : place + rng.randrange(1, 9)]
+        else:
+            damaged[place:place] = rng.randbytes(rng.randrange(1, 9))
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("kind", ["zip", "pickle-in-zip", "legacy", "safetensors"])
+@pytest.mark.filterwarnings("error")
+def test_damaged_files_only_raise_named_errors(tmp_path, micro, kind) -> None:
+    path = tmp_path / ("ckpt.safetensors" if kind == "safetensors" else "ckpt.pth")
+    if kind == "legacy":
+        torch.save(checkpoint_data(micro, True), path, _use_new_zipfile_serialization=False)
+    else:
+        save_checkpoint(path, micro, trained=True)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(200):
+        if kind == "pickle-in-zip":  # with the right checksum, as somebody would who means harm
+            with zipfile.ZipFile(io.BytesIO(whole)) as source, zipfile.ZipFile(path, "w") as target:
+                for name in source.namelist():
+                    data = source.read(name)
+                    target.writestr(name, damage(data, len(data), rng) if name.endswith("data.pkl") else data)
+        else:  # most of a file is weights, where a change goes unseen: what steers the reader is in front and behind
+            front = 8 + int.from_bytes(whole[:8], "little") if kind == "safetensors" else 8_000
+            path.write_bytes(damage(whole, front, rng))
+        with suppress(CheckpointError):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[" * 100_000,
+        '{"format": "sdtc-checkpoint", "version": 1' + "0" * 5_000 + "}",
+        '{"format": "sdtc-checkpoint", "version": true, "config": {}}',
+        '{"format": "sdtc-checkpoint", "version": 1, "config": {"reconstruction": {"mask_ratio": 1' + "0" * 400 + "}}}",
+        '{"format": "sdtc-checkpoint", "version": 1, "config": [1]}',
+    ],
+    ids=["deep", "digits", "version", "float", "list"],
+)
+def test_headers_that_no_writer_wrote(tmp_path, header) -> None:
+    path = tmp_path / "ckpt.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, metadata={"sdtc": header})
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.eye(16).to_sparse(),
+        torch.zeros(16, device="meta"),
+        torch.zeros(16, dtype=torch.complex64),
+        torch.zeros(16, dtype=torch.int8),
+    ],
+    ids=["sparse", "meta", "complex", "int8"],
+)
+@pytest.mark.filterwarnings("error")
+def test_weights_that_are_no_plain_numbers(tmp_path, micro, odd) -> None:
+    data = checkpoint_data(micro, True)
+    data["state_dict"]["backbone.norm.weight"] = odd
+    torch.save(data, tmp_path / "odd.pth")
+    with pytest.raises(
+        CheckpointError, match=r"1 key \(backbone\.norm\.weight.*\) is (sparse|of another|not floating)"
+    ):
+        load_checkpoint(tmp_path / "odd.pth")
+
+
+def test_seeds_that_do_not_fit(tmp_path, capsys) -> None:
+    for seed in (2**63, 10**30, -1):
+        assert init_main(["tiny", "--output", str(tmp_path / "a.pth"), f"--seed={seed}"]) == 2
+        assert f"--seed is {seed}: expected a whole number from 0 to" in capsys.readouterr().err
+    assert not (tmp_path / "a.pth").exists()
+    assert init_main(["tiny", "--output", str(tmp_path / "a.pth"), "--seed", str(2**63 - 1)]) == 0
 
 
 def test_init_command(tmp_path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from sdtc.errors import CheckpointError
 from sdtc.model import BackboneConfig, build, get_preset, load_checkpoint
+from sdtc.model import checkpoint as checkpoint_module
 from sdtc.model.backbone import VisionTransformer
 from sdtc.model.checkpoint import load_backbone
 from sdtc.model.vitpose import position_grid, read_vitpose, resize_positions
@@ -83,6 +85,22 @@ def to_mmpose(original: dict[str, Tensor]) -> dict[str, Tensor]:
             value = value[:, 1:] + value[:, :1]
         out[name] = value
     return out
+
+
+@functools.cache
+def small_state() -> dict[str, Tensor]:
+    return make_hugging_face(384, 1, 12, True).state_dict()
+
+
+def in_format(name: str) -> dict[str, Tensor]:
+    """A whole ViTPose of one block, with the classic head, in the names of a format."""
+    if name == "Hugging Face":
+        return dict(small_state())
+    original = to_original(small_state())
+    return original if name == "original ViTPose" else to_mmpose(original)
+
+
+FORMATS = ("original ViTPose", "mmpose 1.x", "Hugging Face")
 
 
 @pytest.mark.parametrize("size", SHAPES)
@@ -188,7 +206,7 @@ def test_partial_files_name_the_missing_keys(tmp_path) -> None:
     torch.save(state, tmp_path / "partial.pth")
     network = build(get_preset("small"))
     with pytest.raises(
-        CheckpointError, match=r"2 keys are missing \(blocks\.3\.attn\.qkv\.weight, blocks\.7\.mlp\.fc1\.bias\)"
+        CheckpointError, match=r"2 keys \(blocks\.3\.attn\.qkv\.weight, blocks\.7\.mlp\.fc1\.bias\) are missing"
     ):
         load_backbone(network, tmp_path / "partial.pth")
 
@@ -197,14 +215,14 @@ def test_left_over_keys_are_named(tmp_path) -> None:
     state = make_hugging_face(384, 12, 12, False).state_dict()
     state["backbone.encoder.layer.0.mlp.experts.0.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "moe.pth")
-    with pytest.raises(CheckpointError, match=r"1 keys are left over \(.*experts"):
+    with pytest.raises(CheckpointError, match=r"1 key \(.*experts.*\) is left over"):
         load_checkpoint(tmp_path / "moe.pth")
 
 
 def test_a_backbone_alone_gives_no_poses(tmp_path) -> None:
     state = {k: v for k, v in make_hugging_face(384, 12, 12, False).state_dict().items() if "head" not in k}
     torch.save(state, tmp_path / "backbone.pth")
-    with pytest.raises(CheckpointError, match="without a head"):
+    with pytest.raises(CheckpointError, match=r"is a ViTPose backbone without a head \(Hugging Face names\), so"):
         load_checkpoint(tmp_path / "backbone.pth")
 
 
@@ -212,3 +230,116 @@ def test_wrong_width_shows_both_shapes(tmp_path) -> None:
     torch.save(make_hugging_face(384, 12, 12, False).state_dict(), tmp_path / "s.pth")
     with pytest.raises(CheckpointError, match=r"\(384,\) instead of \(768,\)|instead of"):
         load_backbone(build(get_preset("base")), tmp_path / "s.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_partial_files_name_the_needed_keys_as_the_file_would(name, prefix, tmp_path) -> None:
+    """What the shapes are read from: position embeddings, patches, a first block, the last norm, the head's end."""
+    whole = {prefix + key: value for key, value in in_format(name).items()}
+    needed = [
+        key
+        for key in whole
+        if re.search(
+            r"patch_embed|pos_embed|position_emb|last_norm|backbone\.(ln1|layernorm)\.|\.0\.mlp\.fc1\.weight", key
+        )
+        or re.search(r"ffn\.layers\.0\.0\.weight|(final_layer|head\.conv)\.weight", key)
+    ]
+    assert len(needed) == 7
+    for key in needed:
+        state = {other: value for other, value in whole.items() if other != key}
+        expected = key.removeprefix(prefix) if "head" in key else key
+        with pytest.raises(CheckpointError, match=rf"1 key \({re.escape(expected)}\) is missing|not ViTPose's"):
+            read_vitpose(state).model_config()
+    torch.save({key: value for key, value in whole.items() if "pos" not in key}, tmp_path / "partial.pth")
+    with pytest.raises(CheckpointError, match=r"partial\.pth' cannot be used: .*pos.* is missing"):
+        load_checkpoint(tmp_path / "partial.pth")
+    with pytest.raises(CheckpointError, match=r"partial\.pth' cannot be used: .*pos.* is missing"):
+        load_backbone(build(get_preset("tiny")), tmp_path / "partial.pth")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("odd", [torch.tensor(1.0), torch.zeros(3), torch.zeros(1, 0, 0, 0)], ids=["0D", "1D", "empty"])
+def test_tensors_of_any_rank_are_refused_in_a_sentence(name, odd, monkeypatch) -> None:
+    whole = in_format(name)
+    config = read_vitpose(whole).model_config()
+    network = build(config)
+    monkeypatch.setattr(checkpoint_module, "build", lambda config: network)  # building it again takes the time
+    for key in whole:
+        if odd.shape != whole[key].shape:
+            monkeypatch.setattr(checkpoint_module, "_read", lambda path, key=key: ({}, {**whole, key: odd}))
+            with pytest.raises(CheckpointError, match="cannot be used: "):
+                load_checkpoint("vitpose.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool], ids=str)
+def test_weights_that_are_no_real_numbers_are_refused(dtype, tmp_path) -> None:
+    whole = in_format("mmpose 1.x")
+    for key in ("backbone.pos_embed", "backbone.layers.0.attn.qkv.weight"):
+        torch.save({**whole, key: whole[key].to(dtype)}, tmp_path / "odd.pth")
+        with pytest.raises(CheckpointError, match=r"(pos_embed|qkv\.weight).*floating-point"):
+            load_checkpoint(tmp_path / "odd.pth")
+
+
+def vision_transformer(patch: str, blocks: str, *others: str) -> dict[str, Tensor]:
+    """The keys of another Vision Transformer; their values do not matter."""
+    keys = [
+        f"{patch}.weight",
+        f"{patch}.bias",
+        *(f"{blocks}.{i}.{w}.weight" for i in (0, 1) for w in ("norm1", "mlp.fc1")),
+    ]
+    return {key: torch.zeros(4, 4) for key in [*keys, *others]}
+
+
+OTHER_TRANSFORMERS = {
+    "timm": vision_transformer(
+        "patch_embed.proj", "blocks", "cls_token", "pos_embed", "norm.weight", "norm.bias", "head.weight", "head.bias"
+    ),
+    "timm-without-class-token": vision_transformer("patch_embed.proj", "blocks", "pos_embed", "norm.weight"),
+    "swin": vision_transformer("patch_embed.proj", "layers.0.blocks", "norm.weight", "norm.bias", "head.weight"),
+    "mmpretrain": vision_transformer("backbone.patch_embed.projection", "backbone.layers", "backbone.cls_token"),
+    "hugging-face": vision_transformer(
+        "vit.embeddings.patch_embeddings.projection", "vit.encoder.layer", "vit.embeddings.position_embeddings",
+        "vit.embeddings.cls_token", "vit.layernorm.weight", "vit.layernorm.bias", "classifier.weight",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_TRANSFORMERS)
+def test_other_vision_transformers_are_told_apart(name, tmp_path) -> None:
+    torch.save(OTHER_TRANSFORMERS[name], tmp_path / "other.pth")
+    for load in (load_checkpoint, lambda path: load_backbone(build(get_preset("tiny")), path)):
+        with pytest.raises(CheckpointError, match="another Vision Transformer such as timm's") as caught:
+            load(tmp_path / "other.pth")
+        assert "left over" in str(caught.value)
+        assert "a original" not in str(caught.value)
+
+
+def test_the_keys_of_a_timm_file_are_named() -> None:
+    with pytest.raises(
+        CheckpointError,
+        match=r"2 keys \(last_norm\.weight, last_norm\.bias\) are missing and "
+        r"5 keys \(cls_token, norm\.weight, norm\.bias, head\.weight, …\) are left over",
+    ):
+        read_vitpose(OTHER_TRANSFORMERS["timm"])
+
+
+def test_a_class_token_alone_tells_another_transformer() -> None:
+    state = in_format("Hugging Face") | {"backbone.embeddings.cls_token": torch.zeros(1, 1, 384)}
+    with pytest.raises(CheckpointError, match=r"1 key \(backbone\.embeddings\.cls_token\) is left over: expected"):
+        read_vitpose(state)
+
+
+def test_query_key_and_value_of_different_shapes() -> None:
+    state = in_format("Hugging Face")
+    state["backbone.encoder.layer.0.attention.attention.key.weight"] = torch.zeros(2, 384)
+    with pytest.raises(CheckpointError, match=r"\[384, 384\], \[2, 384\], \[384, 384\]: expected three arrays"):
+        read_vitpose(state)
+
+
+def test_a_head_that_is_not_whole_is_still_a_head(tmp_path) -> None:
+    state = in_format("original ViTPose")
+    del state["keypoint_head.deconv_layers.0.weight"]
+    torch.save(state, tmp_path / "classic.pth")
+    with pytest.raises(CheckpointError, match=r"1 key \(head\.deconv1\.weight\) is missing$"):
+        load_checkpoint(tmp_path / "classic.pth")

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdtc.errors import InputError, OutputError
+from sdtc.files import atomic_write, read_json, write_json
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"{", "is not valid JSON: Expecting property name .* at line 1, column 2"),
+        (b"\xff\xfe\x00", "is not JSON: it is not even text"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b"9" * 5_000, "has a whole number of thousands of digits"),
+        (b'{"a": -' + b"9" * 5_000 + b"}", "has a whole number of thousands of digits"),
+        (b" " * 100_001, "has 100,001 bytes: at most 100,000 are read"),
+    ],
+    ids=["cut", "bytes", "deep", "digits", "negative", "large"],
+)
+def test_files_that_are_no_json(tmp_path, content, sentence) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"boxes file '.*data\.json' {sentence}"):
+        read_json(path, "boxes", max_bytes=100_000)
+
+
+def test_missing_files_and_folders(tmp_path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_json(tmp_path / "nothing.json", "boxes")
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read_json(tmp_path, "boxes")
+
+
+def test_what_is_written_is_read(tmp_path) -> None:
+    path = tmp_path / "data.json"
+    write_json(path, {"a": [1, 0.5, None, "δ"]})
+    assert read_json(path, "boxes") == {"a": [1, 0.5, None, "δ"]}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text("older")
+    with pytest.raises(OutputError, match=r"cannot write .* No space left on device"), atomic_write(path) as temporary:
+        temporary.write_text("newer")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_folder_is_no_file_to_write(name) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*: it is a folder"), atomic_write(Path(name)):
+        raise AssertionError("never reached")
