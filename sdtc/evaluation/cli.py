@@ -1,0 +1,188 @@
+"""The command `sdtc-eval`: PoseTrack's AP of anybody's predictions, of an engine bundle, or of a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdtc.errors import command
+
+if TYPE_CHECKING:
+    from sdtc.boxes import FrameBoxes
+    from sdtc.evaluation.reading import Truth
+    from sdtc.evaluation.report import Result
+    from sdtc.runtime.engine import PoseEngine
+
+DATASETS = ("posetrack2017", "posetrack2018", "posetrack21")
+_DESCRIPTION = "PoseTrack's average precision, as poseval computes it, in the layout of the paper's tables."
+_EPILOG = """examples:
+  sdtc-eval --truth posetrack18 --predictions poses --dataset posetrack2018
+  sdtc-eval --truth posetrack18 --engine model.onnx --boxes detections.json --output ap.json --plot ap.png
+  sdtc-eval --truth synthetic --engine bundle/ --checkpoint ckpt.pth
+  sdtc-eval --truth annotations/val/012834_mpii_test.json --predictions poses.json --ignore-extra
+
+The ground truth is PoseTrack18's or PoseTrack21's JSON: files, a folder of them, or a data set's root (then
+annotations/val or posetrack_data/val is meant). Predictions are the same layout with a list of 17 `scores` for each
+pose, as sdtc-infer writes it, or COCO result lists with PoseTrack's 17 slots. Images are matched by id, and by file
+name where ids differ. --predictions, --engine and --checkpoint can be given together: each becomes a row.
+
+Where annotations or images carry "difficulty": ["occluded", ...], there is a row for each label over the people who
+carry it: predictions of other people are ignored in it, and a false positive counts in the rows of the person that it
+is nearest to.
+
+The paper's numbers come from detector boxes. The annotated boxes, the default here, give higher ones: compare like with
+like.
+
+Exit codes: 0 done, 1 something broke, 2 unusable input, 130 interrupted."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sdtc-eval",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    required = parser.add_argument_group("required")
+    required.add_argument("--truth", required=True, nargs="+", metavar="PATH", help="annotations: files or folders")
+    what = parser.add_argument_group("what to evaluate, one or more of")
+    what.add_argument("--predictions", nargs="+", metavar="PATH", help="poses: files or folders")
+    what.add_argument("--engine", metavar="FILE", help="model.plan, model.onnx, or a bundle's folder")
+    what.add_argument("--checkpoint", metavar="FILE", help="a PyTorch checkpoint, run on the crops that an engine gets")
+    matching = parser.add_argument_group("predictions")
+    matching.add_argument(
+        "--ignore-extra", action="store_true", help="leave out poses in images that the ground truth does not have"
+    )
+    running = parser.add_argument_group("engines and checkpoints")
+    running.add_argument(
+        "--boxes", default="truth", metavar="truth|FILE",
+        help="the annotated boxes, or a COCO detection list (default: truth)",
+    )  # fmt: skip
+    running.add_argument(
+        "--images", type=Path, metavar="DIR", help="where the images are (default: beside the annotations)"
+    )
+    running.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    running.add_argument(
+        "--backend", choices=("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), default="auto",
+        help="of the engine (default: %(default)s)",
+    )  # fmt: skip
+    running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the most possible)")
+    running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all that may be used)")
+    results = parser.add_argument_group("results")
+    results.add_argument("--dataset", choices=DATASETS, help="print the paper's row of this data set as well")
+    results.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
+    results.add_argument("--plot", type=Path, metavar="FILE", help="draw the table and the curves as PNG")
+    results.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return parser
+
+
+@command("sdtc-eval")
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not (args.predictions or args.engine or args.checkpoint):
+        parser.error("nothing to evaluate: give --predictions, --engine or --checkpoint")
+
+    # Only now: `--help` and a mistyped option need none of this.
+    from sdtc.errors import InputError
+    from sdtc.evaluation.ap import evaluate
+    from sdtc.evaluation.reading import read_predictions, read_truth
+    from sdtc.evaluation.report import PAPER, Result, document, summary, table
+    from sdtc.files import write_json
+
+    for option, value in (("--batch-size", args.batch_size), ("--threads", args.threads)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} is {value}: expected at least 1")
+    for option, path in (("--output", args.output), ("--plot", args.plot)):
+        if path is not None and not path.absolute().parent.is_dir():  # before the work, not after it
+            raise InputError(f"{option}: the folder '{path.parent}' does not exist: create it or choose another")
+    if args.plot is not None:
+        from sdtc.evaluation.plot import draw, require_matplotlib
+
+        require_matplotlib()
+
+    truth = read_truth(args.truth)
+    results: list[Result] = []
+    if args.predictions:
+        poses = read_predictions(args.predictions, truth, args.ignore_extra)
+        name = Path(args.predictions[0]).name or str(args.predictions[0])
+        if len(args.predictions) > 1:
+            name += f" and {len(args.predictions) - 1} more"
+        evaluation = evaluate(truth.people, poses.people)
+        results.append(Result(name, "predictions", tuple(args.predictions), evaluation, notes=poses.notes))
+    if args.engine or args.checkpoint:
+        results += _run(args, truth)
+
+    paper = PAPER[args.dataset] if args.dataset else None
+    if not args.quiet:
+        print(table(results, paper), summary(results), sep="\n\n", flush=True)
+    if args.output is not None:
+        settings = {
+            "truth": [str(path) for path in args.truth],
+            "boxes": str(args.boxes) if args.engine or args.checkpoint else None,
+            "ignore_extra": args.ignore_extra,
+        }
+        write_json(args.output, document(results, settings, args.dataset))
+        _say(args, f"wrote    {args.output}")
+    if args.plot is not None:
+        draw(args.plot, results, paper)
+        _say(args, f"wrote    {args.plot}")
+    return 0
+
+
+def _run(args: argparse.Namespace, truth: Truth) -> list[Result]:
+    """Run the engine and the checkpoint, whichever is given, over the annotated images."""
+    from sdtc.evaluation.inference import file_boxes, find_images, open_checkpoint, truth_boxes
+    from sdtc.runtime.engine import PoseEngine
+
+    images = find_images(truth, args.images)
+    boxes = truth_boxes(truth) if args.boxes == "truth" else file_boxes(args.boxes, truth)
+    results = []
+    if args.engine:
+        with PoseEngine(args.engine, args.device, args.backend, args.threads) as engine:
+            results.append(_run_one(args, truth, "engine", args.engine, engine, boxes, images))
+    if args.checkpoint:
+        with open_checkpoint(args.checkpoint, args.device, args.threads) as engine:
+            results.append(_run_one(args, truth, "checkpoint", args.checkpoint, engine, boxes, images))
+    _say(args, "")
+    return results
+
+
+def _run_one(
+    args: argparse.Namespace,
+    truth: Truth,
+    kind: str,
+    path: str,
+    engine: PoseEngine,
+    boxes: dict[int, FrameBoxes],
+    images: dict[Path, dict[str, int]],
+) -> Result:
+    from tqdm import tqdm
+
+    from sdtc.evaluation.ap import evaluate
+    from sdtc.evaluation.inference import predict
+    from sdtc.evaluation.report import KINDS, Result
+
+    _say(args, f"{KINDS[kind]:8} {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}")
+    if engine.notice:
+        _say(args, f"note     {engine.notice}")
+    total = sum(map(len, images.values()))
+    with tqdm(total=total, desc=kind, unit="frame", disable=True if args.quiet else None, leave=False) as bar:
+        poses = predict(engine, truth, boxes, images, args.batch_size, bar.update)
+    notes = poses.notes
+    if not engine.manifest.trained:
+        notes = ("its checkpoint is untrained: its poses mean nothing", *notes)
+    name = f"{Path(path).name or path} ({engine.backend.split(' ')[0]})"
+    return Result(name, kind, (str(path),), evaluate(truth.people, poses.people), engine.backend, notes)
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Engines and checkpoints over a data set's annotated images: poses as `sdtc-infer` would write them for these boxes.
+
+The windows, crops and the way back to image pixels are the runtime's own, whatever computes the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from sdtc.boxes import EMPTY, BoxFile, FrameBoxes
+from sdtc.errors import InputError, require
+from sdtc.evaluation.ap import JOINTS, Predictions
+from sdtc.evaluation.reading import PredictedPoses, Truth, TruthImage
+from sdtc.runtime.engine import PoseEngine
+from sdtc.runtime.video import open_source
+from sdtc.runtime.windows import windows
+from sdtc.skeleton import POSETRACK
+
+
+def open_checkpoint(path: str | Path, device: str = "auto", threads: int | None = None) -> PoseEngine:
+    """Open a checkpoint as if it were an engine bundle, computed by PyTorch in fp32.
+
+    Args:
+        path: a checkpoint of `sdtc.model`.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        threads: CPU threads, of the whole process; PyTorch's own choice if not given.
+
+    Raises:
+        CheckpointError: it cannot be used.
+        EngineError: there is no GPU, and one was asked for.
+        MissingExtraError: PyTorch is not installed.
+    """
+    torch = require("torch", "train", "--checkpoint")
+    from sdtc.evaluation.torch_session import TorchSession, choose_device, describe
+    from sdtc.model import load_checkpoint
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    checkpoint = load_checkpoint(Path(path))
+    return PoseEngine.from_session(describe(checkpoint), TorchSession(checkpoint.network, choose_device(device)))
+
+
+def truth_boxes(truth: Truth) -> dict[int, FrameBoxes]:
+    """Return the annotated boxes by frame, each with score 1; annotations without a usable box have none."""
+    files = {path: BoxFile(path) for path in truth.paths}
+    found = ((frame, files[image.annotations].by_image.get(image.id)) for frame, image in enumerate(truth.images))
+    return {frame: boxes for frame, boxes in found if boxes is not None}
+
+
+def file_boxes(path: str | Path, truth: Truth) -> dict[int, FrameBoxes]:
+    """Read detector boxes by frame; boxes of images that the ground truth does not have are left out.
+
+    Args:
+        path: a COCO detection list with the ground truth's image ids, or annotations. Boxes below
+            `sdtc.boxes.MIN_SCORE` are dropped.
+        truth: what they are about.
+
+    Raises:
+        InputError: not such a file, or none of its boxes is of an image of the ground truth.
+    """
+    file = BoxFile(Path(path))
+    names = {identifier: name for name, identifier in file.image_ids.items()}
+    found = {}
+    for identifier, boxes in file.by_image.items():
+        frame = truth.find(identifier, names.get(identifier))
+        if frame is not None:
+            found[frame] = boxes
+    if file.by_image and not found:
+        raise InputError(
+            f"boxes file '{path}' has no boxes for any image of the ground truth: its image ids begin with "
+            f"{min(file.by_image)}, the ground truth's with {truth.images[0].id}"
+        )
+    return found
+
+
+def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str, int]]:
+    """Find the annotated images on disk.
+
+    Args:
+        truth: names them.
+        folder: where to look; if not given, the folders above the annotations.
+
+    Returns:
+        For every folder of images, the frames of the ground truth by file name.
+
+    Raises:
+        InputError: images are missing; the first is named.
+    """
+    found: dict[Path, dict[str, int]] = {}
+    missing: list[TruthImage] = []
+    places: dict[tuple[Path, PurePosixPath], Path | None] = {}  # by annotation file and folder in it
+    for frame, image in enumerate(truth.images):
+        if not image.annotated:
+            continue
+        name = PurePosixPath(image.file_name.replace("\\", "/"))
+        key = (image.annotations, name.parent)
+        if key not in places:
+            bases = [folder] if folder is not None else list(image.annotations.resolve().parents)[:4]
+            places[key] = _folder_of(name, bases)
+        place = places[key]
+        if place is None or not (place / name.name).is_file():
+            missing.append(image)
+        else:
+            found.setdefault(place, {})[name.name] = frame
+    if missing:
+        count = f"{len(missing)} of the ground truth's images" if len(missing) > 1 else "an image of the ground truth"
+        where = f"'{folder}'" if folder is not None else "the folders above the annotations"
+        raise InputError(
+            f"{count} cannot be found in {where}, the first '{missing[0].file_name}': give the data set's root with "
+            "--images"
+        )
+    return found
+
+
+def _folder_of(name: PurePosixPath, bases: list[Path]) -> Path | None:
+    """Return the folder in which an image lies: its whole path, or fewer and fewer of its folders, below a base."""
+    for base in bases:
+        for parts in (name.parts[start:] for start in range(len(name.parts))):
+            if (base / Path(*parts)).is_file():
+                return (base / Path(*parts)).parent
+    return None
+
+
+def predict(
+    engine: PoseEngine,
+    truth: Truth,
+    boxes: Mapping[int, FrameBoxes],
+    images: Mapping[Path, Mapping[str, int]],
+    batch_size: int | None = None,
+    on_frame: Callable[[], object] | None = None,
+) -> PredictedPoses:
+    """Estimate the poses in all annotated frames.
+
+    Args:
+        engine: a bundle, or a network in its place.
+        truth: names the frames.
+        boxes: people by frame, from `truth_boxes` or `file_boxes`.
+        images: from `find_images`.
+        batch_size: people at once; the engine's maximum if not given.
+        on_frame: called after every annotated frame, for a progress bar.
+
+    Returns:
+        Poses whose joint scores are heatmap maximum × box score.
+
+    Raises:
+        InputError: the engine's joints are not PoseTrack's.
+        VideoError: a folder of images cannot be read.
+    """
+    if engine.skeleton != POSETRACK:
+        raise InputError(
+            f"PoseTrack's AP needs PoseTrack's {len(JOINTS)} joints: this model gives {engine.skeleton.name}'s"
+        )
+    frames: list[np.ndarray] = [np.zeros(0, np.int64)]
+    poses: list[np.ndarray] = [np.zeros((0, len(JOINTS), 3), np.float32)]
+    notes: list[str] = []
+    for folder, names in images.items():
+        with open_source(folder) as source:
+            for keyframe, window in windows(source, engine.manifest.delta):
+                frame = names.get(keyframe.name or "")
+                if frame is None:
+                    continue
+                found = boxes.get(frame, EMPTY)
+                if window and len(found.boxes):  # no window where the keyframe cannot be read
+                    keypoints = engine.estimate(window, found.boxes, batch_size)  # [P, 15, 3]
+                    keypoints[..., 2] *= found.scores[:, None]
+                    frames.append(np.full(len(keypoints), frame))
+                    poses.append(keypoints)
+                if on_frame:
+                    on_frame()
+            notes += source.problems
+    keypoints = np.concatenate(poses).astype(np.float64)
+    people = Predictions(
+        frames=np.concatenate(frames),
+        keypoints=keypoints[..., :2],
+        predicted=np.ones(keypoints.shape[:2], bool),
+        scores=keypoints[..., 2],
+    )
+    return PredictedPoses(people, tuple(notes))

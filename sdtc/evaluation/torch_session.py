@@ -1,0 +1,99 @@
+"""A PyTorch network in the place of an engine: the same crops go in, the same numbers come out, nothing is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdtc.crops import CROP_SCALE
+from sdtc.errors import EngineError
+from sdtc.manifest import Manifest
+from sdtc.model.checkpoint import Checkpoint
+from sdtc.model.decoding import decode_heatmaps
+from sdtc.model.network import MEAN, STD, PoseNetwork
+from sdtc.runtime.sessions import TensorSpec, check_inputs
+from sdtc.skeleton import get_skeleton
+
+BATCH = 8  # windows at once
+
+
+class TorchSession:
+    """The whole-window graph of a network, computed by PyTorch; see `sdtc.runtime.sessions.Session`.
+
+    Args:
+        network: in evaluation mode; it is moved to the device.
+        device: ``"cpu"`` or ``"cuda"``.
+    """
+
+    def __init__(self, network: PoseNetwork, device: str = "cpu") -> None:
+        config = network.config
+        self._network, self._device = network.to(device), device
+        where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        self.backend = f"torch {torch.__version__} ({where})"
+        byte, real = np.dtype(np.uint8), np.dtype(np.float32)
+        self.inputs = {"clip": TensorSpec((None, config.num_frames, *config.input_size, 3), byte)}
+        self.outputs = {
+            "keypoints": TensorSpec((None, config.num_keypoints, 3), real),
+            "heatmaps": TensorSpec((None, config.num_keypoints, *config.heatmap_size), real),
+        }
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        check_inputs(self.inputs, inputs)
+        with torch.inference_mode():
+            clip = torch.from_numpy(np.ascontiguousarray(inputs["clip"])).to(self._device)
+            heatmaps = self._network(clip).float()
+            keypoints = decode_heatmaps(heatmaps, self._network.config.input_size)
+        return {"keypoints": keypoints.cpu().numpy(), "heatmaps": heatmaps.cpu().numpy()}
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> TorchSession:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def choose_device(device: str) -> str:
+    """Return ``"cpu"`` or ``"cuda"`` for ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        EngineError: CUDA was asked for, and PyTorch has none here.
+    """
+    if device == "cpu" or torch.cuda.is_available():
+        return "cpu" if device == "cpu" else "cuda"
+    if device == "cuda":
+        raise EngineError("this PyTorch has no usable CUDA: use --device cpu")
+    return "cpu"
+
+
+def describe(checkpoint: Checkpoint) -> Manifest:
+    """Return what a bundle's manifest would say of a checkpoint that was never exported; it names no files."""
+    config = checkpoint.network.config
+    skeleton = get_skeleton(config.skeleton)
+    return Manifest(
+        name=config.name,
+        kind=config.kind,
+        model=config.to_dict(),
+        num_frames=config.num_frames,
+        input_size=config.input_size,
+        heatmap_size=config.heatmap_size,
+        token_shape=config.token_shape,
+        skeleton=config.skeleton,
+        keypoints=skeleton.keypoints,
+        flip_pairs=skeleton.flip_pairs,
+        mean=MEAN,
+        std=STD,
+        precision="fp32",
+        opset=0,
+        batch=(1, BATCH, BATCH),
+        graphs={},
+        files={},
+        checkpoint_sha256=checkpoint.sha256,
+        trained=checkpoint.trained,
+        crop_scale=CROP_SCALE,
+    )
