@@ -1,0 +1,1 @@
+"""Training: PoseTrack readers, windows and augmentation, masked training's losses, the trainer and its command."""

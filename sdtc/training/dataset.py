@@ -1,0 +1,124 @@
+"""Windows of T crops around every annotated person, with targets, as a torch data set.
+
+Every sample is a pure function of (seed, epoch, index), so that a resumed run and a run with another number of
+workers see the same data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sdtc.crops import crop_frame
+from sdtc.errors import InputError
+from sdtc.images import read_image
+from sdtc.model.config import ModelConfig
+from sdtc.training.annotations import AnnotationSet, Person
+from sdtc.training.augmentation import AugmentationConfig, View, draw_view
+from sdtc.training.targets import SIGMA, gaussian_heatmaps
+
+
+class Sample(TypedDict):
+    """One window; the default collate adds the batch axis.
+
+    clip: uint8 ``[T, H, W, 3]`` RGB. heatmaps: float32 ``[T, J, h, w]``, the keyframe's in the middle. weights: float32
+    ``[T, J]``, 0 where a joint, or a person in a supporting frame, is not labelled.
+    """
+
+    clip: Tensor
+    heatmaps: Tensor
+    weights: Tensor
+
+
+class WindowDataset(Dataset[Sample]):
+    """The people of a split, cropped and augmented.
+
+    Args:
+        annotations: from `read_annotations`.
+        config: of the network: T, crop and heatmap sizes.
+        augmentation: None for none.
+        seed: of the augmentation.
+        sigma: of the targets, heatmap pixels.
+    """
+
+    def __init__(
+        self,
+        annotations: AnnotationSet,
+        config: ModelConfig,
+        augmentation: AugmentationConfig | None = None,
+        seed: int = 0,
+        sigma: float = SIGMA,
+    ) -> None:
+        self.people = annotations.people
+        self.config = config
+        self.augmentation = augmentation or AugmentationConfig.none()
+        self.seed = seed
+        self.sigma = sigma
+        self.epoch = 0  # set before each pass; see `set_epoch`
+        self._tracks = annotations.tracks()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the augmentations of a pass. Workers copy the data set, so call it before iterating a loader."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def __getitem__(self, index: int) -> Sample:
+        person = self.people[index]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        view = draw_view(person.box, person.keypoints, self.config.input_size, self.augmentation, rng)
+        clip = read_window(person, view, self.config)
+        keypoints = view.to_crop(self._window_keypoints(person), self.config.input_size)  # [T, J, 3]
+        heatmaps, weights = gaussian_heatmaps(keypoints, self.config.input_size, self.config.heatmap_size, self.sigma)
+        return {
+            "clip": torch.from_numpy(clip),
+            "heatmaps": torch.from_numpy(heatmaps),
+            "weights": torch.from_numpy(weights),
+        }
+
+    def _window_keypoints(self, person: Person) -> np.ndarray:
+        """Return the person's keypoints in all T frames ``[T, 15, 3]``, image pixels; v = 0 where not labelled."""
+        delta = self.config.delta
+        window = np.zeros((self.config.num_frames, *person.keypoints.shape), np.float32)
+        for t, offset in enumerate(range(-delta, delta + 1)):
+            number = min(max(person.number + offset, person.first), person.last)
+            found = self._tracks.get((person.image.parent, person.track_id, number))
+            if found is not None:
+                window[t] = found
+        window[delta] = person.keypoints
+        return window
+
+
+def read_window(person: Person, view: View, config: ModelConfig) -> np.ndarray:
+    """Read and crop the T frames of a window, uint8 ``[T, H, W, 3]``; missing neighbours become the keyframe.
+
+    Raises:
+        InputError: the keyframe itself cannot be read.
+    """
+    keyframe = _read_keyframe(person.image)
+    clip = np.empty((config.num_frames, *config.input_size, 3), np.uint8)
+    seen: dict[Path, int] = {}  # clamped frames are cropped once
+    for t, offset in enumerate(range(-config.delta, config.delta + 1)):
+        path = person.frame(offset)
+        if path in seen:
+            clip[t] = clip[seen[path]]
+            continue
+        seen[path] = t
+        image = keyframe if path == person.image else read_image(path)
+        if image is None or image.shape != keyframe.shape:
+            image = keyframe
+        crop_frame(image, view.crop_box, config.input_size, out=clip[t], rotation=view.rotation)
+    return np.ascontiguousarray(clip[:, :, ::-1]) if view.flip else clip
+
+
+def _read_keyframe(path: Path) -> np.ndarray:
+    image = read_image(path)
+    if image is None:
+        raise InputError(f"image '{path}' is missing or broken: restore it, or take its annotations out")
+    return image

@@ -1,0 +1,110 @@
+"""The log of a run: a CSV row per epoch, TensorBoard where it is installed, and the curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from sdtc.files import atomic_write
+from sdtc.training.losses import Losses
+
+CSV, CURVES = "log.csv", "curves.png"
+_LOSSES = ("total", "heatmaps", "contexts", "heatmap_sequence")
+COLUMNS = ("epoch", "step", "learning_rate", *_LOSSES, "val_ap", "windows_per_second", "data_wait", "seconds")
+
+
+class RunLog:
+    """Collects steps and writes epochs.
+
+    Args:
+        folder: of the run.
+        step: steps that a resumed run has behind it; later rows of an earlier attempt are dropped.
+        enabled: False on all but one process.
+    """
+
+    def __init__(self, folder: Path, step: int, enabled: bool = True) -> None:
+        self.folder, self.enabled = folder, enabled
+        self.rows = [row for row in _read(folder / CSV) if 0 < int(row["step"]) <= step] if step else []
+        self._board = None
+        if enabled and find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._reset()
+
+    def add(self, losses: Losses, waited: float, seconds: float, windows: int) -> None:
+        """Count one step: its losses, seconds waited for data, seconds in all, and windows of all processes."""
+        for name in _LOSSES:
+            self._sums[name] += float(getattr(losses, name).detach())
+        self._steps += 1
+        self._waited += waited
+        self._seconds += seconds
+        self._windows += windows
+
+    def end_epoch(self, epoch: int, step: int, rate: float, val_ap: float | None) -> None:
+        """Write the epoch and start the next."""
+        if not self.enabled or not self._steps:
+            return
+        means = {name: self._sums[name] / self._steps for name in _LOSSES}
+        speed = self._windows / self._seconds
+        values = [epoch, step, f"{rate:.3g}", *(f"{means[name]:.6g}" for name in _LOSSES)]
+        values += ["" if val_ap is None else f"{val_ap:.2f}", f"{speed:.1f}", f"{self._waited / self._seconds:.4f}"]
+        values.append(f"{time.monotonic() - self._start:.1f}")
+        self.rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
+        with atomic_write(self.folder / CSV) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        if self._board is not None:
+            for name, value in means.items():
+                self._board.add_scalar(f"loss/{name}", value, step)
+            self._board.add_scalar("learning_rate", rate, step)
+            if val_ap is not None:
+                self._board.add_scalar("val/AP", val_ap, step)
+            self._board.flush()
+        if find_spec("matplotlib") is not None:
+            _plot(self.folder / CURVES, self.rows)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums = dict.fromkeys(_LOSSES, 0.0)
+        self._steps = self._windows = 0
+        self._waited = self._seconds = 0.0
+        self._start = time.monotonic()
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _plot(path: Path, rows: list[dict[str, str]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    epochs = [int(row["epoch"]) for row in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    for name in _LOSSES:
+        values = [float(row[name]) for row in rows]
+        if any(values):
+            left.plot(epochs, values, label=name.replace("_", " "))
+    left.set_yscale("log")
+    left.set_xlabel("epoch")
+    left.set_ylabel("training loss")
+    left.legend()
+    scored = [(epoch, float(row["val_ap"])) for epoch, row in zip(epochs, rows, strict=True) if row["val_ap"]]
+    if scored:
+        right.plot(*zip(*scored, strict=True), marker=".", color="C2")
+    right.set_xlabel("epoch")
+    right.set_ylabel("validation AP")
+    right.set_ylim(0, 100)
+    figure.tight_layout()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    plt.close(figure)

@@ -1,0 +1,257 @@
+"""The trainer: one run from a configuration, on one process or several, resumable to the bit on a CPU.
+
+Everything random is a function of (seed, epoch, step): the order of the data, its augmentation and the masks. So a
+state to resume from is the weights, the optimiser and two numbers, and a batch holds the same samples whether one
+process or several share it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from sdtc.errors import CheckpointError, ConfigError, SdtcError, require
+from sdtc.files import make_directory
+from sdtc.model.checkpoint import (
+    checkpoint_data,
+    load_backbone,
+    read_checkpoint_data,
+    save_checkpoint,
+    write_checkpoint_data,
+)
+from sdtc.model.network import SDTC, build
+from sdtc.model.reconstruction import MaskedSDTC, sample_masks
+from sdtc.training.annotations import AnnotationSet, read_annotations
+from sdtc.training.config import TrainConfig
+from sdtc.training.dataset import Sample, WindowDataset
+from sdtc.training.log import RunLog
+from sdtc.training.losses import Losses, masked_losses
+from sdtc.training.validation import validate
+
+LAST, BEST = "last.pth", "best.pth"
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        config: what to do.
+        output: folder for checkpoints and logs.
+        resume: continue from the folder's last state; without one, start anew.
+        quiet: no progress bar.
+
+    Raises:
+        SdtcError: data, configuration or an earlier state is not usable.
+    """
+
+    def __init__(self, config: TrainConfig, output: Path, resume: bool = False, quiet: bool = False) -> None:
+        accelerate = require("accelerate", "train", "sdtc-train")
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config = config
+        self.output = make_directory(output)
+        self.accelerator = accelerate.Accelerator(
+            cpu=config.device == "cpu" or not torch.cuda.is_available(), mixed_precision=config.precision
+        )
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        if config.batch_size % self.world:
+            raise ConfigError(f"batch_size {config.batch_size} cannot be shared among {self.world} processes")
+        self.quiet = quiet or self.rank > 0
+        train = read_annotations(config.train.root, config.train.split, config.train.annotations)
+        self.data = WindowDataset(train, config.model, config.augmentation, config.seed, config.sigma)
+        if len(self.data) < config.batch_size:
+            raise ConfigError(
+                f"batch_size {config.batch_size} is larger than the training set of {len(self.data)} people: "
+                "lower it with --set batch_size=N"
+            )
+        self.validation: AnnotationSet | None = None
+        if config.val is not None:
+            self.validation = read_annotations(config.val.root, config.val.split, config.val.annotations)
+
+        torch.manual_seed(config.seed)
+        network = build(config.model)
+        if not isinstance(network, SDTC):
+            raise ConfigError("model.kind 'vitpose' is for checkpoints that are only deployed: train kind 'sdtc'")
+        if config.backbone:
+            load_backbone(network, config.backbone)
+        self.network = network
+        self.masked = MaskedSDTC(network)
+        trainable = [parameter for parameter in self.masked.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.epoch = self.step_in_epoch = 0
+        self.best = -math.inf
+        if resume and (output / LAST).exists():
+            self._load_state(output / LAST)
+        self.module, self.optimizer = self.accelerator.prepare(self.masked, self.optimizer)
+        self.log = RunLog(output, self.step, enabled=self.rank == 0)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches only: the rest of an epoch's order is left out, another rest each time."""
+        return len(self.data) // self.config.batch_size
+
+    @property
+    def step(self) -> int:
+        """Steps taken so far."""
+        return self.epoch * self.steps_per_epoch + self.step_in_epoch
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            SdtcError: the loss is no longer finite, or a file cannot be read or written.
+        """
+        total = self.config.epochs * self.steps_per_epoch
+        saved = time.monotonic()
+        with tqdm(total=total, initial=self.step, unit="step", disable=True if self.quiet else None) as bar:
+            while self.epoch < self.config.epochs:
+                for losses in self._epoch():
+                    bar.set_postfix(epoch=self.epoch + 1, loss=f"{float(losses.total.detach()):.5f}", refresh=False)
+                    bar.update()
+                    if (
+                        self.step_in_epoch < self.steps_per_epoch
+                        and time.monotonic() - saved > self.config.save_seconds
+                    ):
+                        self._save_state()
+                        saved = time.monotonic()
+                self.epoch, self.step_in_epoch = self.epoch + 1, 0
+                self._end_epoch(bar)
+                saved = time.monotonic()
+
+    def _epoch(self) -> Iterator[Losses]:
+        """Take the rest of an epoch's steps."""
+        self.module.train()
+        loader = iter(self._loader())
+        while True:
+            start = time.perf_counter()
+            batch: Sample | None = next(loader, None)
+            waited = time.perf_counter() - start
+            if batch is None:
+                return
+            losses = self._take_step(batch)
+            self.step_in_epoch += 1
+            self.log.add(losses, waited, time.perf_counter() - start, len(batch["clip"]) * self.world)
+            yield losses
+
+    def _take_step(self, batch: Sample) -> Losses:
+        device = self.accelerator.device
+        rate = self.config.rate_at(self.epoch, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = self.compute_losses({key: value.to(device) for key, value in batch.items()})  # type: ignore[attr-defined]
+        if not torch.isfinite(losses.total):
+            raise SdtcError(
+                f"the loss is {float(losses.total.detach())} at step {self.step} (epoch {self.epoch + 1}): lower "
+                f"learning_rate, or use --set precision=no; the last good state is in '{self.output / LAST}'"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(losses.total)
+        self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        return losses
+
+    def compute_losses(self, batch: dict[str, Tensor]) -> Losses:
+        """Run the network on this process's share of a batch, with this step's masks."""
+        tubes, frames = self._masks() if self.config.masked else (None, None)
+        with self.accelerator.autocast():
+            output = self.module(batch["clip"], tubes, frames)
+        return masked_losses(
+            output, batch["heatmaps"], batch["weights"], tubes, frames, self.config.model.reconstruction
+        )
+
+    def _masks(self) -> tuple[Tensor | None, Tensor | None]:
+        """Draw the masks of the whole batch and take this process's share."""
+        generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step))
+        masks = sample_masks(self.config.model, self.config.batch_size, generator)
+        tubes, frames = (None if mask is None else mask[self._share()].to(self.accelerator.device) for mask in masks)
+        return tubes, frames
+
+    def _share(self) -> slice:
+        size = self.config.batch_size // self.world
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def _loader(self) -> DataLoader[Sample]:
+        self.data.set_epoch(self.epoch)
+        order = np.random.default_rng([self.config.seed, self.epoch]).permutation(len(self.data))
+        batches = order[: self.steps_per_epoch * self.config.batch_size].reshape(-1, self.config.batch_size)
+        mine = batches[self.step_in_epoch :, self._share()]
+        return DataLoader(
+            self.data,
+            batch_sampler=mine.tolist(),
+            num_workers=self.config.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+
+    def _end_epoch(self, bar: tqdm) -> None:
+        score = None
+        if self.validation is not None and (
+            self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
+        ):
+            # Every process would get the same answer: one does the work, and the others wait.
+            if self.rank == 0:
+                bar.set_description("validating")
+                score = validate(self.network, self.validation, self.accelerator.device)
+                bar.set_description(None)
+            self.accelerator.wait_for_everyone()
+        if self.rank == 0:
+            if score is not None and score > self.best:
+                self.best = score
+                save_checkpoint(self.output / BEST, self.network, trained=True)
+            self.log.end_epoch(self.epoch, self.step, self.config.rate_at(self.epoch - 1, self.step), score)
+        self._save_state()
+
+    def _save_state(self) -> None:
+        if self.rank:
+            return
+        state = checkpoint_data(self.network, trained=True) | {
+            "training": {
+                "epoch": self.epoch,
+                "step_in_epoch": self.step_in_epoch,
+                "best": self.best,
+                "seed": self.config.seed,
+                "samples": len(self.data),
+                "batch_size": self.config.batch_size,
+                "optimizer": self.optimizer.state_dict(),
+                "reconstruction": None
+                if self.masked.reconstruction is None
+                else self.masked.reconstruction.state_dict(),
+            }
+        }
+        write_checkpoint_data(self.output / LAST, state)
+
+    def _load_state(self, path: Path) -> None:
+        data: dict[str, Any] = read_checkpoint_data(path)
+        state = data.get("training")
+        if not isinstance(state, dict):
+            raise CheckpointError(f"'{path}' is a checkpoint without a training state: it cannot be resumed from")
+        now = {"seed": self.config.seed, "samples": len(self.data), "batch_size": self.config.batch_size}
+        for name, value in now.items():
+            if state.get(name) != value:
+                raise CheckpointError(
+                    f"'{path}' was made with {name} {state.get(name)}, now it is {value}: resume with what it was made "
+                    "with, or start anew in another --output"
+                )
+        try:
+            self.network.load_state_dict(data["state_dict"])
+            if self.masked.reconstruction is not None:
+                self.masked.reconstruction.load_state_dict(state["reconstruction"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch, self.step_in_epoch = int(state["epoch"]), int(state["step_in_epoch"])
+            self.best = float(state["best"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"'{path}' does not fit this configuration: {reason}") from None
+
+
+def _mix(seed: int, step: int) -> int:
+    """Return one seed for a step; neighbouring steps and seeds have nothing in common."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,78 @@
+"""AP of a network in training: its poses in the ground truth's boxes, to choose a checkpoint by.
+
+`sdtc-eval` is what to quote: it knows ignore regions, detector boxes and bundles. This is the same AP without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sdtc.crops import crop_to_image, expand_boxes
+from sdtc.evaluation.ap import GroundTruth, Predictions, Scores, evaluate, head_size
+from sdtc.model.config import ModelConfig
+from sdtc.model.decoding import decode_heatmaps
+from sdtc.model.network import PoseNetwork
+from sdtc.training.annotations import AnnotationSet, Person
+from sdtc.training.augmentation import View
+from sdtc.training.dataset import read_window
+
+
+@dataclass(frozen=True)
+class _Windows(Dataset[Tensor]):
+    people: list[Person]
+    config: ModelConfig
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def __getitem__(self, index: int) -> Tensor:
+        view = View(expand_boxes(self.people[index].box, self.config.input_size))
+        return torch.from_numpy(read_window(self.people[index], view, self.config))
+
+
+def validate(
+    network: PoseNetwork, annotations: AnnotationSet, device: torch.device, batch_size: int = 32, workers: int = 0
+) -> float:
+    """Return the mean AP over the joints, percent; see :func:`predict` and :func:`score`."""
+    return score(annotations, predict(network, annotations, device, batch_size, workers)).total
+
+
+def predict(
+    network: PoseNetwork, annotations: AnnotationSet, device: torch.device, batch_size: int = 32, workers: int = 0
+) -> np.ndarray:
+    """Estimate every annotated person in the ground truth's box.
+
+    Returns:
+        float32 ``[P, J, 3]``: x, y in image pixels and score 0-1, in the order of `annotations.people`.
+    """
+    config = network.config
+    boxes = expand_boxes(np.stack([person.box for person in annotations.people]), config.input_size)  # [P, 4]
+    loader = DataLoader(_Windows(annotations.people, config), batch_size, num_workers=workers)
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            decoded = [decode_heatmaps(network(clip.to(device)), config.input_size).cpu() for clip in loader]
+    finally:
+        network.train(was_training)
+    keypoints = torch.cat(decoded).numpy()
+    keypoints[..., :2] = crop_to_image(keypoints[..., :2], boxes[:, None], config.input_size)
+    return keypoints
+
+
+def score(annotations: AnnotationSet, keypoints: np.ndarray) -> Scores:
+    """Compute the AP of poses ``[P, 15, 3]`` (x, y, score) for the annotated people, in their order."""
+    people = annotations.people
+    frame_of = {image: index for index, image in enumerate(dict.fromkeys(person.image for person in people))}
+    frames = np.array([frame_of[person.image] for person in people], np.int64)
+    truth = np.stack([person.keypoints for person in people]).astype(np.float64)  # [P, 15, 3]
+    heads = head_size(np.stack([person.head_box for person in people]))
+    return evaluate(
+        GroundTruth(len(frame_of), frames, truth[..., :2], truth[..., 2] > 0, heads),
+        Predictions(frames, keypoints[..., :2].astype(np.float64), np.ones(truth.shape[:2], bool), keypoints[..., 2]),
+    ).scores

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sdtc.errors import InputError
+from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.training.annotations import read_annotations
+
+
+def entry(**changes) -> dict:
+    keypoints = np.tile([10.0, 20.0, 1.0], 17)
+    keypoints[9:15] = 0  # ears
+    base = {
+        "image_id": 1,
+        "track_id": 4,
+        "bbox": [1, 2, 30, 40],
+        "bbox_head": [3, 4, 5, 6],
+        "keypoints": keypoints.tolist(),
+    }
+    return base | changes
+
+
+def write_set(root: Path, entries: list[dict], images: list[dict] | None = None, name: str = "000002.jpg") -> Path:
+    folder = root / "images" / "val" / "000007_seq"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / name), np.zeros((60, 80, 3), np.uint8))
+    listed = [{"id": 1, "file_name": f"images/val/000007_seq/{name}", "nframes": 30, "width": 80, "height": 60}]
+    annotations = root / "annotations" / "val"
+    annotations.mkdir(parents=True)
+    (annotations / "000007_seq.json").write_text(
+        json.dumps({"images": listed if images is None else images, "annotations": entries})
+    )
+    return root
+
+
+def test_a_person_is_read(tmp_path) -> None:
+    people = read_annotations(write_set(tmp_path, [entry()]), "val").people
+    assert len(people) == 1
+    person = people[0]
+    assert (person.number, person.first, person.last, person.track_id) == (2, 0, 29, 4)
+    assert person.keypoints.shape == (15, 3)
+    np.testing.assert_array_equal(person.box, [1, 2, 30, 40])
+    assert person.frame(-5).name == "000000.jpg"  # clamped
+    assert person.frame(1).name == "000003.jpg"
+    assert person.frame(99).name == "000029.jpg"
+
+
+def test_posetrack_2017_counts_from_one(tmp_path) -> None:
+    person = read_annotations(write_set(tmp_path, [entry()], name="00000002.jpg").resolve(), "val")
+    assert (person.people[0].first, person.people[0].last) == (1, 30)
+    assert person.people[0].frame(-9).name == "00000001.jpg"
+
+
+def test_joints_outside_the_image_are_not_labelled(tmp_path) -> None:
+    keypoints = np.array(entry()["keypoints"]).reshape(17, 3)
+    keypoints[0, 0], keypoints[16, 1] = -3, 60
+    person = read_annotations(write_set(tmp_path, [entry(keypoints=keypoints.ravel().tolist())]), "val").people[0]
+    assert person.keypoints[:, 2].tolist() == [0, *[1] * 13, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"bbox": [1, 2, 0, 40]}, "no box area"),
+        ({"bbox": []}, "no box area"),
+        ({"bbox": None}, "no box area"),
+        ({"keypoints": [0.0] * 51}, "no labelled joint"),
+        ({"keypoints": []}, "no labelled joint"),
+    ],
+    ids=str,
+)
+def test_unusable_people_are_skipped_and_counted(tmp_path, change, reason) -> None:
+    result = read_annotations(write_set(tmp_path, [entry(), entry(**change)]), "val")
+    assert len(result.people) == 1
+    assert result.skipped == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"keypoints": [1.0] * 45}, "'keypoints' has 45 numbers, expected 51"),
+        ({"keypoints": [float("nan")] * 51}, "'keypoints' holds a number that is not finite"),
+        ({"bbox": [1, 2, float("inf"), 4]}, "'bbox' holds a number that is not finite"),
+        ({"bbox": "here"}, "'bbox' is not a list of numbers"),
+        ({"image_id": 2}, "image 2, which the file does not list"),
+        ({"image_id": None}, "no usable 'image_id'"),
+    ],
+    ids=str,
+)
+def test_damaged_annotations_name_the_place(tmp_path, change, sentence) -> None:
+    with pytest.raises(InputError, match=rf"000007_seq\.json', annotation 1.*{sentence}"):
+        read_annotations(write_set(tmp_path, [entry(), entry(**change)]), "val")
+
+
+def test_files_that_are_missing_or_damaged(tmp_path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_annotations(tmp_path / "nowhere", "val")
+    with pytest.raises(InputError, match=r"no annotations found: looked for .*annotations/val and .*val\.json"):
+        read_annotations(tmp_path, "val")
+    root = write_set(tmp_path, [entry()])
+    path = root / "annotations" / "val" / "000007_seq.json"
+    text = path.read_text()
+    path.write_text(text[:-20])
+    with pytest.raises(InputError, match="not valid JSON"):
+        read_annotations(root, "val")
+    path.write_text('{"annotations": []}')
+    with pytest.raises(InputError, match="no list 'images'"):
+        read_annotations(root, "val")
+    path.write_text('{"annotations": [], "images": [{"id": 1}]}')
+    with pytest.raises(InputError, match="image 0 has no usable 'id' and 'file_name'"):
+        read_annotations(root, "val")
+    path.write_text(text)
+    (root / "images" / "val" / "000007_seq" / "000002.jpg").unlink()
+    with pytest.raises(InputError, match=r"1 labelled images are missing .*000002\.jpg"):
+        read_annotations(root, "val")
+
+
+def test_synthetic_clips_read_back(tmp_path) -> None:
+    clip = SyntheticClip(seed=3, num_frames=5, size=(120, 160), num_people=2)
+    write_clip(clip, tmp_path, video=False)
+    people = read_annotations(tmp_path, "val").people
+    frame = clip[2]
+    mine = {person.track_id: person for person in people if person.number == 2}
+    for track, keypoints in zip(frame.track_ids, frame.keypoints, strict=True):
+        visible = keypoints[:, 2] > 0
+        if visible.any():
+            np.testing.assert_allclose(mine[int(track)].keypoints[visible], keypoints[visible], atol=0.01)
+    assert people[0].last == 4
+
+
+def test_real_posetrack_samples(real_data) -> None:
+    root = real_data / "posetrack18"
+    one_file = read_annotations(root, "val", root / "annotations" / "test_posetrack18_val.json")
+    per_sequence = read_annotations(root, "val")
+    assert len(one_file.people) == len(per_sequence.people) == 14
+    assert {person.last for person in per_sequence.people} == {100, 139, 148}
+    for person in one_file.people:
+        assert (person.head_box[2:] > 0).all()

@@ -1,0 +1,338 @@
+"""The trainer on the least network there is: learning, resuming to the bit, several processes, broken input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from sdtc.errors import CheckpointError, ConfigError, SdtcError
+from sdtc.model import MaskedSDTC, build, load_checkpoint
+from sdtc.model.decoding import decode_heatmaps
+from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.training.annotations import read_annotations
+from sdtc.training.cli import main
+from sdtc.training.config import TrainConfig, config_names, load_config
+from sdtc.training.dataset import WindowDataset
+from sdtc.training.losses import context_loss, heatmap_loss, masked_losses
+from sdtc.training.trainer import Trainer
+
+pytest.importorskip("accelerate", reason="needs the extra train")
+
+MODEL = {
+    "name": "micro",
+    "input_size": [64, 48],
+    "backbone": {"width": 32, "depth": 1, "heads": 2, "frozen": False},
+    "width": 16,
+    "heads": 2,
+    "delta": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for seed in (1, 2):
+        write_clip(SyntheticClip(seed=seed, num_frames=12, size=(96, 128), num_people=2), root, video=False)
+    return root
+
+
+def settings(data: Path, **changes) -> dict:
+    base = {
+        "train": {"root": str(data), "split": "val"},
+        "val": {"root": str(data), "split": "val"},
+        "model": MODEL,
+        "epochs": 2,
+        "milestones": [1],
+        "batch_size": 8,
+        "workers": 0,
+        "threads": 1,
+        "device": "cpu",
+        "learning_rate": 1e-3,
+    }
+    return base | changes
+
+
+@pytest.fixture
+def config_file(data, tmp_path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings(data)))
+    return path
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path).network.state_dict()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert set(a) == set(b)
+    assert [key for key in a if not torch.equal(a[key], b[key])] == []
+
+
+def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys) -> None:
+    out = tmp_path / "run"
+    assert main([str(config_file), "--output", str(out)]) == 0
+    assert "2 epochs, best validation AP" in capsys.readouterr().out
+    assert {"last.pth", "best.pth", "log.csv", "curves.png"} <= {path.name for path in out.iterdir()}
+    rows = list(csv.DictReader((out / "log.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx([1e-3, 1e-4])
+    assert float(rows[1]["total"]) < float(rows[0]["total"])
+    assert load_checkpoint(out / "best.pth").trained
+    # deployable: nothing of the reconstruction branch is among the weights
+    assert not [key for key in weights(out / "last.pth") if "decoder" in key or "mask" in key]
+    assert main([str(config_file), "--output", str(out)]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_overfitting_one_batch_to_near_zero(data) -> None:
+    config = load_config_from(settings(data, model=MODEL | {"width": 64, "heads": 4}))
+    dataset = WindowDataset(read_annotations(data, "val"), config.model)
+    batch = torch.utils.data.default_collate([dataset[i] for i in range(0, 24, 4)])
+    torch.manual_seed(0)
+    network = MaskedSDTC(build(config.model)).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(250):
+        out = network(batch["clip"])
+        loss = heatmap_loss(out.heatmaps, batch["heatmaps"][:, 1], batch["weights"][:, 1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.02 * losses[0]
+    size = config.model.input_size
+    distance = (decode_heatmaps(out.heatmaps, size) - decode_heatmaps(batch["heatmaps"][:, 1], size))[..., :2].norm(
+        dim=-1
+    )
+    labelled = batch["weights"][:, 1] > 0
+    assert (distance < 6)[labelled].float().mean() > 0.95  # crop pixels: one and a half of a heatmap
+
+
+def load_config_from(values: dict) -> TrainConfig:
+    from sdtc.settings import build_settings
+
+    return build_settings(TrainConfig, values, "test")
+
+
+def test_the_same_seed_gives_the_same_weights_with_and_without_workers(data, tmp_path) -> None:
+    for name, workers in (("a", 0), ("b", 2)):
+        Trainer(load_config_from(settings(data, epochs=1, workers=workers)), tmp_path / name, quiet=True).run()
+    assert_same(weights(tmp_path / "a" / "last.pth"), weights(tmp_path / "b" / "last.pth"))
+    Trainer(load_config_from(settings(data, epochs=1, seed=1)), tmp_path / "c", quiet=True).run()
+    assert not torch.equal(
+        weights(tmp_path / "a" / "last.pth")["head.conv.weight"],
+        weights(tmp_path / "c" / "last.pth")["head.conv.weight"],
+    )
+
+
+def test_killed_and_resumed_is_as_never_killed(data, config_file, tmp_path) -> None:
+    """Kill -9 in the middle of an epoch; the state was saved at some step before."""
+    changes = ["--set", "epochs=6", "--set", "save_seconds=0", "--quiet"]
+    assert main([str(config_file), "--output", str(tmp_path / "whole"), *changes]) == 0
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "sdtc.training.cli", str(config_file), "--output", str(out), *changes]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (
+            (out / "last.pth").exists()
+            and training_state(out)["epoch"] >= 1
+            and training_state(out)["step_in_epoch"] > 0
+        ):
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = training_state(out)
+    assert before["epoch"] < 6
+    assert main([str(config_file), "--output", str(out), *changes, "--resume"]) == 0
+    assert_same(weights(tmp_path / "whole" / "last.pth"), weights(out / "last.pth"))
+    whole, resumed = (list(csv.DictReader((tmp_path / run / "log.csv").open())) for run in ("whole", "killed"))
+    assert [row["step"] for row in whole] == [row["step"] for row in resumed]
+    assert whole[-1]["val_ap"] == resumed[-1]["val_ap"]
+
+
+def training_state(out: Path) -> dict:
+    return torch.load(out / "last.pth", weights_only=True)["training"]
+
+
+_GRADIENTS = """
+import json, sys, torch
+from pathlib import Path
+from sdtc.settings import build_settings
+from sdtc.training.config import TrainConfig
+from sdtc.training.trainer import Trainer
+
+config = build_settings(TrainConfig, json.loads(sys.argv[1]), "test")
+trainer = Trainer(config, Path(sys.argv[2]), quiet=True)
+trainer.module.train()
+for module in trainer.masked.modules():
+    if isinstance(module, torch.nn.BatchNorm2d):
+        module.eval()  # statistics are each process's own
+batch = next(iter(trainer._loader()))
+losses = trainer.compute_losses(batch)
+trainer.accelerator.backward(losses.total)
+if trainer.rank == 0:
+    torch.save({n: p.grad for n, p in trainer.masked.named_parameters() if p.grad is not None}, sys.argv[3])
+"""
+
+
+def test_two_processes_give_the_gradients_of_one_with_the_double_batch(data, tmp_path) -> None:
+    script = tmp_path / "gradients.py"
+    script.write_text(_GRADIENTS)
+    arguments = [json.dumps(settings(data)), str(tmp_path / "run")]
+    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
+    subprocess.run([sys.executable, str(script), *arguments, str(one)], check=True, timeout=120)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, str(script), *arguments, str(two)], check=True, timeout=120, env=environment)
+    a, b = (torch.load(path, weights_only=True) for path in (one, two))
+    assert set(a) == set(b)
+    assert len(a) > 50
+    for name, gradient in a.items():
+        torch.testing.assert_close(b[name], gradient, atol=1e-7 + 1e-4 * float(gradient.abs().max()), rtol=0, msg=name)
+
+
+def test_training_under_torchrun(config_file, tmp_path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "sdtc.training.cli", str(config_file), "--output", str(tmp_path / "run"), "--set", "epochs=1"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epochs, best validation AP") == 1
+    assert load_checkpoint(tmp_path / "run" / "last.pth").trained
+
+
+def test_context_loss_is_about_hidden_places_only() -> None:
+    predicted, target = torch.zeros(2, 3, 4, 5, requires_grad=True), torch.ones(2, 3, 4, 5)
+    tubes = torch.tensor([[True, False, False, True]] * 2)
+    frames = torch.tensor([[True, False, False]] * 2)
+    loss = context_loss(predicted, target, tubes, frames)
+    loss.backward()
+    assert float(loss.detach()) == 1.0
+    touched = predicted.grad.abs().sum(-1) > 0
+    assert torch.equal(touched, tubes[:, None] & frames[:, :, None])
+    nothing = context_loss(predicted, target, torch.zeros_like(tubes), frames)
+    assert float(nothing.detach()) == 0.0
+
+
+def test_loss_terms_and_their_weight(data) -> None:
+    config = load_config_from(settings(data))
+    network = MaskedSDTC(build(config.model)).eval()
+    dataset = WindowDataset(read_annotations(data, "val"), config.model)
+    batch = torch.utils.data.default_collate([dataset[i] for i in range(4)])
+    tubes, frames = torch.ones(4, 12, dtype=torch.bool), torch.ones(4, 3, dtype=torch.bool)
+    out = network(batch["clip"], tubes, frames)
+    losses = masked_losses(out, batch["heatmaps"], batch["weights"], tubes, frames, config.model.reconstruction)
+    want = losses.heatmaps + 0.01 * losses.contexts + losses.heatmap_sequence  # Eq. 16, λ = 0.01
+    torch.testing.assert_close(losses.total.detach(), want)
+    assert losses.contexts > 0
+    alone = masked_losses(out, batch["heatmaps"], batch["weights"], None, None, config.model.reconstruction)
+    torch.testing.assert_close(alone.total.detach(), losses.heatmaps)
+
+
+def test_unlabelled_joints_take_no_gradient() -> None:
+    predicted = torch.randn(1, 2, 4, 4, requires_grad=True)
+    heatmap_loss(predicted, torch.zeros(1, 2, 4, 4), torch.tensor([[1.0, 0.0]])).backward()
+    assert predicted.grad[0, 0].abs().sum() > 0
+    assert predicted.grad[0, 1].abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["learning_rat=1"], "unknown key 'learning_rat' .*did you mean 'learning_rate'"),
+        (["model.detla=1"], "unknown key 'detla' .*did you mean 'delta'"),
+        (["epochs=many"], "epochs is 'many': expected int"),
+        (["epochs=0"], "expected at least 1"),
+        (["nonsense"], "expected key=value"),
+        (["milestones=3"], "expected a list"),
+        (["precision=int8"], "expected no, bf16 or fp16"),
+        (["batch_size=1000"], "larger than the training set of"),
+        (["model.kind=vitpose", "model.delta=0"], "train kind 'sdtc'"),
+        (["train.root=/nowhere"], "does not exist"),
+        (["backbone=/nowhere.pth"], "does not exist"),
+        (["train=3"], "expected names and values"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_one_sentence(config_file, tmp_path, capsys, changes, sentence) -> None:
+    arguments = [part for change in changes for part in ("--set", change)]
+    assert main([str(config_file), "--output", str(tmp_path / "run"), "--quiet", *arguments]) == 2
+    text = capsys.readouterr().err
+    assert len(text.strip().splitlines()) == 1
+    assert re.search(sentence, text), text
+
+
+def test_configuration_files_that_are_none(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="expected a YAML file, or one of"):
+        load_config("nothing.yaml")
+    (tmp_path / "a.yaml").write_text("{")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_config(str(tmp_path / "a.yaml"))
+    (tmp_path / "a.yaml").write_text("epochs: 3")
+    with pytest.raises(ConfigError, match=r"a\.yaml\.train is missing"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_configurations_of_the_package_are_valid(name) -> None:
+    config = load_config(name, ["model.delta=1"])
+    assert config.model.delta == 1
+    assert config.model.name in ("tiny", "base")
+
+
+def test_paper_schedule() -> None:
+    config = load_config("posetrack17-base")
+    assert config.model.name == "base"
+    rates = [config.rate_at(epoch, 0) for epoch in (0, 19, 20, 39, 40, 49)]
+    assert rates == pytest.approx([5e-4, 5e-4, 5e-5, 5e-5, 5e-6, 5e-6])
+
+
+def test_resuming_with_another_configuration_is_refused(config_file, data, tmp_path, capsys) -> None:
+    out = tmp_path / "run"
+    assert main([str(config_file), "--output", str(out), "--set", "epochs=1", "--quiet"]) == 0
+    resume = [str(config_file), "--output", str(out), "--resume", "--quiet", "--set"]
+    assert main([*resume, "seed=5"]) == 2
+    assert "made with seed 0, now it is 5" in capsys.readouterr().err
+    assert main([*resume, "model.width=32"]) == 2
+    assert "does not fit this configuration" in capsys.readouterr().err
+    save = out / "last.pth"
+    save.write_bytes(save.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        Trainer(load_config_from(settings(data)), out, resume=True, quiet=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path) -> None:
+    trainer = Trainer(load_config_from(settings(data)), tmp_path / "run", quiet=True)
+    with torch.no_grad():
+        trainer.network.head.conv.bias.fill_(float("nan"))
+    with pytest.raises(SdtcError, match=r"the loss is nan at step 0 .*lower learning_rate"):
+        trainer.run()
+
+
+def test_no_space_while_saving_keeps_the_old_state(data, tmp_path, monkeypatch) -> None:
+    trainer = Trainer(load_config_from(settings(data, epochs=1)), tmp_path / "run", quiet=True)
+    trainer.run()
+    before = (tmp_path / "run" / "last.pth").read_bytes()
+
+    def no_space(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(SdtcError, match="No space left"):
+        trainer._save_state()
+    assert (tmp_path / "run" / "last.pth").read_bytes() == before
+    assert not [path for path in (tmp_path / "run").iterdir() if path.suffix == ".part"]
