@@ -7,7 +7,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Pins a CPU build of torch where the default would be a CUDA build of several gigabytes.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
 
 .PHONY: demo test test-gpu check coverage clean
@@ -22,7 +21,7 @@ $(VENV)/.demo: setup.py tests/constraints.txt
 $(VENV)/.test: setup.py tests/constraints.txt
 	@echo "installing into $(VENV) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[cpu,openvino,export,dev]' cuda-python
+	@$(PIP) --editable '.[cpu,openvino,export,train,dev]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo

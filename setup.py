@@ -26,22 +26,37 @@ def version() -> str:
 
 CPU = ["onnxruntime>=1.20"]
 OPENVINO = ["openvino>=2025.0", "onnx>=1.18"]  # onnx: OpenVINO's reader knows no model-local functions
-GPU = ["onnxruntime-gpu>=1.20", "tensorrt>=10.13", "cuda-python>=12.8"]
+CUDA = "cuda-python>=12.8"
+# Only where there are wheels: elsewhere the whole extra would fail to install for an engine that cannot be built.
+TENSORRT_RTX = (
+    "tensorrt-rtx>=1.3; (platform_system == 'Linux' or platform_system == 'Windows')"
+    " and (platform_machine == 'x86_64' or platform_machine == 'AMD64')"
+)
+GPU = ["onnxruntime-gpu>=1.20", "tensorrt>=10.13", CUDA]
+GPU_RTX = [TENSORRT_RTX, CUDA, *CPU]
+# Beside `cpu` or `gpu`: the exported graph is checked by ONNX Runtime before anyone gets it, but onnxruntime and
+# onnxruntime-gpu hold the same files, so this extra must not choose one.
 EXPORT = [
     "torch>=2.9",
     "onnx>=1.18",
     "onnxscript>=0.5.3",
     "safetensors>=0.4",
-    "tensorrt-rtx>=1.3; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
-    # the exported graph is checked before anyone gets it, and ONNX Runtime is what checks it
-    *CPU,
+    TENSORRT_RTX,
+    # to see whether there is a GPU to build for; it imports without a driver
+    f"{CUDA}; platform_system == 'Linux' or platform_system == 'Windows'",
 ]
-TRAIN = ["torch>=2.9", "safetensors>=0.4"]
+TRAIN = [
+    "torch>=2.9",
+    "safetensors>=0.4",
+    "accelerate>=1.0",  # several GPUs, mixed precision
+    "pyyaml>=6",
+    "tensorboard>=2.14",
+    "matplotlib>=3.8",
+]
 KERNELS = ["torch>=2.9", "triton>=3.4; platform_system == 'Linux'"]
 DEV = [
     "coverage>=7.6",
     "hypothesis>=6.100",
-    "matplotlib>=3.8",  # plots of the benchmarks
     "mypy>=1.13",
     "psutil>=6",
     "pytest>=8.3",
@@ -61,6 +76,7 @@ setup(
     python_requires=">=3.11",
     package_dir=FOLDERS,
     packages=packages(),
+    package_data={"sdtc.training": ["configs/*.yaml"]},
     install_requires=[
         "numpy>=1.26",
         # the people detector that needs no download (HOG) left this package with OpenCV 5
@@ -72,6 +88,7 @@ setup(
         "cpu": CPU,
         "openvino": OPENVINO,
         "gpu": GPU,
+        "gpu-rtx": GPU_RTX,
         "export": EXPORT,
         "train": TRAIN,
         "kernels": KERNELS,
@@ -84,6 +101,8 @@ setup(
             "sdtc-init=sdtc.model.init:main",
             "sdtc-export=sdtc.export.to_trt:main",
             "sdtc-synth=sdtc.synthetic.cli:main",
+            "sdtc-train=sdtc.training.cli:main",
+            "sdtc-eval=sdtc.evaluation.cli:main",
         ]
     },
 )

@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py --engine model.onnx --input long.mp4 [--output runs/memory]
 
-Writes a table to the screen, a row to memory.csv and a plot to memory.png. Needs the extra `dev`.
+Writes a table to the screen, a row to memory.csv and a plot to memory.png. Needs the extras `dev` and, for the plot,
+`train`.
 """
 
 from __future__ import annotations

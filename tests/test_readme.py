@@ -50,7 +50,7 @@ def test_files_and_extras_that_it_names_exist() -> None:
     for script in set(re.findall(r"python ([a-z_/]+\.py)", README)):
         assert (ROOT / script).exists(), script
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    for extra in re.findall(r"^\| `([a-z]+)` \| [a-z]", README, re.MULTILINE):
+    for extra in re.findall(r"^\| `([a-z-]+)` \| [a-z]", README, re.MULTILINE):
         assert f'"{extra}": ' in setup, extra
 
 
