@@ -33,7 +33,7 @@ def test_every_block_runs(tmp_path) -> None:
             ran += [line.split()[0] for line in lines if line]
         done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
-    assert {"sdtc-init", "sdtc-synth", "sdtc-infer", "sdtc-info", "python"} <= set(ran)
+    assert {"sdtc-init", "sdtc-synth", "sdtc-infer", "sdtc-info", "sdtc-eval", "python"} <= set(ran)
     assert (tmp_path / "poses" / "000000_synthetic.mp4").stat().st_size > 1000
     assert (tmp_path / "bundle-fp16" / "model.plan").exists()
 
@@ -54,7 +54,9 @@ def test_files_and_extras_that_it_names_exist() -> None:
         assert f'"{extra}": ' in setup, extra
 
 
-@pytest.mark.parametrize("command", ["sdtc-infer", "sdtc-info", "sdtc-init", "sdtc-export", "sdtc-synth"])
+@pytest.mark.parametrize(
+    "command", ["sdtc-infer", "sdtc-info", "sdtc-init", "sdtc-export", "sdtc-synth", "sdtc-train", "sdtc-eval"]
+)
 def test_every_command_has_help_with_examples(command) -> None:
     executable = shutil.which(command, path=str(Path(sys.executable).parent))
     assert executable, f"{command} is not installed"

@@ -1,4 +1,4 @@
-"""A synthetic clip: what is in the scene (from the seed), its frames with exact ground truth, and writing them.
+"""A synthetic clip: what is in the scene (from the seed), and its frames with exact ground truth. No files.
 
 The scene is decided completely before anything is drawn, each ingredient from its own random stream, so that a
 new ingredient or another number of people leaves the rest of a seed's scene as it is.
@@ -7,32 +7,31 @@ new ingredient or another number of people leaves the rest of a seed's scene as 
 from __future__ import annotations
 
 import operator
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 
-from sdtc.errors import InputError, OutputError
-from sdtc.files import atomic_write, write_json
-from sdtc.posetrack import POSETRACK_CATEGORY, image_id, sequence_id, to_slots
+from sdtc.errors import InputError
 from sdtc.skeleton import POSETRACK
-from sdtc.synthetic.people import ACTIONS, POINT, Body, Gait, Look, Person, Route, Stage, build_person
-from sdtc.synthetic.render import Background, Camera, Canvas, PersonPainter
+from sdtc.synthetic.difficulty import DIFFICULTIES, Optics, label_people, plan_blur, plan_defocus, plan_low_light
+from sdtc.synthetic.occluders import Occluder, OccluderPainter, plan_occluders
+from sdtc.synthetic.people import ACTIONS, POINT, Body, Gait, Gesture, Look, Person, Route, Stage, build_person
+from sdtc.synthetic.render import Background, Camera, Canvas, PersonPainter, defocus, to_bytes, underexpose
 
 MAX_PEOPLE = 20
 MAX_FRAMES = 10_000  # PoseTrack's image ids have four digits for the frame
 MAX_SEED = 999_999  # and its video ids six
 PERSONAL_SPACE = 0.7  # metres between two people, where the random routes allow it
-JPEG_QUALITY = 95
-VIDEO_CRF = 18
-_INGREDIENTS = ("scene", "background", "person", "texture")  # append only: the order is part of every seed
+OCCLUDER = 255  # in `Frame.mask`: nobody, but something in front of people
+GENERATOR = 1  # raise it when the same seed and options begin to make another clip; written into every annotation file
+EXPOSURES = 11  # moments that are averaged into a blurred picture; odd, so that the middle is one of them
+# append only: the order is part of every seed
+_INGREDIENTS = (
+    "scene", "background", "person", "texture",
+    "crossing", "occluders", "occluder texture", "blur", "defocus", "low_light", "noise", "gesture",
+)  # fmt: skip
 _JOINTS = len(POSETRACK.keypoints)
 _HEAD = [POINT[name] for name in ("jaw", "crown", "head_top", "head_bottom")]
 
@@ -45,11 +44,15 @@ class Frame:
         image: uint8 ``[H, W, 3]`` RGB.
         keypoints: float32 ``[P, 15, 3]`` (x, y, v) in image pixels, in the order of ``sdtc.skeleton.POSETRACK``;
             v is 1 inside the picture and 0 outside, where x and y still say where the joint is.
-        occluded: bool ``[P, 15]``, joints inside the picture that another person covers.
+        occluded: bool ``[P, 15]``, joints inside the picture that another person or a thing in front covers.
         boxes: float32 ``[P, 4]`` (x, y, width, height) of the whole drawn person, clipped to the picture.
         head_boxes: float32 ``[P, 4]``, not clipped, since they measure the size of the head.
         track_ids: int64 ``[P]``, the same number for a person through the whole clip.
-        mask: uint8 ``[H, W]``, whom each pixel shows: 0 nobody, otherwise track id + 1.
+        mask: uint8 ``[H, W]``, whom each pixel shows: 0 nobody, 255 (:data:`OCCLUDER`) something in front of people,
+            otherwise track id + 1.
+        difficulty: bool ``[P, 5]``, the labels of ``difficulty.DIFFICULTIES`` that hold for each person.
+
+    All of it is the truth at the middle of the exposure, also where the image is blurred.
     """
 
     image: np.ndarray
@@ -59,6 +62,25 @@ class Frame:
     head_boxes: np.ndarray
     track_ids: np.ndarray
     mask: np.ndarray
+    difficulty: np.ndarray
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that decides a clip; the arguments of :class:`SyntheticClip`."""
+
+    seed: int = 0
+    num_frames: int = 60
+    size: tuple[int, int] = (360, 640)
+    num_people: int | None = None
+    fps: float = 25
+    difficulties: tuple[str, ...] = ()
+    lively: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """What an annotation file says about how it was made."""
+        size, difficulties = list(self.size), list(self.difficulties)
+        return {"generator": GENERATOR, **asdict(self), "size": size, "difficulties": difficulties}
 
 
 @dataclass(frozen=True)
@@ -72,13 +94,25 @@ class Scene:
     camera: Camera
     people: tuple[Person, ...]
     light: np.ndarray
+    occluders: tuple[Occluder, ...]
+    optics: Optics
 
 
-def build_scene(seed: int, frames: int, size: tuple[int, int], people: int | None, fps: float) -> Scene:
+def build_scene(
+    seed: int,
+    frames: int,
+    size: tuple[int, int],
+    people: int | None,
+    fps: float,
+    difficulties: Collection[str] = (),
+    lively: bool = False,
+) -> Scene:
     """Decide everything about a clip from its seed; arguments as in :class:`SyntheticClip`."""
     rng = _stream(seed, "scene")
     drawn = int(rng.integers(1, 5))  # drawn even if not wanted, so that the camera does not depend on it
-    people = drawn if people is None else people
+    crossing = "crossing" in difficulties
+    if people is None:
+        people = max(drawn, 2) if crossing else drawn
     height, width = size
     # A person 1.75 m tall fills these shares of the picture's height at the nearest and farthest place.
     nearest, farthest = rng.uniform(0.7, 1.0), rng.uniform(0.33, 0.45)
@@ -101,17 +135,42 @@ def build_scene(seed: int, frames: int, size: tuple[int, int], people: int | Non
     for number in range(people):
         rng = _stream(seed, "person", number)
         body, look = Body.random(rng), Look.random(rng)
+        crosses = crossing and number % 2 == 1  # the way of the person before
         # The first person always goes somewhere: a clip in which nobody does would be a poor test of a video model.
-        names = list(ACTIONS)[:2] if number == 0 else list(ACTIONS)
+        names = list(ACTIONS)[:2] if number == 0 or crosses else list(ACTIONS)
         shares = np.array([ACTIONS[name] for name in names])
         gait = Gait.random(rng, body, str(rng.choice(names, p=shares / shares.sum())))
+        way = _stream(seed, "crossing", number)
         for _ in range(8):
-            route = Route.random(rng, stage, gait.speed, frames, fps)
+            if crosses:
+                route = Route.crossing(way, stage, gait.speed, frames, fps, routes[number - 1])
+            else:
+                route = Route.random(rng, stage, gait.speed, frames, fps)
             if all(np.hypot(*(route.position - other.position).T).min() > PERSONAL_SPACE for other in routes):
                 break
         routes.append(route)
-        crowd.append(build_person(body, look, gait, route, fps))
-    return Scene(camera, tuple(crowd), light / np.linalg.norm(light))
+        gesture = Gesture.random(_stream(seed, "gesture", number)) if lively else None
+        crowd.append(build_person(body, look, gait, route, fps, gesture))
+    optics = _plan_optics(seed, frames, height, fps, difficulties)
+    camera = replace(camera, shakes=optics.shakes)
+    occluders: tuple[Occluder, ...] = ()
+    if "occluded" in difficulties:
+        occluders = plan_occluders(_stream(seed, "occluders"), camera, tuple(crowd), frames, fps)
+    return Scene(camera, tuple(crowd), light / np.linalg.norm(light), occluders, optics)
+
+
+def _plan_optics(seed: int, frames: int, height: int, fps: float, difficulties: Collection[str]) -> Optics:
+    """What the camera does to the pictures of a clip, each difficulty from its own random stream."""
+    optics = Optics.plain(frames)
+    if "blur" in difficulties:
+        shutter, shakes = plan_blur(_stream(seed, "blur"), frames, height, fps)
+        optics = replace(optics, shutter=shutter, shakes=shakes)
+    if "defocus" in difficulties:
+        optics = replace(optics, defocus=plan_defocus(_stream(seed, "defocus"), frames, height))
+    if "low_light" in difficulties:
+        exposure, grain = plan_low_light(_stream(seed, "low_light"), frames)
+        optics = replace(optics, exposure=exposure, grain=grain)
+    return optics
 
 
 class SyntheticClip:
@@ -121,8 +180,11 @@ class SyntheticClip:
         seed: 0 to 999999; decides everything else.
         num_frames: 1 to 10000.
         size: (H, W) of the picture in pixels.
-        num_people: 0 to 20; drawn from 1 to 4 if not given.
+        num_people: 0 to 20; drawn from 1 to 4 if not given, or from 2 to 4 if they are to cross.
         fps: frames per second.
+        difficulties: which of ``difficulty.DIFFICULTIES`` are made to happen; each leaves the rest of the seed's scene
+            as it is. Occlusion by people and crossings also happen by chance, and are labelled all the same.
+        lively: whether people move their arms, trunks, heads and knees as they like, and not only as their gait does.
 
     Raises:
         InputError: an argument is out of range.
@@ -135,6 +197,8 @@ class SyntheticClip:
         size: tuple[int, int] = (360, 640),
         num_people: int | None = None,
         fps: float = 25,
+        difficulties: Collection[str] = (),
+        lively: bool = False,
     ) -> None:
         self.seed = _whole("the seed", seed, 0, MAX_SEED)
         self.num_frames = _whole("the number of frames", num_frames, 1, MAX_FRAMES)
@@ -143,11 +207,23 @@ class SyntheticClip:
             _whole("the number of people", num_people, 0, MAX_PEOPLE)
         if not 1 <= fps <= 1000:
             raise InputError(f"the frame rate is {fps}: expected 1 to 1000 frames per second")
-        self.fps = fps
-        self.scene = build_scene(self.seed, self.num_frames, self.size, num_people, fps)
-        self._background = Background(self.scene.camera, _stream(seed, "background"))
-        self._painters = [
+        self.fps = float(fps)
+        unknown = sorted(set(difficulties) - set(DIFFICULTIES))
+        if unknown:
+            raise InputError(f"the difficulty '{unknown[0]}' is unknown: expected some of {', '.join(DIFFICULTIES)}")
+        if "crossing" in difficulties and num_people is not None and num_people < 2:
+            raise InputError(f"the number of people is {num_people}: a crossing needs at least 2")
+        self.difficulties = tuple(name for name in DIFFICULTIES if name in difficulties)
+        self.options = Options(self.seed, self.num_frames, self.size, num_people, self.fps, self.difficulties, lively)
+        self.scene = build_scene(self.seed, self.num_frames, self.size, num_people, fps, self.difficulties, lively)
+        camera = self.scene.camera
+        self._background = Background(camera, _stream(seed, "background"))
+        self._people = [
             PersonPainter(person, _stream(seed, "texture", i)) for i, person in enumerate(self.scene.people)
+        ]
+        self._things = [
+            OccluderPainter(thing, camera, _stream(seed, "occluder texture", i))
+            for i, thing in enumerate(self.scene.occluders)
         ]
 
     def __len__(self) -> int:
@@ -160,32 +236,91 @@ class SyntheticClip:
         """Draw one frame, counted from 0."""
         if not 0 <= index < self.num_frames:
             raise IndexError(f"frame {index} of a clip of {self.num_frames}")
-        scene, time = self.scene, index / self.fps
-        canvas = Canvas(self._background.at(time), scene.light)
-        points = [person.points[index] for person in scene.people]
-        far_to_near = sorted(range(len(points)), key=lambda i: -points[i][POINT["pelvis"], 2])
-        for i in far_to_near:
-            self._painters[i].shadow(canvas, scene.camera, index, time)
-        boxes: dict[int, np.ndarray] = {}
-        for i in far_to_near:
-            self._painters[i].draw(canvas, scene.camera, index, time, label=i + 1)
-            box = _mask_box(canvas.mask == i + 1)  # before anyone nearer is drawn over it
-            if box is not None:
-                boxes[i] = box
-        tracks = sorted(boxes)
-        joints = np.array([scene.camera.project(points[i][:_JOINTS], time) for i in tracks]).reshape(-1, _JOINTS, 2)
+        canvas, far_to_near, box_of = self._draw(index)
+        tracks = sorted(box_of)
+        boxes = np.array([box_of[i] for i in tracks], np.float32).reshape(-1, 4)
+        joints = self._joints(tracks, index)
         pixels = np.rint(joints).astype(int)
         inside = ((pixels >= 0) & (pixels < self.size[::-1])).all(axis=-1)  # [P, 15]
-        shown = np.zeros(inside.shape, int)  # whom the picture shows where a joint is
+        shown = np.zeros(inside.shape, int)  # the label of what the picture shows where a joint is
         shown[inside] = canvas.mask[pixels[inside][:, 1], pixels[inside][:, 0]]
+        label_of = np.argsort(far_to_near) + 1  # of everybody and everything; the nearer, the higher
+        occluded = shown > label_of[tracks].reshape(-1, 1)
+        image, smears = self._expose(canvas.image, index, tracks)
+        exposure, radius = self.scene.optics.exposure[index], self.scene.optics.defocus[index]
+        whom = [0, *(i + 1 if i < len(self._people) else OCCLUDER for i in far_to_near)]
         return Frame(
-            image=canvas.finish(),
+            image=image,
             keypoints=np.concatenate([joints, inside[..., None]], axis=-1).astype(np.float32),
-            occluded=(shown != 0) & (shown != np.array(tracks, int).reshape(-1, 1) + 1),
-            boxes=np.array([boxes[i] for i in tracks], np.float32).reshape(-1, 4),
+            occluded=occluded,
+            boxes=boxes,
             head_boxes=np.array([self._head_box(i, index) for i in tracks], np.float32).reshape(-1, 4),
             track_ids=np.array(tracks, np.int64),
-            mask=canvas.mask,
+            mask=np.array(whom, np.uint8)[canvas.mask],
+            difficulty=label_people(occluded, boxes, self._heights(tracks, index), smears, radius, exposure),
+        )
+
+    def _draw(self, moment: float) -> tuple[Canvas, list[int], dict[int, np.ndarray]]:
+        """Draw the scene at a moment counted in frames.
+
+        Returns:
+            The canvas; the numbers of the people and then of the things from far to near, which is how they are
+            labelled (from 1) on it; and the boxes ``[4]`` of the people in the picture, as if nothing covered them.
+        """
+        scene, time = self.scene, moment / self.fps
+        canvas = Canvas(self._background.at(time), scene.light)
+        painters: list[PersonPainter | OccluderPainter] = [*self._people, *self._things]
+        depths = [painter.depth(moment) for painter in painters]
+        far_to_near = sorted(range(len(painters)), key=lambda i: -depths[i])
+        for i in far_to_near:
+            painters[i].shadow(canvas, scene.camera, moment, time)
+        boxes: dict[int, np.ndarray] = {}
+        for label, i in enumerate(far_to_near, start=1):
+            painters[i].draw(canvas, scene.camera, moment, time, label)
+            if i < len(self._people):
+                box = _mask_box(canvas.mask == label)  # before anything nearer is drawn over it
+                if box is not None:
+                    boxes[i] = box
+        return canvas, far_to_near, boxes
+
+    def _expose(self, image: np.ndarray, index: int, tracks: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Make of the frozen scene what the camera records.
+
+        Args:
+            image: float32 ``[H, W, 3]``, the scene in the middle of the exposure.
+            tracks: the P people.
+
+        Returns:
+            The picture, uint8, and the way ``[P]`` of each person's median joint while the shutter was open, pixels.
+        """
+        optics = self.scene.optics
+        smears = np.zeros(len(tracks))
+        if optics.shutter[index]:
+            moments = index + optics.shutter[index] * np.linspace(-0.5, 0.5, EXPOSURES)
+            ways = np.stack([self._joints(tracks, moment) for moment in moments])  # [N, P, 15, 2]
+            lengths = np.linalg.norm(np.diff(ways, axis=0), axis=-1).sum(axis=0)  # [P, 15]
+            smears = np.median(lengths, axis=1)
+            others = np.delete(moments, EXPOSURES // 2)
+            image = sum((self._draw(moment)[0].image for moment in others), start=image) / EXPOSURES
+        if optics.defocus[index] > 0.5:
+            image = defocus(image, optics.defocus[index])
+        if optics.grain:
+            image = underexpose(image, optics.exposure[index], optics.grain, _stream(self.seed, "noise", index))
+        return to_bytes(image), smears
+
+    def _joints(self, tracks: list[int], moment: float) -> np.ndarray:
+        """Where the joints of some people are at a moment, image pixels ``[P, 15, 2]``."""
+        points = np.array([self.scene.people[i].at(moment)[0][:_JOINTS] for i in tracks]).reshape(-1, _JOINTS, 3)
+        return self.scene.camera.project(points, moment / self.fps)
+
+    def _heights(self, tracks: list[int], index: int) -> np.ndarray:
+        """How high some people are when they stand upright where they are, pixels ``[P]``."""
+        people = [self.scene.people[i] for i in tracks]
+        return np.array(
+            [
+                person.body.stature * self.scene.camera.focal / person.points[index, POINT["pelvis"], 2]
+                for person in people
+            ]
         )
 
     def _head_box(self, number: int, index: int) -> np.ndarray:
@@ -196,152 +331,6 @@ class SyntheticClip:
         corners = camera.project(head, index / self.fps)
         low, high = corners.min(axis=0) - beside, corners.max(axis=0) + beside
         return np.concatenate([low, high - low])
-
-
-def write_clip(
-    clip: SyntheticClip,
-    directory: str | Path,
-    video: bool = True,
-    name: str | None = None,
-    *,
-    on_frame: Callable[[], Any] | None = None,
-) -> Path:
-    """Write a clip in PoseTrack18's layout, streaming: one frame is in memory at a time.
-
-    Writes ``images/val/<name>/%06d.jpg``, ``annotations/val/<name>.json`` and, with `video`, ``<name>.mp4``. All of
-    them are written under temporary names first; the annotations are renamed last, so where they are, all is.
-
-    Args:
-        directory: where to write; must exist.
-        name: of the sequence, six digits (the video id) and then e.g. ``_street``; the seed and ``_synthetic`` if
-            not given.
-        on_frame: called after every frame, for a progress bar.
-
-    Returns:
-        The path of the annotations.
-
-    Raises:
-        InputError: the name is not usable, or the size is odd, which H.264 cannot hold.
-        OutputError: the directory is missing or cannot be written.
-    """
-    root = Path(directory)
-    name = f"{clip.seed:06d}_synthetic" if name is None else name
-    vid_id = sequence_id(name)
-    if vid_id is None or Path(name).name != name:
-        raise InputError(f"the sequence name is '{name}': expected six digits and then e.g. '_street'")
-    if video and (clip.size[0] % 2 or clip.size[1] % 2):
-        size = f"{clip.size[0]}x{clip.size[1]}"
-        raise InputError(f"the size is {size}: H.264 needs an even height and width, so change it or write no video")
-    if not root.is_dir():
-        raise OutputError(f"the folder '{root}' does not exist: create it or choose another")
-    images, annotations = [], []
-    annotation_path = root / "annotations" / "val" / f"{name}.json"
-    try:
-        annotation_path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            folder = stack.enter_context(_folder_replacing(root / "images" / "val" / name))
-            movie = None
-            if video:
-                movie = stack.enter_context(_Movie(stack.enter_context(atomic_write(root / f"{name}.mp4")), clip))
-            for number, frame in enumerate(clip):
-                _write_jpeg(folder / f"{number:06d}.jpg", frame.image)
-                if movie:
-                    movie.write(frame.image)
-                images.append(_image_entry(clip, name, vid_id, number))
-                annotations.extend(_annotation_entries(frame, image_id(vid_id, number)))
-                if on_frame:
-                    on_frame()
-        document = {"categories": [POSETRACK_CATEGORY], "images": images, "annotations": annotations}
-        write_json(annotation_path, document)
-    except OSError as error:
-        raise OutputError(f"cannot write '{name}' to '{root}': {error.strerror or error}") from error
-    return annotation_path
-
-
-class _Movie:
-    """An H.264 file being written; a context manager."""
-
-    def __init__(self, path: Path, clip: SyntheticClip) -> None:
-        # the temporary name does not say what the file is, so the format does
-        self._file = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        self._stream = self._file.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1001))
-        self._stream.height, self._stream.width = clip.size
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": str(VIDEO_CRF)}
-
-    def write(self, image: np.ndarray) -> None:
-        self._file.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-
-    def __enter__(self) -> _Movie:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._file.mux(self._stream.encode(None))
-        self._file.close()
-
-
-@contextmanager
-def _folder_replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; on success it replaces `path`, on any failure it is removed."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
-        temporary.mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_jpeg(path: Path, image: np.ndarray) -> None:
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    path.write_bytes(data.tobytes())
-
-
-def _image_entry(clip: SyntheticClip, name: str, vid_id: str, number: int) -> dict[str, Any]:
-    return {
-        "has_no_densepose": True,
-        "is_labeled": True,
-        "file_name": f"images/val/{name}/{number:06d}.jpg",
-        "nframes": clip.num_frames,
-        "frame_id": image_id(vid_id, number),
-        "vid_id": vid_id,
-        "ignore_regions_y": [],
-        "ignore_regions_x": [],
-        "id": image_id(vid_id, number),
-        "width": clip.size[1],
-        "height": clip.size[0],
-    }
-
-
-def _annotation_entries(frame: Frame, image: int) -> list[dict[str, Any]]:
-    """A frame's annotations; joints outside the picture are zeros, as in PoseTrack."""
-    slots = to_slots(frame.keypoints * frame.keypoints[..., 2:])
-    occluded = to_slots(frame.occluded[..., None])[..., 0]
-    return [
-        {
-            "bbox_head": _rounded(frame.head_boxes[i]),
-            "keypoints": _rounded(slots[i].reshape(-1)),
-            "track_id": int(track),
-            "image_id": image,
-            "bbox": _rounded(frame.boxes[i]),
-            "scores": [],
-            "category_id": 1,
-            "id": image * 100 + int(track),
-            "iscrowd": False,
-            "num_keypoints": int(frame.keypoints[i, :, 2].sum()),
-            "occluded": occluded[i].tolist(),
-        }
-        for i, track in enumerate(frame.track_ids)
-    ]
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    """To a thousandth of a pixel, which keeps the files small."""
-    return [round(float(value), 3) for value in values]
 
 
 def _mask_box(mask: np.ndarray) -> np.ndarray | None:

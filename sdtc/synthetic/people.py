@@ -31,6 +31,11 @@ ACTIONS = {"walk": 0.62, "run": 0.13, "stand": 0.13, "wave": 0.12}  # with their
 SKIN = ((246, 212, 186), (232, 190, 158), (204, 152, 114), (160, 110, 78), (112, 74, 52), (78, 52, 38))
 HAIR = ((28, 22, 20), (62, 42, 30), (108, 72, 42), (176, 134, 76), (128, 52, 28), (150, 148, 146))
 PATTERNS = ("plain", "stripes", "bands", "checks", "noise")
+# What moves by itself in lively people.
+WAYS = (
+    *(f"{side}_arm_{how}" for side in ("left", "right") for how in ("raised", "aside", "bent", "inwards")),
+    "bend", "lean", "gaze", "left_knee", "right_knee",
+)  # fmt: skip
 
 
 def random_colour(rng: np.random.Generator, darkest: int = 25, saturation: float = 0.75) -> tuple[int, ...]:
@@ -146,6 +151,31 @@ class Gait:
 
 
 @dataclass(frozen=True)
+class Gesture:
+    """What a lively person does besides going or standing: arms, trunk, head and knees on smooth ways of their own.
+
+    The rest of the body does not tell where they are, as a gait does: a hidden wrist has to be seen in another frame.
+    """
+
+    strength: float  # of the arms' own ways against the gait's, 0 to 1
+    rates: np.ndarray  # [WAYS, 2] hertz
+    phases: np.ndarray  # [WAYS, 3] radians
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> Gesture:
+        return cls(
+            strength=float(rng.uniform(0.6, 1.0)),
+            rates=rng.uniform([0.1, 0.25], [0.3, 0.6], (len(WAYS), 2)),
+            phases=rng.uniform(0, 2 * np.pi, (len(WAYS), 3)),
+        )
+
+    def ways(self, time: np.ndarray) -> dict[str, np.ndarray]:
+        """Smooth curves ``[F]`` from 0 to 1 by the names of :data:`WAYS`."""
+        first, second = np.sin(2 * np.pi * self.rates.T[..., None] * time + self.phases.T[:2, :, None])  # [WAYS, F]
+        return dict(zip(WAYS, 0.5 + 0.5 * np.sin(2 * first + 1.2 * second + self.phases[:, 2:]), strict=True))
+
+
+@dataclass(frozen=True)
 class Stage:
     """The ground that the camera sees: depths in metres, and its half width per metre of depth."""
 
@@ -177,12 +207,37 @@ class Route:
     def random(cls, rng: np.random.Generator, stage: Stage, speed: float, frames: int, fps: float) -> Route:
         """Walk from one random point of the stage to the next, turning on arcs; or stand and turn a little."""
         place = stage.sample(rng, 0.85)
-        position, heading = np.empty((frames, 2)), np.empty(frames)
         if speed == 0:
-            position[:] = place
             turn = np.radians(15) * np.sin(np.arange(frames) / fps * 0.6 + rng.uniform(0, 6))
-            return cls(position, rng.uniform(-np.pi, np.pi) + turn)
-        goal = stage.sample_goal(rng, place, 2 * ARRIVAL)
+            return cls(np.tile(place, (frames, 1)), rng.uniform(-np.pi, np.pi) + turn)
+        return cls._walk(rng, stage, place, stage.sample_goal(rng, place, 2 * ARRIVAL), speed, frames, fps)
+
+    @classmethod
+    def crossing(
+        cls, rng: np.random.Generator, stage: Stage, speed: float, frames: int, fps: float, other: Route
+    ) -> Route:
+        """Cross somebody's way in the picture: at one moment both are in one line of sight, going opposite ways."""
+        moment = int(rng.uniform(0.2, 0.8) * frames)
+        x, z = other.position[moment]
+        gap = rng.uniform(0.75, 1.2) * rng.choice([-1, 1])
+        depth = z + gap if stage.near <= z + gap <= stage.far else z - gap
+        place = np.array([x / z * depth, depth])
+        angle = rng.uniform(-0.3, 0.3) + (np.pi if np.cos(other.heading[moment]) > 0 else 0.0)
+        ahead = 2 * ARRIVAL * np.array([np.cos(angle), np.sin(angle)])
+        after = cls._walk(rng, stage, place, place + ahead, speed, frames - moment, fps)
+        before = cls._walk(rng, stage, place, place - ahead, speed, moment + 1, fps)  # backwards in time
+        return cls(
+            np.concatenate([before.position[:0:-1], after.position]),
+            np.concatenate([before.heading[:0:-1] - before.heading[0] + angle, after.heading]),
+        )
+
+    @classmethod
+    def _walk(
+        cls, rng: np.random.Generator, stage: Stage, place: np.ndarray, goal: np.ndarray, speed: float, frames: int,
+        fps: float,
+    ) -> Route:  # fmt: skip
+        """Walk from a place straight to a goal, and from there to random ones."""
+        position, heading = np.empty((frames, 2)), np.empty(frames)
         angle = float(np.arctan2(*(goal - place)[::-1]))
         substeps = int(np.ceil(25 / fps))  # at a low frame rate a whole step could leap over its goal
         step = speed / fps / substeps
@@ -213,12 +268,22 @@ class Person:
     points: np.ndarray
     facing: np.ndarray
 
+    def at(self, moment: float) -> tuple[np.ndarray, np.ndarray]:
+        """Points ``[K, 3]`` and facing ``[2]`` at a moment counted in frames, between frames interpolated."""
+        moment = float(np.clip(moment, 0, len(self.points) - 1))
+        now, share = int(moment), moment % 1
+        then = min(now + 1, len(self.points) - 1)
+        points = self.points[now] + share * (self.points[then] - self.points[now])
+        return points, self.facing[now] + share * (self.facing[then] - self.facing[now])
 
-def build_person(body: Body, look: Look, gait: Gait, route: Route, fps: float) -> Person:
-    """Move a body along its route: gait, forward kinematics, and the way into the world."""
+
+def build_person(
+    body: Body, look: Look, gait: Gait, route: Route, fps: float, gesture: Gesture | None = None
+) -> Person:
+    """Move a body along its route: gait, gestures if any, forward kinematics, and the way into the world."""
     frames = len(route.heading)
     time = np.arange(frames) / fps
-    points, gaze = pose(body, gait, time)
+    points, gaze = pose(body, gait, time, gesture)
     cos, sin = np.cos(route.heading)[:, None], np.sin(route.heading)[:, None]
     forward, left, up = points[..., 0], points[..., 1], points[..., 2]
     x = route.position[:, :1] + forward * cos - left * sin
@@ -227,7 +292,7 @@ def build_person(body: Body, look: Look, gait: Gait, route: Route, fps: float) -
     return Person(body, look, gait, np.stack([x, up, z], axis=-1), facing)
 
 
-def pose(body: Body, gait: Gait, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pose(body: Body, gait: Gait, time: np.ndarray, gesture: Gesture | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Forward kinematics in the body frame.
 
     Args:
@@ -242,6 +307,8 @@ def pose(body: Body, gait: Gait, time: np.ndarray) -> tuple[np.ndarray, np.ndarr
     beat = np.cos(2 * np.pi * phase) if moving else np.zeros_like(time)  # +1: the right leg is in front
     s, zero = body.stature, np.zeros_like(time)
     at: dict[str, np.ndarray] = {}
+    ways = gesture.ways(time) if gesture else {}
+    bend, aside = (0.6 * ways["bend"] ** 2, 0.4 * (ways["lean"] - 0.5)) if gesture else (zero, zero)
 
     # Legs hang from the pelvis; how high that is follows from them, below.
     pelvis = np.stack([zero, (0.012 * np.sin(2 * np.pi * phase) if moving else 0.03 * sway) * s, zero], axis=-1)
@@ -249,6 +316,9 @@ def pose(body: Body, gait: Gait, time: np.ndarray) -> tuple[np.ndarray, np.ndarr
     at["pelvis"] = pelvis
     for name, sign, leg_phase in (("left", 1, phase + 0.5), ("right", -1, phase)):
         hip, knee, foot = _leg_angles(gait, body, leg_phase)
+        if gesture and not moving:  # squats, and raises a knee
+            fold = np.maximum(ways[f"{name}_knee"] - 0.4, 0)
+            hip, knee = hip + 1.6 * fold, knee + 2.6 * fold
         spread = sign * (0.02 if moving else 0.08) + tilt
         at[f"{name}_hip"] = pelvis + _turn((0, sign * body.hips, 0), 0.09 * beat)
         at[f"{name}_knee"] = at[f"{name}_hip"] + body.thigh * _hang(hip, spread)
@@ -257,18 +327,24 @@ def pose(body: Body, gait: Gait, time: np.ndarray) -> tuple[np.ndarray, np.ndarr
         at[f"{name}_heel"] = ankle - 0.022 * s * ahead + 0.022 * s * below
         at[f"{name}_toe"] = ankle + 0.095 * s * ahead + 0.026 * s * below
 
-    trunk = -_hang(zero - gait.lean, 0.02 * beat - 0.5 * tilt)  # up along the spine
+    trunk = -_hang(zero - gait.lean - bend, 0.02 * beat - 0.5 * tilt + aside)  # up along the spine
     at["waist"] = pelvis + 0.3 * body.trunk * trunk
     shoulders = pelvis + body.trunk * trunk
     at["collar"] = shoulders + 0.9 * body.neck * trunk
     for name, sign in (("left", 1), ("right", -1)):
-        upper, lower, out_upper, out_lower = _arm_angles(gait, sign, beat, time)
+        arm = _arm_angles(gait, sign, beat, time)
+        if gesture:
+            free = _free_arm(sign, *(ways[f"{name}_arm_{how}"] for how in ("raised", "aside", "bent", "inwards")))
+            arm = tuple(a + gesture.strength * (b - a) for a, b in zip(arm, free, strict=True))
+        upper, lower, out_upper, out_lower = arm
         at[f"{name}_shoulder"] = shoulders + _turn((0, sign * body.shoulders, 0), -0.12 * beat)
         at[f"{name}_elbow"] = at[f"{name}_shoulder"] + body.upper_arm * _hang(upper, out_upper)
         at[f"{name}_wrist"] = at[f"{name}_elbow"] + body.forearm * _hang(lower, out_lower)
         at[f"{name}_hand"] = at[f"{name}_wrist"] + 0.06 * s * _hang(lower + 0.15, out_lower)
 
     gaze = (0.15 if moving else 0.4) * np.sin(2 * np.pi * (0.11 * time + gait.start))
+    if gesture:
+        gaze = gaze + 1.6 * (ways["gaze"] - 0.5)
     at["head_bottom"] = neck = shoulders + body.neck * trunk
     # (forward, left, up) from the neck, in head lengths; the profile of a head
     head = {
@@ -316,6 +392,14 @@ def _arm_angles(
     lower = upper + gait.elbow + 0.6 * np.maximum(swing, 0)
     out = np.full_like(time, sign * 0.12)
     return upper, lower, out, (0.2 if gait.action != "run" else -1.2) * out  # a runner's hands come inwards
+
+
+def _free_arm(
+    sign: int, raised: np.ndarray, aside: np.ndarray, bent: np.ndarray, inwards: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """An arm that follows curves ``[F]`` from 0 to 1; angles as above."""
+    upper = -0.4 + 2.9 * raised**1.5  # from behind the back to above the head, and down more often than up
+    return upper, upper + 0.1 + 2.0 * bent, sign * (0.05 + 1.2 * aside**2), sign * (0.5 - 1.3 * inwards)
 
 
 def _hang(flexion: np.ndarray, lateral: np.ndarray | float) -> np.ndarray:

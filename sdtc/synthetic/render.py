@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sdtc.synthetic.difficulty import Shake
 from sdtc.synthetic.people import POINT, Body, Cloth, Look, Person, random_colour
 
 TEXELS = 100  # per metre of cloth
@@ -32,6 +33,7 @@ class Camera:
         pan: amplitude of the pan in pixels (x, y).
         period: of the pan, seconds.
         start: phase of the pan, radians.
+        shakes: short vibrations of the camera on top of the pan.
     """
 
     size: tuple[int, int]
@@ -41,11 +43,15 @@ class Camera:
     pan: tuple[float, float]
     period: float
     start: float
+    shakes: tuple[Shake, ...] = ()
 
     def shift(self, time: float) -> np.ndarray:
         """How far the picture has slid at a time in seconds, pixels ``[2]`` (x, y)."""
         angle = 2 * np.pi * time / self.period + self.start
-        return np.array([self.pan[0] * np.sin(angle), self.pan[1] * np.sin(1.7 * angle)])
+        shift = np.array([self.pan[0] * np.sin(angle), self.pan[1] * np.sin(1.7 * angle)])
+        for shake in self.shakes:
+            shift += shake.shift(time)
+        return shift
 
     def project(self, points: np.ndarray, time: float) -> np.ndarray:
         """Project world points ``[..., 3]`` in metres to image pixels ``[..., 2]``."""
@@ -81,11 +87,14 @@ class Part:
 
 
 class Canvas:
-    """A picture being drawn: float32 ``[H, W, 3]`` and a mask ``[H, W]`` of whom each pixel shows (0: nobody)."""
+    """A picture being drawn: float32 ``[H, W, 3]``, and a mask ``[H, W]`` with the label of what a pixel shows.
+
+    Labels are the caller's; 0 is the background.
+    """
 
     def __init__(self, background: np.ndarray, light: np.ndarray) -> None:
         self.image = background.astype(np.float32)
-        self.mask = np.zeros(background.shape[:2], np.uint8)
+        self.mask = np.zeros(background.shape[:2], np.uint16)
         self.light = light  # unit vector towards the light: right, down, towards the camera
 
     def window(self, centre: np.ndarray, reach: np.ndarray) -> tuple[slice, slice] | None:
@@ -167,9 +176,49 @@ class Canvas:
         under += colour
         self.mask[window][alpha > 0.5] = label
 
+    def sprite(self, sprite: np.ndarray, corner: np.ndarray, label: int) -> None:
+        """Lay a flat picture over this one.
+
+        Args:
+            sprite: float32 ``[h, w, 4]`` RGB 0-255, already multiplied by the opacity (0-1) in the last channel.
+            corner: ``[2]`` (x, y) in image pixels of its top left pixel.
+            label: for the mask.
+        """
+        height, width = sprite.shape[:2]
+        half = np.array([width, height]) / 2
+        window = self.window(corner + half, half + 1)
+        if window is None:
+            return
+        rows, columns = window
+        matrix = np.array([[1.0, 0.0, corner[0] - columns.start], [0.0, 1.0, corner[1] - rows.start]])
+        moved = cv2.warpAffine(sprite, matrix, (columns.stop - columns.start, rows.stop - rows.start))
+        under = self.image[window]
+        under *= 1 - moved[..., 3:]
+        under += moved[..., :3]
+        self.mask[window][moved[..., 3] > 0.5] = label
+
     def finish(self) -> np.ndarray:
         """The picture as uint8 RGB."""
-        return cv2.convertScaleAbs(self.image)
+        return to_bytes(self.image)
+
+
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Round a picture to uint8."""
+    return cv2.convertScaleAbs(image)
+
+
+def defocus(image: np.ndarray, radius: float) -> np.ndarray:
+    """Spread every pixel of ``[H, W, 3]`` over a disc of a radius in pixels, as a lens out of focus does."""
+    reach = int(np.ceil(radius))
+    offsets = np.arange(-reach, reach + 1, dtype=np.float32)
+    disc = np.clip(radius + 0.5 - np.hypot(offsets, offsets[:, None]), 0, 1)
+    return cv2.filter2D(image, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT_101)
+
+
+def underexpose(image: np.ndarray, exposure: float, grain: float, rng: np.random.Generator) -> np.ndarray:
+    """Darken a picture 0-255 to a share of its light; the sensor's noise (standard deviation `grain`) stays."""
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    return np.maximum(image * np.float32(exposure) + noise * np.float32(grain), 0)
 
 
 class PersonPainter:
@@ -179,12 +228,12 @@ class PersonPainter:
         self.person = person
         self.parts = _body_parts(person.body, person.look, rng)
 
-    def draw(self, canvas: Canvas, camera: Camera, frame: int, time: float, label: int) -> None:
-        """Draw the person as it is in one frame, parts from far to near."""
-        points = self.person.points[frame]  # [K, 3]
+    def draw(self, canvas: Canvas, camera: Camera, moment: float, time: float, label: int) -> None:
+        """Draw the person as it is at a moment (counted in frames), parts from far to near."""
+        points, facing = self.person.at(moment)  # [K, 3], [2]
         place = points[POINT["pelvis"]]
         # Where the camera is, as an angle to the left of where trunk and head face.
-        turns = np.arctan2(-place[2], -place[0]) - self.person.facing[frame]
+        turns = np.arctan2(-place[2], -place[0]) - facing
         starts = points[[part.a for part in self.parts]]
         shares = np.array([part.share for part in self.parts])[:, None]
         ends = starts + shares * (points[[part.b for part in self.parts]] - starts)
@@ -202,20 +251,24 @@ class PersonPainter:
             cap = None if part.cap is None else part.cap * scales[i, 0]
             canvas.tube(starts_2d[i], ends_2d[i], radii, cap, part.texture, turn, label)
 
-    def shadow(self, canvas: Canvas, camera: Camera, frame: int, time: float) -> None:
+    def shadow(self, canvas: Canvas, camera: Camera, moment: float, time: float) -> None:
         """Draw the person's shadow on the ground."""
-        place = self.person.points[frame, POINT["pelvis"]] * [1, 0, 1]
+        place = self.person.at(moment)[0][POINT["pelvis"]] * [1, 0, 1]
         scale = camera.focal / place[2]
         flat = 0.32 * scale * max(0.15, camera.height / place[2])
         canvas.shadow(camera.project(place, time), np.array([0.45 * scale, flat]))
+
+    def depth(self, moment: float) -> float:
+        """Distance from the camera at a moment counted in frames, metres."""
+        return float(self.person.at(moment)[0][POINT["pelvis"], 2])
 
 
 def _body_parts(body: Body, look: Look, rng: np.random.Generator) -> list[Part]:
     """The tubes of one body, in metres."""
     s, girth = body.stature, body.girth
     skin, hair, shoes = (np.array(colour, np.float32) for colour in (look.skin, look.hair, look.shoes))
-    sleeve = _cloth(look.shirt, (0.35, 0.35), rng)
-    leg = _cloth(look.trousers, (0.5, 0.5), rng)
+    sleeve = cloth_texture(look.shirt, (0.35, 0.35), rng)
+    leg = cloth_texture(look.trousers, (0.5, 0.5), rng)
     parts: list[Part] = []
 
     def add(a: str, b: str, wide: Profile, texture: np.ndarray, deep: Profile | None = None, **more: Any) -> None:
@@ -265,7 +318,7 @@ def _body_parts(body: Body, look: Look, rng: np.random.Generator) -> list[Part]:
     return parts
 
 
-def _cloth(cloth: Cloth, metres: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+def cloth_texture(cloth: Cloth, metres: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """A fabric as a texture ``[h, w, 3]`` of so many metres, or as one colour ``[3]`` if it is plain."""
     first, second = np.array(cloth.colour, np.float32), np.array(cloth.second, np.float32)
     if cloth.pattern == "plain":
@@ -288,7 +341,7 @@ def _shirt(look: Look, rng: np.random.Generator) -> np.ndarray:
     """The trunk's texture, hem first: the fabric, and on its front a zip, a print or an open collar."""
     height, width = 55, 96
     shirt = np.empty((height, width, 3), np.uint8)  # OpenCV smooths edges in 8 bits only
-    shirt[:] = _cloth(look.shirt, (height / TEXELS, width / TEXELS), rng)
+    shirt[:] = cloth_texture(look.shirt, (height / TEXELS, width / TEXELS), rng)
     centre = width // 2
     if look.front == "zip":
         cv2.line(shirt, (centre, 0), (centre, height), (235, 235, 230), 2, cv2.LINE_AA)
@@ -348,7 +401,8 @@ class Background:
         """The picture of the empty scene at a time in seconds, uint8 ``[H, W, 3]``."""
         move = self.camera.shift(time) - self.margin
         matrix = np.array([[1.0, 0.0, move[0]], [0.0, 1.0, move[1]]])
-        return cv2.warpAffine(self.plane, matrix, self.camera.size[::-1], flags=cv2.INTER_LINEAR)
+        # the margin is as wide as the pan; what a shake shows beyond it is mirrored
+        return cv2.warpAffine(self.plane, matrix, self.camera.size[::-1], borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _paint_background(camera: Camera, margin: np.ndarray, rng: np.random.Generator) -> np.ndarray:

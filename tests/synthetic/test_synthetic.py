@@ -368,15 +368,16 @@ def test_what_is_written(tmp_path: Path) -> None:
         assert np.abs(picture.astype(int) - frame.image).mean() < 4
 
 
-def test_the_keys_are_those_of_posetrack(tmp_path: Path) -> None:
+def test_the_keys_are_those_of_posetrack_and_ours(tmp_path: Path) -> None:
     sample = {
         "images": "has_no_densepose is_labeled file_name nframes frame_id vid_id ignore_regions_y ignore_regions_x "
         "id width height",
         "annotations": "bbox_head keypoints track_id image_id bbox scores category_id id iscrowd num_keypoints",
     }
     data = json.loads(write_clip(SyntheticClip(0, 1, SMALL, 1), tmp_path, video=False).read_text())
-    assert set(data["images"][0]) == set(sample["images"].split())
-    assert set(data["annotations"][0]) == {*sample["annotations"].split(), "occluded"}
+    assert set(data) == {"images", "annotations", "categories", "info"}
+    assert set(data["images"][0]) == {*sample["images"].split(), "difficulty"}
+    assert set(data["annotations"][0]) == {*sample["annotations"].split(), "occluded", "difficulty"}
 
 
 def test_the_video_plays_and_starts_fast(tmp_path: Path) -> None:

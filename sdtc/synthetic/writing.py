@@ -1,0 +1,190 @@
+"""Writing a synthetic clip in PoseTrack18's layout: pictures, annotations and, if wanted, a video.
+
+Nothing half written is ever taken for a clip: all is written under temporary names, and the annotations come last.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from sdtc.errors import InputError, OutputError
+from sdtc.files import atomic_write
+from sdtc.posetrack import POSETRACK_CATEGORY, image_id, sequence_id, to_slots
+from sdtc.synthetic.clip import Frame, SyntheticClip
+from sdtc.synthetic.difficulty import DIFFICULTIES
+
+JPEG_QUALITY = 95
+VIDEO_CRF = 18
+
+
+def write_clip(
+    clip: SyntheticClip,
+    directory: str | Path,
+    video: bool = True,
+    name: str | None = None,
+    *,
+    split: str = "val",
+    on_frame: Callable[[], Any] | None = None,
+) -> Path:
+    """Write a clip in PoseTrack18's layout, streaming: one frame is in memory at a time.
+
+    Writes ``images/<split>/<name>/%06d.jpg``, ``annotations/<split>/<name>.json`` and, with `video`, ``<name>.mp4``.
+    All of them are written under temporary names first; the annotations are renamed last, so where they are, all is.
+    Beyond PoseTrack's keys there are ``info`` (the options that made the clip), ``occluded`` of every keypoint, and
+    ``difficulty`` of every person and every image: the labels of ``difficulty.DIFFICULTIES`` that hold for the
+    person, or for anybody in the image.
+
+    Args:
+        directory: where to write; must exist.
+        name: of the sequence, six digits (the video id) and then e.g. ``_street``; the seed and ``_synthetic`` if
+            not given.
+        split: ``"train"`` or ``"val"``, the folder's name.
+        on_frame: called after every frame, for a progress bar.
+
+    Returns:
+        The path of the annotations.
+
+    Raises:
+        InputError: the name is not usable, or the size is odd, which H.264 cannot hold.
+        OutputError: the directory is missing or cannot be written.
+    """
+    root = Path(directory)
+    name = f"{clip.seed:06d}_synthetic" if name is None else name
+    vid_id = sequence_id(name)
+    if vid_id is None or Path(name).name != name:
+        raise InputError(f"the sequence name is '{name}': expected six digits and then e.g. '_street'")
+    if video and (clip.size[0] % 2 or clip.size[1] % 2):
+        size = f"{clip.size[0]}x{clip.size[1]}"
+        raise InputError(f"the size is {size}: H.264 needs an even height and width, so change it or write no video")
+    if not root.is_dir():
+        raise OutputError(f"the folder '{root}' does not exist: create it or choose another")
+    images, annotations = [], []
+    annotation_path = root / "annotations" / split / f"{name}.json"
+    try:
+        annotation_path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            folder = stack.enter_context(_folder_replacing(root / "images" / split / name))
+            movie = None
+            if video:
+                movie = stack.enter_context(_Movie(stack.enter_context(atomic_write(root / f"{name}.mp4")), clip))
+            for number, frame in enumerate(clip):
+                _write_jpeg(folder / f"{number:06d}.jpg", frame.image)
+                if movie:
+                    movie.write(frame.image)
+                images.append(_image_entry(clip, frame, f"images/{split}/{name}/{number:06d}.jpg", vid_id, number))
+                annotations.extend(_annotation_entries(frame, image_id(vid_id, number)))
+                if on_frame:
+                    on_frame()
+        document = {
+            "info": clip.options.to_json(),
+            "categories": [POSETRACK_CATEGORY],
+            "images": images,
+            "annotations": annotations,
+        }
+        with atomic_write(annotation_path) as temporary:
+            temporary.write_text(json.dumps(document), encoding="utf-8")  # not indented: a third of the size
+    except OSError as error:
+        raise OutputError(f"cannot write '{name}' to '{root}': {error.strerror or error}") from error
+    return annotation_path
+
+
+class _Movie:
+    """An H.264 file being written; a context manager."""
+
+    def __init__(self, path: Path, clip: SyntheticClip) -> None:
+        # the temporary name does not say what the file is, so the format does
+        self._file = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        self._stream = self._file.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1001))
+        self._stream.height, self._stream.width = clip.size
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": str(VIDEO_CRF)}
+
+    def write(self, image: np.ndarray) -> None:
+        self._file.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+
+    def __enter__(self) -> _Movie:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._file.mux(self._stream.encode(None))
+        self._file.close()
+
+
+@contextmanager
+def _folder_replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success it replaces `path`, on any failure it is removed."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    path.write_bytes(data.tobytes())
+
+
+def _image_entry(clip: SyntheticClip, frame: Frame, file_name: str, vid_id: str, number: int) -> dict[str, Any]:
+    return {
+        "has_no_densepose": True,
+        "is_labeled": True,
+        "file_name": file_name,
+        "nframes": clip.num_frames,
+        "frame_id": image_id(vid_id, number),
+        "vid_id": vid_id,
+        "ignore_regions_y": [],
+        "ignore_regions_x": [],
+        "id": image_id(vid_id, number),
+        "width": clip.size[1],
+        "height": clip.size[0],
+        "difficulty": _names(np.any(frame.difficulty, axis=0)),
+    }
+
+
+def _annotation_entries(frame: Frame, image: int) -> list[dict[str, Any]]:
+    """A frame's annotations; joints outside the picture are zeros, as in PoseTrack."""
+    slots = to_slots(frame.keypoints * frame.keypoints[..., 2:])
+    occluded = to_slots(frame.occluded[..., None])[..., 0]
+    return [
+        {
+            "bbox_head": _rounded(frame.head_boxes[i]),
+            "keypoints": _rounded(slots[i].reshape(-1)),
+            "track_id": int(track),
+            "image_id": image,
+            "bbox": _rounded(frame.boxes[i]),
+            "scores": [],
+            "category_id": 1,
+            "id": image * 100 + int(track),
+            "iscrowd": False,
+            "num_keypoints": int(frame.keypoints[i, :, 2].sum()),
+            "occluded": occluded[i].tolist(),
+            "difficulty": _names(frame.difficulty[i]),
+        }
+        for i, track in enumerate(frame.track_ids)
+    ]
+
+
+def _names(labels: np.ndarray) -> list[str]:
+    return [name for name, holds in zip(DIFFICULTIES, labels, strict=True) if holds]
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """To a thousandth of a pixel, which keeps the files small."""
+    return [round(float(value), 3) for value in values]
