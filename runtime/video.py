@@ -20,6 +20,7 @@ from sdtc.errors import InputError, VideoError
 from sdtc.images import read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MAX_FRAMES = 10_000_000  # four days; a header that promises more is damaged
 DEFAULT_FPS = 25.0  # of image folders, which do not say
 MAX_GAP = 10  # where more than this many are missing per present image, numbers do not count frames
 
@@ -94,7 +95,8 @@ class VideoFile(FrameSource):
         self._stream.thread_type = "AUTO"
         self._last_time: float | None = None  # seconds, of the last frame
         self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
-        self.num_frames = self._stream.frames or None
+        frames = self._stream.frames
+        self.num_frames = frames if 0 < frames <= MAX_FRAMES else None  # headers are not to be trusted
 
     def __iter__(self) -> Iterator[Frame]:
         count = 0

@@ -78,6 +78,7 @@ def test_newer_schema_names_both_versions(bundle) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"batch": [1, 1, 4096], "input_size": [4096, 4096]},
         {"num_frames": 4},
         {"num_frames": "five"},
         {"batch": [4, 1, 16]},
