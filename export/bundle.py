@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -13,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-import sdtc
 from sdtc.errors import BundleError, InputError, OutputError, say
 from sdtc.export import engine, graphs, verify
 from sdtc.export.engine import Target
@@ -22,11 +22,10 @@ from sdtc.export.verify import Parity
 from sdtc.files import make_directory, sha256
 from sdtc.manifest import GraphFiles, Manifest
 from sdtc.model.checkpoint import Checkpoint, load_checkpoint
-from sdtc.model.network import MEAN, STD, PoseNetwork
+from sdtc.model.network import PoseNetwork
 from sdtc.runtime.cuda import gpu_or_reason
 from sdtc.runtime.sessions import Session, available_cpus
 from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
-from sdtc.skeleton import get_skeleton
 
 FILE_STEMS = {"model": "model", "encoder": "model.encoder", "temporal": "model.temporal"}
 
@@ -179,33 +178,14 @@ def _describe(
     target: Target | None,
     figures: dict[str, dict],
 ) -> Manifest:
-    config = source.network.config
-    skeleton = get_skeleton(config.skeleton)
-    return Manifest(
-        name=config.name,
-        kind=config.kind,
-        model=config.to_dict(),
-        num_frames=config.num_frames,
-        input_size=config.input_size,
-        heatmap_size=config.heatmap_size,
-        token_shape=config.token_shape,
-        skeleton=config.skeleton,
-        keypoints=skeleton.keypoints,
-        flip_pairs=skeleton.flip_pairs,
-        mean=MEAN,
-        std=STD,
-        precision=precision,
-        opset=graphs.OPSET,
-        batch=batch,
+    return dataclasses.replace(
+        source.describe(batch, precision, graphs.OPSET),
         graphs={
             name: GraphFiles(f"{stem}.onnx", f"{stem}.plan" if target else None) for name, stem in FILE_STEMS.items()
         },
         files={path.name: sha256(path) for path in sorted(work.iterdir())},
-        checkpoint_sha256=source.sha256,
-        trained=source.trained,
         engine=target.info() if target else None,
         parity=figures,
-        created_by=f"sdtc {sdtc.__version__}",
     )
 
 

@@ -34,13 +34,15 @@ def open_checkpoint(path: str | Path, device: str = "auto", threads: int | None 
         MissingExtraError: PyTorch is not installed.
     """
     torch = require("torch", "train", "--checkpoint")
-    from sdtc.evaluation.torch_session import TorchSession, choose_device, describe
+    from sdtc.evaluation.torch_session import BATCH, TorchSession, choose_device
     from sdtc.model import load_checkpoint
 
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = load_checkpoint(Path(path))
-    return PoseEngine.from_session(describe(checkpoint), TorchSession(checkpoint.network, choose_device(device)))
+    return PoseEngine.from_session(
+        checkpoint.describe((1, BATCH, BATCH)), TorchSession(checkpoint.network, choose_device(device))
+    )
 
 
 def truth_boxes(truth: Truth) -> dict[int, FrameBoxes]:

@@ -8,14 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdtc.crops import CROP_SCALE
 from sdtc.errors import EngineError
-from sdtc.manifest import Manifest
-from sdtc.model.checkpoint import Checkpoint
 from sdtc.model.decoding import decode_heatmaps
-from sdtc.model.network import MEAN, STD, PoseNetwork
+from sdtc.model.network import PoseNetwork
 from sdtc.runtime.sessions import TensorSpec, check_inputs
-from sdtc.skeleton import get_skeleton
 
 BATCH = 8  # windows at once
 
@@ -69,31 +65,3 @@ def choose_device(device: str) -> str:
     if device == "cuda":
         raise EngineError("this PyTorch has no usable CUDA: use --device cpu")
     return "cpu"
-
-
-def describe(checkpoint: Checkpoint) -> Manifest:
-    """Return what a bundle's manifest would say of a checkpoint that was never exported; it names no files."""
-    config = checkpoint.network.config
-    skeleton = get_skeleton(config.skeleton)
-    return Manifest(
-        name=config.name,
-        kind=config.kind,
-        model=config.to_dict(),
-        num_frames=config.num_frames,
-        input_size=config.input_size,
-        heatmap_size=config.heatmap_size,
-        token_shape=config.token_shape,
-        skeleton=config.skeleton,
-        keypoints=skeleton.keypoints,
-        flip_pairs=skeleton.flip_pairs,
-        mean=MEAN,
-        std=STD,
-        precision="fp32",
-        opset=0,
-        batch=(1, BATCH, BATCH),
-        graphs={},
-        files={},
-        checkpoint_sha256=checkpoint.sha256,
-        trained=checkpoint.trained,
-        crop_scale=CROP_SCALE,
-    )

@@ -17,11 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import sdtc
 from sdtc.errors import CheckpointError, ConfigError, require
 from sdtc.files import atomic_write, sha256
+from sdtc.manifest import Manifest
 from sdtc.model.config import ModelConfig
-from sdtc.model.network import PoseNetwork, build
+from sdtc.model.network import MEAN, STD, PoseNetwork, build
 from sdtc.model.vitpose import VitposeWeights, count_keys, is_vitpose, read_vitpose, resize_positions
+from sdtc.skeleton import get_skeleton
 
 FORMAT = "sdtc-checkpoint"
 VERSION = 1
@@ -43,6 +46,39 @@ class Checkpoint:
     trained: bool
     format: str
     sha256: str
+
+    def describe(self, batch: tuple[int, int, int], precision: str = "fp32", opset: int = 0) -> Manifest:
+        """Return what a bundle's manifest says of this checkpoint, as long as nothing was exported: it names no files.
+
+        Args:
+            batch: smallest, most common and largest number of windows at once.
+            precision: that it runs at.
+            opset: of the graphs; 0 where there are none.
+        """
+        config = self.network.config
+        skeleton = get_skeleton(config.skeleton)
+        return Manifest(
+            name=config.name,
+            kind=config.kind,
+            model=config.to_dict(),
+            num_frames=config.num_frames,
+            input_size=config.input_size,
+            heatmap_size=config.heatmap_size,
+            token_shape=config.token_shape,
+            skeleton=config.skeleton,
+            keypoints=skeleton.keypoints,
+            flip_pairs=skeleton.flip_pairs,
+            mean=MEAN,
+            std=STD,
+            precision=precision,
+            opset=opset,
+            batch=batch,
+            graphs={},
+            files={},
+            checkpoint_sha256=self.sha256,
+            trained=self.trained,
+            created_by=f"sdtc {sdtc.__version__}",
+        )
 
 
 def save_checkpoint(path: str | Path, network: PoseNetwork, trained: bool, dtype: torch.dtype | None = None) -> None:

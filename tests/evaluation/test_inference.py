@@ -19,7 +19,7 @@ from sdtc.crops import expand_boxes, image_to_crop
 from sdtc.errors import CheckpointError, EngineError, InputError
 from sdtc.evaluation import evaluate, open_checkpoint, predict, read_predictions, read_truth
 from sdtc.evaluation.inference import file_boxes, find_images, truth_boxes
-from sdtc.evaluation.torch_session import TorchSession, choose_device, describe
+from sdtc.evaluation.torch_session import TorchSession, choose_device
 from sdtc.model import BackboneConfig, ModelConfig, build, load_checkpoint, save_checkpoint
 from sdtc.posetrack import to_slots
 from sdtc.runtime.cli import main as infer
@@ -188,7 +188,7 @@ def test_an_oracle_scores_what_its_noise_deserves(dataset, tiny_checkpoint, rng)
     crop_boxes = expand_boxes(np.concatenate([boxes[frame].boxes for frame in sorted(boxes)]), (128, 96))
     in_crops = image_to_crop(noisy, crop_boxes[:, None], (128, 96))
     oracle = Oracle(np.concatenate([in_crops, scores[..., None]], axis=-1).astype(np.float32))
-    with PoseEngine.from_session(describe(load_checkpoint(tiny_checkpoint)), oracle) as engine:
+    with PoseEngine.from_session(load_checkpoint(tiny_checkpoint).describe((1, 32, 32)), oracle) as engine:
         assert (engine.backend, engine.notice) == ("oracle", "")
         found = predict(engine, truth, boxes, find_images(truth), batch_size=1)
     assert oracle.closed
