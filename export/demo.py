@@ -91,14 +91,15 @@ def compare(predictions: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
     poses = {(p["image_id"], p["track_id"]): _joints(p) for p in json.loads(predictions.read_text())["annotations"]}
     errors, sizes = [], []
     for person in json.loads(truth.read_text())["annotations"]:
+        target = _joints(person)
+        visible = target[:, 2] > 0
+        if not visible.any():  # just outside the picture: nobody estimates such a person
+            continue
         key = (person["image_id"], person["track_id"])
         if key not in poses:
             raise SdtcError(f"person {key[1]} of image {key[0]} has no pose in '{predictions}'")
-        target = _joints(person)
-        visible = target[:, 2] > 0
-        if visible.any():
-            errors.append(np.linalg.norm(poses[key][visible, :2] - target[visible, :2], axis=1).mean())
-            sizes.append(np.hypot(*person["bbox"][2:]))
+        errors.append(np.linalg.norm(poses[key][visible, :2] - target[visible, :2], axis=1).mean())
+        sizes.append(np.hypot(*person["bbox"][2:]))
     return np.array(errors), np.array(sizes)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdtc.errors import SdtcError
-from sdtc.export.demo import compare
+from sdtc.export.demo import compare, main
 from sdtc.posetrack import to_slots
 
 
@@ -15,9 +15,11 @@ def test_comparison_is_the_mean_distance_of_visible_joints(tmp_path) -> None:
     hidden = joints.copy()
     hidden[3:, 2] = 0
     shifted = joints + np.array([3, 4, 0])
+    unseen = {"image_id": 2, "track_id": 7, "bbox": [0, 0, 30, 40], "keypoints": [0] * 51}
     truth = {
         "annotations": [
-            {"image_id": 1, "track_id": 7, "bbox": [0, 0, 30, 40], "keypoints": to_slots(hidden).ravel().tolist()}
+            unseen,
+            {"image_id": 1, "track_id": 7, "bbox": [0, 0, 30, 40], "keypoints": to_slots(hidden).ravel().tolist()},
         ]
     }
     poses = {"annotations": [{"image_id": 1, "track_id": 7, "keypoints": to_slots(shifted).ravel().tolist()}]}
@@ -28,3 +30,13 @@ def test_comparison_is_the_mean_distance_of_visible_joints(tmp_path) -> None:
     (tmp_path / "poses.json").write_text('{"annotations": []}')
     with pytest.raises(SdtcError, match="person 7 of image 1 has no pose"):
         compare(tmp_path / "poses.json", tmp_path / "truth.json")
+
+
+def test_the_demo_runs_to_its_table(tmp_path, capsys) -> None:
+    """All that `make demo` does after installing; people walk out of its clip, and back in."""
+    assert main(["--output", str(tmp_path / "demo"), "--frames", "60"]) == 0
+    table = capsys.readouterr().out
+    for line in ("UNTRAINED", "poses compared with ground truth", "mean pixel error", "overlay video"):
+        assert line in table
+    for name in ("poses/000007_synthetic.mp4", "poses/000007_synthetic.json", "bundle/model.json"):
+        assert (tmp_path / "demo" / name).stat().st_size > 1000
