@@ -98,7 +98,6 @@ def _export_and_verify(
     steps: _Steps,
 ) -> Parity:
     prepared = graphs.prepare(network, precision)
-    graphs.check_size(prepared)
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}
         for name, spec in specs.items():

@@ -118,9 +118,7 @@ class Parity:
             else:
                 own_error = self.precision_vs_fp32.heatmaps_relative
                 _expect(what, f"{precision} heatmaps (relative)", difference.heatmaps_relative, 2 * own_error)
-            _expect(what, "keypoints, pixels", difference.keypoints, KEYPOINT_TOLERANCE)
-            # A score is its heatmap's maximum, so it may differ by what heatmaps may.
-            _expect(what, "scores", difference.scores, difference.heatmaps + 1e-6)
+            _expect_keypoints(what, difference)
             if not difference.decided:
                 raise ExportError(
                     f"the export cannot be judged: in no heatmap is the maximum clear of the differences ({what}); is "
@@ -168,15 +166,7 @@ def verify(
     for windows in _inputs(network.config, max_batch, clip):
         want = _run_torch(reference, windows)
         whole = sessions["model"].run({"clip": windows})
-        frames = windows.reshape(-1, *windows.shape[2:])
-        # One frame at a time and then all together: what a cache does, and what a batch does.
-        encode = sessions["encoder"].run
-        tokens = np.concatenate(
-            [encode({"frames": frames[:1]})["tokens"]]
-            + ([encode({"frames": frames[1:]})["tokens"]] if len(frames) > 1 else [])
-        )
-        tokens = tokens.reshape(*windows.shape[:2], *tokens.shape[1:])
-        streamed = sessions["temporal"].run({"tokens": tokens})
+        streamed = _run_streaming(sessions, windows)
         parity.onnx_vs_pytorch.update(whole, want)
         parity.streaming_vs_pytorch.update(streamed, want)
         parity.streaming_vs_window.update(streamed, whole)
@@ -207,11 +197,7 @@ def verify_engine(
         missing = max(smallest - count, 0)  # filled up as the runtime does it: the last window again
         padded = np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])
         whole = sessions["model"].run({"clip": padded})
-        frames = padded.reshape(-1, *padded.shape[2:])
-        # One frame at a time and then all together: what a cache does, and what a batch does.
-        parts = [part for part in (frames[:1], frames[1:]) if len(part)]
-        tokens = np.concatenate([sessions["encoder"].run({"frames": part})["tokens"] for part in parts])
-        streamed = sessions["temporal"].run({"tokens": tokens.reshape(*padded.shape[:2], *tokens.shape[1:])})
+        streamed = _run_streaming(sessions, padded)
         whole, streamed = ({name: array[:count] for name, array in out.items()} for out in (whole, streamed))
         window_vs_pytorch.update(whole, _run_torch(reference, windows))
         streaming_vs_window.update(streamed, whole)
@@ -232,9 +218,7 @@ def check_engine(what: str, difference: Difference, precision: str, parity: Pari
     """
     limit = ENGINE_TOLERANCE if precision == "fp32" else 2 * parity.precision_vs_fp32.heatmaps_relative
     _expect(what, f"{precision} heatmaps (relative)", difference.heatmaps_relative, limit)
-    _expect(what, "keypoints, pixels", difference.keypoints, KEYPOINT_TOLERANCE)
-    # A score is its heatmap's maximum, so it may differ by what heatmaps may.
-    _expect(what, "scores", difference.scores, difference.heatmaps + 1e-6)
+    _expect_keypoints(what, difference)
 
 
 def clip_crops(config: ModelConfig, source: Path | None = None) -> np.ndarray:
@@ -305,10 +289,26 @@ def _inputs(config: ModelConfig, max_batch: int, clip: np.ndarray | None) -> Ite
         yield clip[np.clip(keyframes[:, None] + offsets, 0, last)]
 
 
+def _run_streaming(sessions: dict[str, Session], windows: np.ndarray) -> dict[str, np.ndarray]:
+    """Run the streaming pair over clips uint8 ``[B, T, H, W, 3]``."""
+    frames = windows.reshape(-1, *windows.shape[2:])
+    # One frame at a time and then all together: what a cache does, and what a batch does.
+    parts = [part for part in (frames[:1], frames[1:]) if len(part)]
+    tokens = np.concatenate([sessions["encoder"].run({"frames": part})["tokens"] for part in parts])
+    return sessions["temporal"].run({"tokens": tokens.reshape(*windows.shape[:2], *tokens.shape[1:])})
+
+
 def _run_torch(module: WholeWindow, windows: np.ndarray) -> dict[str, np.ndarray]:
     with torch.inference_mode():
         keypoints, heatmaps = module(torch.from_numpy(windows))
     return {"keypoints": keypoints.numpy(), "heatmaps": heatmaps.numpy()}
+
+
+def _expect_keypoints(what: str, difference: Difference) -> None:
+    """Gate on places and scores, at every precision and of every backend alike."""
+    _expect(what, "keypoints, pixels", difference.keypoints, KEYPOINT_TOLERANCE)
+    # A score is its heatmap's maximum, so it may differ by what heatmaps may.
+    _expect(what, "scores", difference.scores, difference.heatmaps + 1e-6)
 
 
 def _expect(what: str, quantity: str, value: float, limit: float) -> None:
