@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from sdtc.errors import BundleError, InputError, OutputError, say
+from sdtc.errors import BundleError, ExportError, InputError, OutputError, say
 from sdtc.export import engine, graphs, verify
 from sdtc.export.engine import Target
 from sdtc.export.graphs import GraphSpec
@@ -69,6 +69,11 @@ def export(
         untrained = "" if source.trained else ", UNTRAINED: its poses mean nothing"
         note(f"{source.network.config.name}, {source.format}{untrained}")
     network = source.network
+    if network.config.motion == "optical_flow":
+        raise ExportError(
+            f"checkpoint '{checkpoint}' has model.motion 'optical_flow', Table 4's baseline, whose flow OpenCV "
+            "computes: it runs in PyTorch only (sdtc-eval --checkpoint); export a network with 'mlsme'"
+        )
     specs = graphs.graph_specs(network.config)
 
     with _workspace(output) as work:

@@ -28,6 +28,7 @@ from sdtc.skeleton import get_skeleton
 
 FORMAT = "sdtc-checkpoint"
 VERSION = 1
+_BACKBONE = "backbone."
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where other projects keep their tensors
 
 
@@ -177,25 +178,31 @@ def read_checkpoint_data(path: str | Path) -> dict[str, Any]:
 
 
 def load_backbone(network: PoseNetwork, path: str | Path) -> str:
-    """Load the backbone of a ViTPose file into a network, resampling its position embeddings if sizes differ.
+    """Load the backbone of a ViTPose file, or of one of our own, into a network.
+
+    Position embeddings are resampled if sizes differ.
 
     Returns:
         The name of the file's format.
 
     Raises:
-        CheckpointError: not a ViTPose file, incomplete, or of another width or depth.
+        CheckpointError: neither of the two, incomplete, or of another width or depth.
     """
-    _, state = _read(Path(path))
+    header, state = _read(Path(path))
+    left_over: tuple[str, ...] = ()
+    file_format = "sdtc"
     try:
-        weights: VitposeWeights = read_vitpose(state)
-        backbone = {key.removeprefix("backbone."): value for key, value in weights.state.items() if "backbone." in key}
+        if not _is_ours(header):
+            weights: VitposeWeights = read_vitpose(state)
+            state, file_format = weights.state, weights.format
+            left_over = tuple(key for key in weights.left_over if "head" not in key)
+        backbone = {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
         if "pos_embed" in backbone:
             backbone["pos_embed"] = resize_positions(backbone["pos_embed"], network.config.grid)
-        left_over = tuple(key for key in weights.left_over if "head" not in key)
         _load_state(network.backbone, backbone, left_over)
     except CheckpointError as error:
         raise CheckpointError(f"backbone '{path}' cannot be used: {error}") from None
-    return weights.format
+    return file_format
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

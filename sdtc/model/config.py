@@ -105,6 +105,13 @@ class ModelConfig:
         return 2 * self.delta + 1
 
     @property
+    def mask_levels(self) -> tuple[str, ...]:
+        """Levels of the motion encoder that masked training masks: ``"patch"`` (Eq. 1), ``"frame"`` (Eq. 4)."""
+        if self.kind != "sdtc" or self.motion != "mlsme" or self.motion_encoder == "vit":
+            return ()
+        return tuple(self.motion_encoder.split("+"))
+
+    @property
     def num_keypoints(self) -> int:
         return len(get_skeleton(self.skeleton).keypoints)
 

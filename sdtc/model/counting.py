@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sdtc.model.config import ModelConfig
-from sdtc.model.network import SDTC, build
+from sdtc.model.network import build
 from sdtc.model.reconstruction import MaskedSDTC
 
 # Batched products between activations; everything else that is counted multiplies by weights.
@@ -70,13 +70,13 @@ def count_network(config: ModelConfig) -> NetworkCount:
     """Count the network of a configuration for one window, part by part."""
     with torch.device("meta"):
         network = build(config).eval()
-        wrapper = MaskedSDTC(network) if isinstance(network, SDTC) else None
+        reconstruction = MaskedSDTC(network).reconstruction
         clip = torch.empty(1, config.num_frames, *config.input_size, 3)
         with torch.no_grad():
             inference = _count(network, clip)
             training: tuple[PartCount, ...] = ()
-            if wrapper is not None and wrapper.reconstruction is not None:
-                training = _count(wrapper.reconstruction, torch.empty(1, config.num_frames, *config.token_shape))
+            if reconstruction is not None:
+                training = _count(reconstruction, torch.empty(1, config.num_frames, *config.token_shape))
     return NetworkCount(config, inference, training)
 
 

@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from sdtc.errors import ConfigError
 from sdtc.model.backbone import VisionTransformer
 from sdtc.model.config import ModelConfig
 from sdtc.model.encodings import spatial_encoding
@@ -65,11 +64,6 @@ class SDTC(PoseNetwork):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        if config.motion == "optical_flow":
-            raise ConfigError(
-                "model.motion 'optical_flow' is Table 4's baseline, which takes flow fields instead of tokens and is "
-                "not available in this version: use 'mlsme'"
-            )
         self.projection = nn.Linear(config.backbone.width, config.width)
         spatial = spatial_encoding(config.grid, config.width) if config.spatial_encoding else None
         self.register_buffer("spatial", spatial, persistent=False)
@@ -126,4 +120,10 @@ class ViTPose(PoseNetwork):
 
 def build(config: ModelConfig) -> PoseNetwork:
     """Build the network of a configuration, with fresh weights."""
-    return ViTPose(config) if config.kind == "vitpose" else SDTC(config)
+    if config.kind == "vitpose":
+        return ViTPose(config)
+    if config.motion == "optical_flow":
+        from sdtc.model.optical_flow import FlowSDTC  # a network of this module, and with OpenCV in it
+
+        return FlowSDTC(config)
+    return SDTC(config)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sdtc.errors import ConfigError
 from sdtc.model.config import HEATMAP_STRIDE, PATCH_SIZE, ModelConfig
 from sdtc.model.layers import SpaceTimeAttention, init_transformer_weights
-from sdtc.model.network import SDTC
+from sdtc.model.network import SDTC, PoseNetwork
 
 
 class MotionReconstruction(nn.Module):
@@ -27,7 +27,7 @@ class MotionReconstruction(nn.Module):
         self.cell = PATCH_SIZE // HEATMAP_STRIDE  # heatmap pixels per token and side
         self.patch_mask_embed = nn.Parameter(torch.zeros(C))  # L_c
         self.frame_mask_embed = (  # L_f
-            nn.Parameter(torch.zeros(C)) if config.motion_encoder == "patch+frame" else None
+            nn.Parameter(torch.zeros(C)) if "frame" in config.mask_levels else None
         )
         self.decoder = nn.Sequential(
             *(SpaceTimeAttention(C, config.heads, over="both") for _ in range(config.reconstruction.decoder_layers))
@@ -58,14 +58,15 @@ class MaskedOutput:
 
     Attributes:
         heatmaps: Ĥ_t of the keyframe, ``[B, J, h, w]``.
-        contexts: F̂, ``[B, T, L, C]``; None for a plain ViT as motion encoder, which is not trained by masks.
-        context_targets: R of Eq. 15, the tokens with their encodings (section 2), detached, ``[B, T, L, C]``.
+        contexts: F̂, ``[B, T, L, C]``; None for a network that is not trained by masks (`ModelConfig.mask_levels`).
+        context_targets: R of Eq. 15, the tokens with their encodings (section 2), detached, ``[B, T, L, C]``; None
+            likewise.
         heatmap_sequence: Ĥ_seq, ``[B, T, J, h, w]``; None likewise.
     """
 
     heatmaps: Tensor
     contexts: Tensor | None
-    context_targets: Tensor
+    context_targets: Tensor | None
     heatmap_sequence: Tensor | None
 
 
@@ -74,14 +75,14 @@ class MaskedSDTC(nn.Module):
 
     Attributes:
         network: what remains when training is over.
-        reconstruction: None for a plain ViT as motion encoder (Table 5's baseline).
+        reconstruction: None for a network without anything to mask: a ViTPose, and the baselines whose motion is a
+            plain ViT's or optical flow.
     """
 
-    def __init__(self, network: SDTC) -> None:
+    def __init__(self, network: PoseNetwork) -> None:
         super().__init__()
         self.network = network
-        masked = network.config.motion_encoder != "vit"
-        self.reconstruction = MotionReconstruction(network.config) if masked else None
+        self.reconstruction = MotionReconstruction(network.config) if network.config.mask_levels else None
 
     def forward(self, clip: Tensor, tube_mask: Tensor | None = None, frame_mask: Tensor | None = None) -> MaskedOutput:
         """Run the network with masked motion.
@@ -94,17 +95,16 @@ class MaskedSDTC(nn.Module):
         Raises:
             ConfigError: a mask is given for a level that this motion encoder does not have.
         """
+        levels = self.network.config.mask_levels
+        if (tube_mask is not None and "patch" not in levels) or (frame_mask is not None and "frame" not in levels):
+            raise ConfigError("this network has no level to mask: see sample_masks")
+        if self.reconstruction is None:
+            return MaskedOutput(self.network(clip), None, None, None)
+        assert isinstance(self.network, SDTC)
         network, branch = self.network, self.reconstruction
         tokens = network.encode(clip.flatten(0, 1))
         R = network.representations(tokens.view(-1, network.config.num_frames, *tokens.shape[1:]))
         frame_level = network.motion.frame_level
-        if (branch is None and tube_mask is not None) or (frame_level is None and frame_mask is not None):
-            raise ConfigError(
-                f"model.motion_encoder '{network.config.motion_encoder}' has no level to mask: see sample_masks"
-            )
-        if branch is None:
-            return MaskedOutput(network.head(network.fusion(R, network.motion(R))), None, R.detach(), None)
-
         R_m = R
         if tube_mask is not None:  # Eq. 1
             R_m = torch.where(tube_mask[:, None, :, None], branch.patch_mask_embed, R)
@@ -127,13 +127,13 @@ def sample_masks(
     """Draw masks for the levels that a configuration has, exactly `mask_ratio` of each masked, rounded down.
 
     Returns:
-        A tube mask bool ``[B, L]``, None for a plain ViT; and a frame mask bool ``[B, T]``, None without frame level.
+        A tube mask bool ``[B, L]`` and a frame mask bool ``[B, T]``; None for a level that there is not.
     """
 
     def draw(count: int) -> Tensor:
         order = torch.rand(batch, count, generator=generator).argsort(dim=1)
         return order < int(config.reconstruction.mask_ratio * count)
 
-    tubes = draw(config.token_shape[0]) if config.motion_encoder != "vit" else None
-    frames = draw(config.num_frames) if config.motion_encoder == "patch+frame" else None
+    tubes = draw(config.token_shape[0]) if "patch" in config.mask_levels else None
+    frames = draw(config.num_frames) if "frame" in config.mask_levels else None
     return tubes, frames

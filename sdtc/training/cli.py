@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = args.output or Path("runs/train") / Path(args.config).stem
     if (output / LAST).exists() and not args.resume:
         raise InputError(f"'{output}' holds a run already: add --resume to continue it, or choose another --output")
-    trainer = Trainer(config, output, args.resume, args.quiet)
-    trainer.run()
+    with Trainer(config, output, args.resume, args.quiet) as trainer:
+        trainer.run()
     if trainer.rank == 0 and not args.quiet:
         best = f", best validation AP {trainer.best:.1f}" if trainer.validation else ""
         print(f"{output}: {trainer.step} steps, {config.epochs} epochs{best}")

@@ -43,10 +43,14 @@ class RunLog:
         self._seconds += seconds
         self._windows += windows
 
-    def end_epoch(self, epoch: int, step: int, rate: float, val_ap: float | None) -> None:
-        """Write the epoch and start the next."""
+    def end_epoch(self, epoch: int, step: int, rate: float, val_ap: float | None) -> dict[str, str]:
+        """Write the epoch and start the next.
+
+        Returns:
+            The epoch's row by `COLUMNS`; empty where nothing was counted.
+        """
         if not self.enabled or not self._steps:
-            return
+            return {}
         means = {name: self._sums[name] / self._steps for name in _LOSSES}
         speed = self._windows / self._seconds
         values = [epoch, step, f"{rate:.3g}", *(f"{means[name]:.6g}" for name in _LOSSES)]
@@ -67,6 +71,7 @@ class RunLog:
         if find_spec("matplotlib") is not None:
             _plot(self.folder / CURVES, self.rows)
         self._reset()
+        return self.rows[-1]
 
     def _reset(self) -> None:
         self._sums = dict.fromkeys(_LOSSES, 0.0)

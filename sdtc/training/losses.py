@@ -45,8 +45,10 @@ def masked_losses(
     middle = heatmaps.shape[1] // 2
     L_H = heatmap_loss(output.heatmaps, heatmaps[:, middle], weights[:, middle])
     zero = L_H.new_zeros(())
-    if output.contexts is None or output.heatmap_sequence is None or tube_mask is None:
+    if tube_mask is None or output.contexts is None:
         return Losses(L_H, L_H.detach(), zero, zero)
+    assert output.context_targets is not None
+    assert output.heatmap_sequence is not None
     contexts = context_loss(output.contexts, output.context_targets, tube_mask, frame_mask)
     sequence = heatmap_loss(output.heatmap_sequence, heatmaps, weights)
     L_Rec = config.context_weight * contexts + sequence  # Eq. 15

@@ -8,10 +8,11 @@ process or several share it.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from sdtc.model.checkpoint import (
     save_checkpoint,
     write_checkpoint_data,
 )
-from sdtc.model.network import SDTC, build
+from sdtc.model.network import build
 from sdtc.model.reconstruction import MaskedSDTC, sample_masks
 from sdtc.training.annotations import AnnotationSet, read_annotations
 from sdtc.training.config import TrainConfig
@@ -78,13 +79,10 @@ class Trainer:
             self.validation = read_annotations(config.val.root, config.val.split, config.val.annotations)
 
         torch.manual_seed(config.seed)
-        network = build(config.model)
-        if not isinstance(network, SDTC):
-            raise ConfigError("model.kind 'vitpose' is for checkpoints that are only deployed: train kind 'sdtc'")
+        self.network = build(config.model)
         if config.backbone:
-            load_backbone(network, config.backbone)
-        self.network = network
-        self.masked = MaskedSDTC(network)
+            load_backbone(self.network, config.backbone)
+        self.masked = MaskedSDTC(self.network)
         trainable = [parameter for parameter in self.masked.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.epoch = self.step_in_epoch = 0
@@ -126,6 +124,15 @@ class Trainer:
                 self.epoch, self.step_in_epoch = self.epoch + 1, 0
                 self._end_epoch(bar)
                 saved = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave the process group: processes that end while others still talk to them abort."""
+        if kind is None:
+            self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
 
     def _epoch(self) -> Iterator[Losses]:
         """Take the rest of an epoch's steps."""
@@ -206,7 +213,9 @@ class Trainer:
             if score is not None and score > self.best:
                 self.best = score
                 save_checkpoint(self.output / BEST, self.network, trained=True)
-            self.log.end_epoch(self.epoch, self.step, self.config.rate_at(self.epoch - 1, self.step), score)
+            row = self.log.end_epoch(self.epoch, self.step, self.config.rate_at(self.epoch - 1, self.step), score)
+            if row and not self.quiet:
+                tqdm.write(_describe(row, self.config.epochs), file=sys.stderr)
         self._save_state()
 
     def _save_state(self) -> None:
@@ -250,6 +259,14 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"'{path}' does not fit this configuration: {reason}") from None
+
+
+def _describe(row: dict[str, str], epochs: int) -> str:
+    ap = f", validation AP {row['val_ap']}" if row["val_ap"] else ""
+    return (
+        f"epoch {row['epoch']}/{epochs}: loss {row['total']}{ap}, {row['windows_per_second']} windows/s, "
+        f"{float(row['data_wait']):.1%} of the time waiting for data, {row['seconds']} s"
+    )
 
 
 def _mix(seed: int, step: int) -> int:

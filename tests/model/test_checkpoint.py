@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 import random
@@ -191,8 +192,25 @@ def test_paths_may_be_text(tmp_path, network) -> None:
     path = str(tmp_path / "ckpt.safetensors")
     save_checkpoint(path, network, trained=True)
     assert load_checkpoint(path).trained
-    with pytest.raises(CheckpointError, match="not ViTPose's"):
-        load_backbone(network, path)
+    assert load_backbone(network, path) == "sdtc"
+
+
+def test_backbone_of_our_own_checkpoint(tmp_path, network) -> None:
+    """What single-frame training leaves is what SDTC starts from; only its backbone is taken."""
+    torch.manual_seed(4)
+    single = build(dataclasses.replace(get_preset("tiny"), kind="vitpose", delta=0))
+    save_checkpoint(tmp_path / "single.pth", single, trained=True)
+    torch.manual_seed(5)
+    net = build(get_preset("tiny"))
+    head = {key: value.clone() for key, value in net.head.state_dict().items()}
+    assert load_backbone(net, tmp_path / "single.pth") == "sdtc"
+    for key, value in single.backbone.state_dict().items():
+        assert torch.equal(net.backbone.state_dict()[key], value), key
+    assert all(torch.equal(net.head.state_dict()[key], value) for key, value in head.items())
+    other = build(dataclasses.replace(get_preset("tiny"), backbone=BackboneConfig(64, 6, 4)))
+    save_checkpoint(tmp_path / "other.pth", other, trained=True)
+    with pytest.raises(CheckpointError, match=r"other.pth' cannot be used: .* of another shape"):
+        load_backbone(net, tmp_path / "other.pth")
 
 
 def test_the_example_of_the_package_runs(tmp_path, monkeypatch) -> None:

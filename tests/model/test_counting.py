@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -29,8 +30,6 @@ def test_parameters_are_those_of_the_real_network() -> None:
 
 
 def test_operations_grow_with_the_window() -> None:
-    import dataclasses
-
     tiny = get_preset("tiny")
     longer = dataclasses.replace(tiny, delta=3)
     ratio = (
@@ -44,6 +43,13 @@ def test_a_linear_layer_counts_two_per_multiply_accumulate() -> None:
     counted = count_network(get_preset("base")).to_dict()["parts"]["projection"]
     assert counted["gflops"] == pytest.approx(2 * 5 * 192 * 768 * 256 / 1e9)
     assert counted["parameters"] == 768 * 256 + 256
+
+
+@pytest.mark.parametrize("change", [{"motion": "optical_flow"}, {"kind": "vitpose", "delta": 0}], ids=str)
+def test_networks_without_masked_training_are_counted_too(change) -> None:
+    config = dataclasses.replace(get_preset("tiny"), **change)
+    counted = count_network(config).to_dict()["parameters"]
+    assert counted["total"] == sum(p.numel() for p in build(config).parameters())
 
 
 def test_info_prints_a_table_and_json(capsys, tiny_checkpoint) -> None:

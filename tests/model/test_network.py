@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from sdtc.errors import ConfigError
 from sdtc.model import MaskedSDTC, build, get_preset
 from sdtc.model.encodings import spatial_encoding
+from sdtc.model.optical_flow import keyframe_flow
 from sdtc.model.reconstruction import sample_masks
 
 TINY = get_preset("tiny")
@@ -115,9 +117,54 @@ def test_masks_of_shallower_motion_encoders(level) -> None:
         wrapper(window, tubes, torch.ones(2, 5, dtype=torch.bool))
 
 
-def test_optical_flow_says_that_it_is_not_there_yet() -> None:
-    with pytest.raises(ConfigError, match="optical_flow"):
-        build(dataclasses.replace(TINY, motion="optical_flow"))
+FLOW = dataclasses.replace(TINY, motion="optical_flow")
+
+
+def moving_square(dx: int, dy: int) -> torch.Tensor:
+    """A textured square before a grey wall, uint8 ``[1, 5, 128, 96, 3]``; it moves by (dx, dy) pixels a frame."""
+    noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))  # coarse: flow needs gradients
+    texture = (255 * torch.nn.functional.interpolate(noise, (48, 48), mode="bilinear"))[0].permute(1, 2, 0).byte()
+    window = torch.full((1, 5, 128, 96, 3), 128, dtype=torch.uint8)
+    for t in range(5):
+        y, x = 40 + dy * (t - 2), 24 + dx * (t - 2)
+        window[0, t, y : y + 48, x : x + 48] = texture
+    return window
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(3, 0), (0, -2), (-1, 2)])
+def test_flow_is_the_motion_between_the_keyframe_and_each_frame(dx, dy) -> None:
+    flow = keyframe_flow(moving_square(dx, dy).numpy())
+    assert flow.shape == (1, 5, 2, 128, 96)
+    assert not flow[0, 2].any()
+    for t in (0, 1, 3, 4):
+        inside = flow[0, t, :, 50:78, 34:62].reshape(2, -1)  # well within the square at the keyframe
+        assert np.median(inside, axis=1) == pytest.approx([dx * (t - 2), dy * (t - 2)], abs=0.25)
+
+
+def test_a_network_with_optical_flow_depends_on_the_motion_alone_where_tokens_are_told_nothing() -> None:
+    """Table 4's baseline: with M from flow, and R's aggregation silenced, still pictures differ from moving ones."""
+    torch.manual_seed(0)
+    net = build(FLOW).eval()
+    wrapper = MaskedSDTC(net).eval()
+    assert wrapper.reconstruction is None
+    assert sample_masks(FLOW, 2) == (None, None)
+    still, moving = moving_square(0, 0), moving_square(3, 1)
+    with torch.inference_mode():
+        assert net(moving).shape == (1, 15, 32, 24)
+        assert torch.equal(wrapper(moving).heatmaps, net(moving))
+        torch.nn.init.zeros_(net.fusion.aggregate_r.conv[0].weight)  # R̄ no longer tells pictures apart
+        assert not torch.allclose(net(still), net(moving), atol=1e-6)
+    with pytest.raises(ConfigError, match="PyTorch only"):
+        net.temporal(torch.zeros(1, 5, 48, 64))
+    with pytest.raises(ConfigError, match="has no level to mask"):
+        wrapper(still, torch.ones(1, 48, dtype=torch.bool))
+
+
+def test_gradients_reach_every_parameter_of_a_network_with_optical_flow() -> None:
+    torch.manual_seed(0)
+    net = build(FLOW).train()
+    net(torch.cat([moving_square(3, 1), moving_square(-2, 0)])).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 def test_frozen_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:

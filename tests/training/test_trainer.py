@@ -95,6 +95,27 @@ def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys)
     assert "holds a run already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "change", [{"kind": "vitpose", "delta": 0}, {"motion": "optical_flow"}, {"motion_encoder": "vit"}], ids=str
+)
+def test_networks_that_are_not_masked_train_and_resume_too(data, tmp_path, change) -> None:
+    config = load_config_from(settings(data, epochs=1, model=MODEL | change))
+    with Trainer(config, tmp_path, quiet=True) as trainer:
+        trainer.run()
+    state = weights(tmp_path / "last.pth")
+    with Trainer(config, tmp_path, resume=True, quiet=True) as trainer:
+        assert trainer.epoch == 1
+        assert_same(state, trainer.network.state_dict())
+    row = next(csv.DictReader((tmp_path / "log.csv").open()))
+    assert row["total"] == row["heatmaps"]
+
+
+def test_an_epoch_is_told_where_a_log_shows_it(config_file, tmp_path, capsys) -> None:
+    assert main([str(config_file), "--output", str(tmp_path / "run")]) == 0
+    lines = re.findall(r"epoch (\d)/2: loss [\d.e-]+, validation AP [\d.]+, [\d.]+ windows/s", capsys.readouterr().err)
+    assert lines == ["1", "2"]
+
+
 def test_overfitting_one_batch_to_near_zero(data) -> None:
     config = load_config_from(settings(data, model=MODEL | {"width": 64, "heads": 4}))
     dataset = WindowDataset(read_annotations(data, "val"), config.model)
@@ -175,16 +196,16 @@ from sdtc.training.config import TrainConfig
 from sdtc.training.trainer import Trainer
 
 config = build_settings(TrainConfig, json.loads(sys.argv[1]), "test")
-trainer = Trainer(config, Path(sys.argv[2]), quiet=True)
-trainer.module.train()
-for module in trainer.masked.modules():
-    if isinstance(module, torch.nn.BatchNorm2d):
-        module.eval()  # statistics are each process's own
-batch = next(iter(trainer._loader()))
-losses = trainer.compute_losses(batch)
-trainer.accelerator.backward(losses.total)
-if trainer.rank == 0:
-    torch.save({n: p.grad for n, p in trainer.masked.named_parameters() if p.grad is not None}, sys.argv[3])
+with Trainer(config, Path(sys.argv[2]), quiet=True) as trainer:
+    trainer.module.train()
+    for module in trainer.masked.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()  # statistics are each process's own
+    batch = next(iter(trainer._loader()))
+    losses = trainer.compute_losses(batch)
+    trainer.accelerator.backward(losses.total)
+    if trainer.rank == 0:
+        torch.save({n: p.grad for n, p in trainer.masked.named_parameters() if p.grad is not None}, sys.argv[3])
 """
 
 
@@ -261,7 +282,7 @@ def test_unlabelled_joints_take_no_gradient() -> None:
         (["milestones=3"], "expected a list"),
         (["precision=int8"], "expected no, bf16 or fp16"),
         (["batch_size=1000"], "larger than the training set of"),
-        (["model.kind=vitpose", "model.delta=0"], "train kind 'sdtc'"),
+        (["model.kind=vitpose"], "a ViTPose network sees one frame, so delta is 0"),
         (["train.root=/nowhere"], "does not exist"),
         (["backbone=/nowhere.pth"], "does not exist"),
         (["train=3"], "expected names and values"),
@@ -289,9 +310,9 @@ def test_configuration_files_that_are_none(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", config_names())
 def test_configurations_of_the_package_are_valid(name) -> None:
-    config = load_config(name, ["model.delta=1"])
-    assert config.model.delta == 1
-    assert config.model.name in ("tiny", "base")
+    config = load_config(name, ["model.skeleton=coco"])
+    assert config.model.skeleton == "coco"
+    assert config.model.name in ("tiny", "tiny-vitpose", "base")
 
 
 def test_paper_schedule() -> None:

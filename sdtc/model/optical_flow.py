@@ -1,0 +1,78 @@
+"""Table 4's baseline: motion as optical flow between pictures, and not as the meaning that tokens carry.
+
+It exists to be compared with. OpenCV computes the flow, so such a network runs in PyTorch alone and is not exported.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdtc.errors import ConfigError
+from sdtc.model.config import PATCH_PADDING, PATCH_SIZE, ModelConfig
+from sdtc.model.network import SDTC
+
+_FLOW_SCALE = 0.1  # a few pixels are a strong motion within a crop: brings flow to the size of normalised images
+
+
+class FlowEncoder(nn.Module):
+    """Flow fields to motion tokens, patch by patch."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(2, width, PATCH_SIZE, stride=PATCH_SIZE, padding=PATCH_PADDING)
+
+    def forward(self, flow: Tensor) -> Tensor:
+        """Embed ``[B, T, 2, H, W]``, pixels, into ``[B, T, L, C]``."""
+        B, T = flow.shape[:2]
+        tokens = self.embed(_FLOW_SCALE * flow.flatten(0, 1)).flatten(2).transpose(1, 2)  # [B*T, L, C]
+        return tokens.view(B, T, *tokens.shape[1:])
+
+
+class FlowSDTC(SDTC):
+    """The network with optical flow in MLSME's place."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.motion = FlowEncoder(config.width)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """As for any network; the flow is computed on the way, without a gradient."""
+        B, T = clip.shape[:2]
+        if clip.is_meta:  # only shapes matter, see `sdtc.model.counting`
+            flow = clip.new_empty(B, T, 2, *clip.shape[2:4])
+        else:
+            flow = torch.from_numpy(keyframe_flow(clip.to("cpu", torch.uint8).numpy())).to(clip.device)
+        tokens = self.encode(clip.flatten(0, 1))
+        R = self.representations(tokens.view(B, T, *tokens.shape[1:]))
+        return self.head(self.fusion(R, self.motion(flow)))
+
+    def temporal(self, tokens: Tensor) -> Tensor:
+        """Tokens alone do not hold the flow.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("model.motion 'optical_flow' needs the pictures themselves: it runs in PyTorch only")
+
+
+def keyframe_flow(clip: np.ndarray) -> np.ndarray:
+    """Estimate the dense flow from the keyframe to every frame with OpenCV's DIS.
+
+    Args:
+        clip: uint8 RGB ``[B, T, H, W, 3]``.
+
+    Returns:
+        float32 ``[B, T, 2, H, W]`` (x, y), pixels; zero for the keyframe itself.
+    """
+    B, T, H, W, _ = clip.shape
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = np.zeros((B, T, 2, H, W), np.float32)
+    for window, answer in zip(clip, flow, strict=True):
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in window]
+        for t in range(T):
+            if t != T // 2:
+                answer[t] = method.calc(grey[T // 2], grey[t], None).transpose(2, 0, 1)
+    return flow
