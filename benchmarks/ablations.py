@@ -1,0 +1,388 @@
+"""What each part of SDTC is worth: the rows of Tables 4-9, trained and evaluated on the synthetic set.
+
+    sdtc-synth --set train --clips 800 --output data/synthetic && sdtc-synth --set val --output data/synthetic
+    sdtc-train tiny-vitpose-synthetic
+    python benchmarks/ablations.py --backbone runs/train/tiny-vitpose-synthetic/best.pth
+
+The backbone is frozen, as the paper's is, so its features are computed once, for one augmented view of every window,
+and every row trains on the same ones: what differs between two rows is the row. A row is the `tiny` network with one
+change, a few minutes of one core, and so far from its best; the order of the rows is what to read, beside their spread
+over seeds. Rows that are in the CSV file already are kept, so that a run that was stopped goes on.
+
+Writes ablations.csv (a line per row and seed), ablations.md (measured beside paper) and ablations.png. Needs the extra
+`train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from sdtc.crops import crop_to_image, expand_boxes
+from sdtc.errors import InputError, SdtcError, command
+from sdtc.files import atomic_write, make_directory, sha256
+from sdtc.model import MaskedSDTC, ModelConfig, build, get_preset
+from sdtc.model.checkpoint import load_backbone
+from sdtc.model.decoding import decode_heatmaps
+from sdtc.model.network import PoseNetwork
+from sdtc.model.reconstruction import sample_masks
+from sdtc.training.annotations import AnnotationSet, read_annotations
+from sdtc.training.augmentation import AugmentationConfig
+from sdtc.training.dataset import WindowDataset
+from sdtc.training.losses import masked_losses
+from sdtc.training.validation import score
+
+# The strengths of `tiny-synthetic`: a small network trained for minutes learns little from the paper's.
+AUGMENTATION = AugmentationConfig(scale=0.2, rotation=20, rotation_chance=0.4, half_body_chance=0.1)
+MAX_DELTA = 3
+HARD = {"occluded", "blur"}
+BATCH, LEARNING_RATE, WARMUP = 32, 1e-3, 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the paper's Tables 4-9, or one of ours (`table` "-").
+
+    Attributes:
+        change: fields of `ModelConfig` that differ from the full network's.
+        paper: mean AP on PoseTrack2017; None where the paper has no such row.
+    """
+
+    table: str
+    name: str
+    change: dict[str, Any] = field(default_factory=dict)
+    paper: float | None = None
+
+
+ROWS = (
+    Row("4", "optical flow, added", {"motion": "optical_flow", "fusion": "add"}, 84.0),
+    Row("4", "optical flow, convolved", {"motion": "optical_flow", "fusion": "conv"}, 83.9),
+    Row("4", "MLSME, added", {"fusion": "add"}, 86.2),
+    Row("4", "MLSME, convolved", {"fusion": "conv"}, 86.0),
+    Row("4", "MLSME and SMML (full)", {}, 87.5),
+    Row("5", "plain ViT as motion encoder", {"motion_encoder": "vit"}, 85.6),
+    Row("5", "patch level only", {"motion_encoder": "patch"}, 86.7),
+    Row("5", "mask ratio 25 %", {"reconstruction.mask_ratio": 0.25}, 86.9),
+    Row("5", "mask ratio 50 % (full)", {}, 87.5),
+    Row("5", "mask ratio 75 %", {"reconstruction.mask_ratio": 0.75}, 87.4),
+    Row("6", "self-refinement", {"cross_propagation": False, "adaptive_fusion": False}, 86.6),
+    Row("6", "+ cross propagation", {"adaptive_fusion": False}, 87.2),
+    Row("6", "+ adaptive fusion (full)", {}, 87.5),
+    Row("7", "no encodings", {"spatial_encoding": False, "temporal_encoding": False}, 86.5),
+    Row("7", "+ spatial", {"temporal_encoding": False}, 87.1),
+    Row("7", "+ temporal (full)", {}, 87.5),
+    Row("8", "λ = 0.01 (full)", {}, 87.5),
+    Row("8", "λ = 0.1", {"reconstruction.context_weight": 0.1}, 87.3),
+    Row("8", "λ = 1", {"reconstruction.context_weight": 1.0}, 87.2),
+    Row("9", "δ = 1", {"delta": 1}, 86.8),
+    Row("9", "δ = 2 (full)", {}, 87.5),
+    Row("9", "δ = 3", {"delta": 3}, 87.5),
+    Row("-", "δ = 0: the same network on single frames", {"delta": 0}),
+    Row("-", "no masking, no reconstruction", {"masked": False}),
+)
+COLUMNS = ("change", "seed", "windows", "epochs", "ap", "hard_ap", "seconds")
+
+
+@command("ablations.py")
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    for name in ("windows", "epochs", "seeds", "jobs"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} is {getattr(args, name)}: expected at least 1")
+    if not args.backbone.is_file():
+        raise InputError(f"backbone '{args.backbone}' does not exist: sdtc-train tiny-vitpose-synthetic makes one")
+    output = make_directory(args.output)
+    base = get_preset("tiny")
+    base = dataclasses.replace(base, backbone=dataclasses.replace(base.backbone, frozen=True))
+    cache = make_directory(args.cache or output / "cache")
+    train = read_annotations(args.data, "train")
+    val = read_annotations(args.data, "val")
+    _write_cache(cache / "train", train, base, args.backbone, args.windows, AUGMENTATION)
+    _write_cache(cache / "val", val, base, args.backbone, len(val.people), None)
+
+    budget = {"windows": str(args.windows), "epochs": str(args.epochs)}
+    done = [row for row in _read(output / "ablations.csv") if all(row[key] == value for key, value in budget.items())]
+    have = {(row["change"], row["seed"]) for row in done}
+    jobs = [
+        _Job(change, seed, args.windows, args.epochs, cache, args.data)
+        for seed in range(args.seeds)
+        for change in dict.fromkeys(_describe(row.change) for row in ROWS)
+        if (change, str(seed)) not in have
+    ]
+    # Processes of one thread each: two trainings side by side are faster than one with two threads.
+    with (
+        ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool,
+        tqdm(total=len(jobs), unit="run", disable=None) as bar,
+    ):
+        for future in as_completed([pool.submit(_run, job) for job in jobs]):
+            done.append(future.result())
+            _write(output / "ablations.csv", done)
+            bar.update()
+            tqdm.write("  ".join(f"{key} {value}" for key, value in done[-1].items()))
+    text = markdown(done)
+    with atomic_write(output / "ablations.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    _plot(output / "ablations.png", done)
+    print(text)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/synthetic"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--backbone", type=Path, required=True, metavar="FILE", help="of `tiny`'s size; it is frozen")
+    parser.add_argument("--windows", type=int, default=12000, metavar="N", help="to train on (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=2, metavar="N", help="over them (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="runs of each row (default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="rows at once (default: one for every core)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/ablations"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="for features, 0.5 MB a window (default: in --output)"
+    )
+    return parser
+
+
+def _write_cache(
+    folder: Path,
+    annotations: AnnotationSet,
+    base: ModelConfig,
+    backbone: Path,
+    count: int,
+    augmentation: AugmentationConfig | None,
+) -> None:
+    """Write features, crops and targets of windows with the largest δ; every row takes its own frames of them."""
+    stamp = folder / "made-with.txt"
+    made_with = f"{count} windows, backbone {sha256(backbone)}\n"
+    if stamp.exists() and stamp.read_text() == made_with:
+        return
+    stamp.unlink(missing_ok=True)
+    config = dataclasses.replace(base, delta=MAX_DELTA)
+    data = WindowDataset(annotations, config, augmentation)
+    if count > len(data):
+        raise InputError(f"--windows is {count}: the training set has {len(data)} people")
+    # A single set of windows without augmentation is in the order of its people, which `score` expects.
+    order = np.random.default_rng(0).permutation(len(data))[:count] if augmentation else np.arange(count)
+    network = build(config).eval()
+    load_backbone(network, backbone)
+    make_directory(folder)
+    L, T = config.token_shape[0], config.num_frames
+    shapes = {
+        "features": (np.float16, (count, T, L, config.backbone.width)),
+        "clips": (np.uint8, (count, T, *config.input_size, 3)),
+        "heatmaps": (np.float16, (count, T, config.num_keypoints, *config.heatmap_size)),
+        "weights": (np.float16, (count, T, config.num_keypoints)),
+    }
+    files = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+        for name, (dtype, shape) in shapes.items()
+    }
+    start = 0
+    loader = DataLoader(Subset(data, order.tolist()), BATCH, num_workers=1)
+    for batch in tqdm(loader, desc=f"features of {folder.name}", unit="batch", disable=None):
+        window = slice(start, start + len(batch["clip"]))
+        with torch.inference_mode():
+            features = network.encode_backbone(batch["clip"].flatten(0, 1))
+        files["features"][window] = features.view(-1, T, *features.shape[1:]).half().numpy()
+        files["clips"][window] = batch["clip"].numpy()
+        for name in ("heatmaps", "weights"):
+            files[name][window] = batch[name].half().numpy()
+        start = window.stop
+    for file in files.values():
+        file.flush()
+    stamp.write_text(made_with)
+
+
+@dataclass(frozen=True)
+class _Job:
+    change: str
+    seed: int
+    windows: int
+    epochs: int
+    cache: Path
+    data: Path
+
+
+class _Windows:
+    """The cached windows, with the frames that a configuration sees."""
+
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        self.frames = slice(MAX_DELTA - config.delta, MAX_DELTA + config.delta + 1)
+        self.flow = config.motion == "optical_flow"
+        names = ("features", "clips", "heatmaps", "weights")
+        self.files = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+
+    def __len__(self) -> int:
+        return len(self.files["features"])
+
+    def batch(self, name: str, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.files[name][rows, self.frames])
+
+    def feed(self, network: PoseNetwork, rows: np.ndarray) -> Tensor:
+        """Put the features of these windows where the backbone's would be, and return what to call the network with."""
+        features = self.batch("features", rows).float()
+        network.encode_backbone = lambda frames: features.flatten(0, 1)  # type: ignore[method-assign]
+        return self.batch("clips", rows) if self.flow else features  # only flow looks at pictures
+
+
+def _run(job: _Job) -> dict[str, str]:
+    """Train and evaluate one row with one seed."""
+    start = time.monotonic()
+    config, masked = _configure(job.change)
+    torch.manual_seed(job.seed)
+    network = build(config)
+    wrapper = MaskedSDTC(network).train()
+    parameters = [p for name, p in wrapper.named_parameters() if ".backbone." not in name]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01)
+    windows = _Windows(job.cache / "train", config)
+    generator = torch.Generator().manual_seed(job.seed)
+    for progress, rows in _batches(len(windows), job.epochs, job.seed):
+        for group in optimizer.param_groups:  # warm up, and to a tenth for the last quarter
+            group["lr"] = LEARNING_RATE * min(1.0, progress / WARMUP + 0.01) * (0.1 if progress > 0.75 else 1.0)
+        tubes, frames = sample_masks(config, len(rows), generator) if masked else (None, None)
+        targets, weights = windows.batch("heatmaps", rows).float(), windows.batch("weights", rows).float()
+        output = wrapper(windows.feed(network, rows), tubes, frames)
+        losses = masked_losses(output, targets, weights, tubes, frames, config.reconstruction)
+        if not torch.isfinite(losses.total):
+            raise SdtcError(f"row '{job.change}', seed {job.seed}: the loss is no longer finite")
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    everybody, hard = _evaluate(network, job)
+    values = (job.change, job.seed, job.windows, job.epochs, f"{everybody:.2f}", f"{hard:.2f}")
+    return dict(zip(COLUMNS, map(str, (*values, f"{time.monotonic() - start:.0f}")), strict=True))
+
+
+def _batches(count: int, epochs: int, seed: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield how much of the training is behind, 0-1, and the rows of a batch."""
+    steps = count // BATCH
+    for epoch in range(epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(count)
+        for step in range(steps):
+            yield (epoch * steps + step) / (epochs * steps), np.sort(order[step * BATCH : (step + 1) * BATCH])
+
+
+def _evaluate(network: PoseNetwork, job: _Job) -> tuple[float, float]:
+    """Return the mean AP over everybody, and over those who are occluded or blurred, in their own boxes."""
+    annotations = read_annotations(job.data, "val")
+    config = network.config
+    windows = _Windows(job.cache / "val", config)
+    network.eval()
+    decoded = []
+    with torch.inference_mode():
+        for rows in np.array_split(np.arange(len(windows)), -(-len(windows) // BATCH)):
+            decoded.append(decode_heatmaps(network(windows.feed(network, rows)), config.input_size))
+    keypoints = torch.cat(decoded).numpy()
+    boxes = expand_boxes(np.stack([person.box for person in annotations.people]), config.input_size)
+    keypoints[..., :2] = crop_to_image(keypoints[..., :2], boxes[:, None], config.input_size)
+    hard = [index for index, person in enumerate(annotations.people) if HARD & set(person.difficulty)]
+    everybody = score(annotations, keypoints).total
+    if not hard:
+        return everybody, float("nan")
+    return everybody, score(AnnotationSet([annotations.people[i] for i in hard]), keypoints[hard]).total
+
+
+def _describe(change: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in change.items()) or "full"
+
+
+def _configure(description: str) -> tuple[ModelConfig, bool]:
+    """Return the network of a row, and whether it is trained by masks."""
+    change = next(row.change for row in ROWS if _describe(row.change) == description)
+    config = get_preset("tiny")
+    config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, frozen=True))
+    inner = {key.partition(".")[2]: value for key, value in change.items() if key.startswith("reconstruction.")}
+    outer = {key: value for key, value in change.items() if "." not in key and key != "masked"}
+    reconstruction = dataclasses.replace(config.reconstruction, **inner)
+    return dataclasses.replace(config, reconstruction=reconstruction, **outer), bool(change.get("masked", True))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: (row["change"], int(row["seed"]))))
+
+
+def markdown(done: list[dict[str, str]]) -> str:
+    """Return measured beside paper, a line per row of the tables: means over seeds, ± half their range."""
+    first, seeds = done[0], len({row["seed"] for row in done})
+    lines = [
+        f"{first['windows']} windows, {first['epochs']} epochs, {seeds} seeds a row; AP of "
+        "everybody, and of the people who are occluded or blurred, ± half the range over seeds. Δ is against the full "
+        "network.",
+        "",
+        "| table | row | AP | Δ | AP, occluded or blurred | Δ | paper | Δ |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    full = {name: _spread(done, "full", name)[0] for name in ("ap", "hard_ap")}
+    for row in ROWS:
+        cells = []
+        for name in ("ap", "hard_ap"):
+            mean, half = _spread(done, _describe(row.change), name)
+            cells += [f"{mean:.1f} ± {half:.1f}", f"{mean - full[name]:+.1f}"]
+        paper = ["–", "–"] if row.paper is None else [f"{row.paper:.1f}", f"{row.paper - 87.5:+.1f}"]
+        lines.append(f"| {row.table} | {row.name} | {' | '.join(cells + paper)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(done: list[dict[str, str]], change: str, name: str) -> tuple[float, float]:
+    """Return the mean over seeds and half the range; NaN where a row has not been run."""
+    values = [float(row[name]) for row in done if row["change"] == change]
+    return (float(np.mean(values)), float(np.ptp(values)) / 2) if values else (float("nan"), float("nan"))
+
+
+def _plot(path: Path, done: list[dict[str, str]]) -> None:
+    """Draw the change against the full network, measured and in the paper, a bar per row and a dot per seed."""
+    rows = [row for row in ROWS if row.change]
+    full = _spread(done, "full", "ap")[0]
+    figure = Figure(figsize=(9, 7), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for y, row in enumerate(rows):
+        change = _describe(row.change)
+        axes.barh(y, _spread(done, change, "ap")[0] - full, 0.6, color="#56B4E9", label="measured" if not y else None)
+        dots = [float(found["ap"]) - full for found in done if found["change"] == change]
+        axes.plot(dots, [y] * len(dots), "o", color="#0072B2", ms=4, label="each seed" if not y else None)
+        if row.paper is not None:
+            axes.plot([row.paper - 87.5] * 2, [y - 0.4, y + 0.4], color="#D55E00", lw=2.5, label="" if y else "paper")
+    axes.axvline(0, color="black", lw=1)
+    axes.set_yticks(range(len(rows)), [f"{row.name}   T{row.table}" if row.paper else row.name for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("AP against the full network")
+    if rows:
+        axes.legend(frameon=False)
+    axes.grid(axis="x", alpha=0.25)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
