@@ -103,6 +103,7 @@ setup(
             "sdtc-synth=sdtc.synthetic.cli:main",
             "sdtc-train=sdtc.training.cli:main",
             "sdtc-eval=sdtc.evaluation.cli:main",
+            "sdtc-visualize=sdtc.visualization.cli:main",
         ]
     },
 )

@@ -61,6 +61,7 @@ class SDTC(PoseNetwork):
     """Semantical Dynamics and spaTioTemporal Collaboration (paper, Figure 2)."""
 
     spatial: Tensor | None
+    motion: nn.Module  # R to M; `FlowSDTC` has its own
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

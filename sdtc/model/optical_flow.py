@@ -74,5 +74,5 @@ def keyframe_flow(clip: np.ndarray) -> np.ndarray:
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in window]
         for t in range(T):
             if t != T // 2:
-                answer[t] = method.calc(grey[T // 2], grey[t], None).transpose(2, 0, 1)
+                answer[t] = method.calc(grey[T // 2], grey[t], np.zeros((H, W, 2), np.float32)).transpose(2, 0, 1)
     return flow

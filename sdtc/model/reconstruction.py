@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sdtc.errors import ConfigError
 from sdtc.model.config import HEATMAP_STRIDE, PATCH_SIZE, ModelConfig
 from sdtc.model.layers import SpaceTimeAttention, init_transformer_weights
+from sdtc.model.mlsme import MotionEncoder
 from sdtc.model.network import SDTC, PoseNetwork
 
 
@@ -104,11 +105,13 @@ class MaskedSDTC(nn.Module):
         network, branch = self.network, self.reconstruction
         tokens = network.encode(clip.flatten(0, 1))
         R = network.representations(tokens.view(-1, network.config.num_frames, *tokens.shape[1:]))
-        frame_level = network.motion.frame_level
+        motion = network.motion
+        assert isinstance(motion, MotionEncoder)
+        frame_level = motion.frame_level
         R_m = R
         if tube_mask is not None:  # Eq. 1
             R_m = torch.where(tube_mask[:, None, :, None], branch.patch_mask_embed, R)
-        R_P = network.motion.patch_level(R_m)
+        R_P = motion.patch_level(R_m)
         if frame_level is None:
             deepest = M = R_P
         else:

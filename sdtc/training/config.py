@@ -36,7 +36,7 @@ class TrainConfig:
     Attributes:
         train, val: what to learn from, and what to choose the best checkpoint by (None: the last one is all there is).
         model: the network; in YAML ``{preset: base}`` with any field of it changed.
-        backbone: a ViTPose file to start from.
+        backbone: a ViTPose file, or a checkpoint of our own, whose backbone to start from.
         augmentation: chances and strengths.
         sigma: of the heatmap targets, heatmap pixels.
         masked: masked training with reconstruction (Eq. 15); False trains by Eq. 14 alone.
@@ -52,6 +52,7 @@ class TrainConfig:
         seed: of weights, order, augmentation and masks.
         save_seconds: at most this long between saves of the state to resume from.
         validate_every: epochs.
+        half_weights: keep the best checkpoint's weights in fp16, half the size; the state to resume from stays in fp32.
     """
 
     train: DataConfig
@@ -76,6 +77,7 @@ class TrainConfig:
     seed: int = 0
     save_seconds: float = 600.0
     validate_every: int = 1
+    half_weights: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validate_every"):

@@ -212,7 +212,8 @@ class Trainer:
         if self.rank == 0:
             if score is not None and score > self.best:
                 self.best = score
-                save_checkpoint(self.output / BEST, self.network, trained=True)
+                dtype = torch.float16 if self.config.half_weights else None
+                save_checkpoint(self.output / BEST, self.network, trained=True, dtype=dtype)
             row = self.log.end_epoch(self.epoch, self.step, self.config.rate_at(self.epoch - 1, self.step), score)
             if row and not self.quiet:
                 tqdm.write(_describe(row, self.config.epochs), file=sys.stderr)

@@ -1,0 +1,138 @@
+"""Which clip, keyframe and people a figure is about. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdtc.errors import InputError
+from sdtc.evaluation.ap import head_size
+from sdtc.skeleton import POSETRACK, Skeleton
+from sdtc.training.annotations import AnnotationSet, Person
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One person in one keyframe of one clip.
+
+    Attributes:
+        clip: name of the clip's folder of images.
+        frames: indices into `AnnotationSet.people` by frame number, of all labelled frames of the clip, in order.
+        person: index of the chosen person in the keyframe.
+    """
+
+    clip: str
+    frames: dict[int, list[int]]
+    person: int
+
+
+def select(
+    annotations: AnnotationSet, clip: str | None = None, frame: int | None = None, track_id: int | None = None
+) -> Selection:
+    """Choose a person in a keyframe.
+
+    Args:
+        annotations: of a split.
+        clip: name of a folder of images; the first of the split if not given.
+        frame: number of the keyframe; if not given, the labelled one (of the person, if that is given) nearest to the
+            middle of the clip.
+        track_id: of the person; if not given, whoever has the largest box in the keyframe.
+
+    Raises:
+        InputError: there is no such clip, frame or person; those that there are, are named.
+    """
+    people = annotations.people
+    clips = list(dict.fromkeys(person.image.parent.name for person in people))
+    clip = clips[0] if clip is None else clip
+    frames: dict[int, list[int]] = {}
+    for index, person in enumerate(people):
+        if person.image.parent.name == clip:
+            frames.setdefault(person.number, []).append(index)
+    if not frames:
+        raise InputError(f"there is no clip '{clip}' with annotations: expected one of {_some(clips)}")
+    frames = {number: frames[number] for number in sorted(frames)}
+    if frame is None:
+        candidates = [
+            number for number, found in frames.items() if track_id in {None, *(people[i].track_id for i in found)}
+        ]
+        if not candidates:
+            tracks = sorted({people[i].track_id for found in frames.values() for i in found})
+            raise InputError(f"clip '{clip}' has no person {track_id}: expected one of {_some(tracks)}")
+        first = people[frames[candidates[0]][0]]
+        frame = min(candidates, key=lambda number: abs(number - (first.first + first.last) / 2))
+    if frame not in frames:
+        raise InputError(f"clip '{clip}' has no annotated frame {frame}: expected one of {_some(list(frames))}")
+    found = [i for i in frames[frame] if track_id in (None, people[i].track_id)]
+    if not found:
+        tracks = [people[i].track_id for i in frames[frame]]
+        raise InputError(
+            f"person {track_id} is not in frame {frame} of clip '{clip}': expected one of {_some(tracks)}, or "
+            "another --frame"
+        )
+    return Selection(clip, frames, max(found, key=lambda i: float(np.prod(people[i].box[2:]))))
+
+
+def spread(numbers: Sequence[int], count: int) -> list[int]:
+    """Return `count` of the numbers, evenly spread from the first to the last; all, where there are no more."""
+    places = np.linspace(0, len(numbers) - 1, min(count, len(numbers)))
+    return [numbers[int(place)] for place in places.round()]
+
+
+def shared_joints(skeleton: Skeleton) -> tuple[list[int], list[int]]:
+    """Return the joints that a network's skeleton and PoseTrack's annotations both have: its indices, and theirs."""
+    names = [name for name in skeleton.keypoints if name in POSETRACK.keypoints]
+    return [skeleton.keypoints.index(name) for name in names], [POSETRACK.keypoints.index(name) for name in names]
+
+
+def has_head(person: Person) -> bool:
+    """Whether errors of a person can be measured in head sizes."""
+    return bool(head_size(person.head_box) > 0)
+
+
+def joint_errors(people: Sequence[Person], predicted: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Return the distance of every joint from the truth.
+
+    Args:
+        people: P annotated people.
+        predicted: their poses ``[P, J, 3]``, image pixels.
+        skeleton: of the poses.
+
+    Returns:
+        float64 ``[P, n]`` in head sizes (see `sdtc.evaluation.ap`), for the n joints that the skeletons share; NaN
+        where a joint is not labelled, and for people without a head box.
+    """
+    mine, theirs = shared_joints(skeleton)
+    truth = np.stack([person.keypoints for person in people])[:, theirs].astype(np.float64)  # [P, n, 3]
+    heads = head_size(np.stack([person.head_box for person in people]))[:, None]  # [P, 1]
+    distances = np.linalg.norm(predicted[:, mine, :2] - truth[..., :2], axis=-1)  # [P, n]
+    usable = (truth[..., 2] > 0) & (heads > 0)
+    return np.where(usable, distances / np.where(heads > 0, heads, 1.0), np.nan)
+
+
+def worst(people: Sequence[Person], errors: np.ndarray, count: int) -> list[int]:
+    """Return the indices of the people whose mean error is largest, the worst first (Figure 13).
+
+    Somebody who is followed through a clip counts once, in the frame where the error is largest.
+
+    Args:
+        people: P annotated people.
+        errors: from :func:`joint_errors`.
+        count: at most so many.
+    """
+    counted = (~np.isnan(errors)).sum(1)
+    means = np.where(counted > 0, np.nansum(errors, 1) / np.maximum(counted, 1), -1.0)
+    chosen: dict[tuple[Path, int], int] = {}
+    for index in map(int, np.argsort(-means, kind="stable")):
+        track = people[index].track_id
+        key = (people[index].image.parent, track) if track >= 0 else (people[index].image, -1 - index)
+        if means[index] >= 0 and len(chosen) < count:
+            chosen.setdefault(key, index)
+    return list(chosen.values())
+
+
+def _some(values: Iterable[object], most: int = 6) -> str:
+    names = list(map(str, values))
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
