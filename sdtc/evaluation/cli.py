@@ -31,7 +31,7 @@ name where ids differ. --predictions, --engine and --checkpoint can be given tog
 
 Where annotations or images carry "difficulty": ["occluded", ...], there is a row for each label over the people who
 carry it: predictions of other people are ignored in it, and a false positive counts in the rows of the person that it
-is nearest to.
+is nearest to. --any-of occluded,blur adds a row for those who carry at least one of several labels.
 
 The paper's numbers come from detector boxes. The annotated boxes, the default here, give higher ones: compare like with
 like.
@@ -72,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the most possible)")
     running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all that may be used)")
     results = parser.add_argument_group("results")
+    results.add_argument(
+        "--any-of", action="append", default=[], metavar="LABEL,…",
+        help="one more row, over the people who carry any of these difficulties",
+    )  # fmt: skip
     results.add_argument("--dataset", choices=DATASETS, help="print the paper's row of this data set as well")
     results.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     results.add_argument("--plot", type=Path, metavar="FILE", help="draw the table and the curves as PNG")
@@ -105,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_matplotlib()
 
     truth = read_truth(args.truth)
+    for labels in args.any_of:
+        truth = truth.with_label_of_any(label.strip() for label in labels.split(","))
     results: list[Result] = []
     if args.predictions:
         poses = read_predictions(args.predictions, truth, args.ignore_extra)
@@ -124,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "truth": [str(path) for path in args.truth],
             "boxes": str(args.boxes) if args.engine or args.checkpoint else None,
             "ignore_extra": args.ignore_extra,
+            "any_of": args.any_of,
         }
         write_json(args.output, document(results, settings, args.dataset))
         _say(args, f"wrote    {args.output}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -60,6 +60,21 @@ class Truth:
     people: GroundTruth
     images: tuple[TruthImage, ...]
     paths: tuple[Path, ...]
+
+    def with_label_of_any(self, labels: Iterable[str]) -> Truth:
+        """Return this truth with one more label, "A or B …", on everybody who carries any of some labels.
+
+        Raises:
+            InputError: nobody carries one of them.
+        """
+        wanted = tuple(labels)
+        known = sorted(set().union(*self.people.labels))
+        for label in wanted:
+            if label not in known:
+                raise InputError(f"nobody carries the difficulty '{label}': expected some of {', '.join(known) or '-'}")
+        union = frozenset([" or ".join(wanted)])
+        marked = tuple(mine | union if mine.intersection(wanted) else mine for mine in self.people.labels)
+        return replace(self, people=replace(self.people, labels=marked))
 
     @cached_property
     def _by_id(self) -> dict[int, int]:

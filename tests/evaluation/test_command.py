@@ -91,6 +91,26 @@ def test_table_json_and_plot(labelled, poses, tmp_path, capsys) -> None:
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 
 
+def test_a_row_for_those_who_carry_any_of_several_labels(labelled, poses, tmp_path, capsys) -> None:
+    """Somebody is occluded, somebody else blurred: the row is about both, and about nobody else."""
+    people = 0
+    for path in sorted(labelled.glob("*.json")):
+        data = json.loads(path.read_text())
+        for number, entry in enumerate(data["annotations"]):
+            entry["difficulty"] = (["occluded"], ["blur"], ["occluded", "blur"], [])[number % 4]
+            people += number % 4 < 3
+        path.write_text(json.dumps(data))
+    output = tmp_path / "ap.json"
+    arguments = ["--truth", labelled, "--predictions", poses, "--any-of", "occluded,blur", "--output", output]
+    assert main([str(a) for a in arguments]) == 0
+    assert f"  occluded or blur ({people} people)" in capsys.readouterr().out
+    rows = json.loads(output.read_text())["results"][0]["difficulty"]
+    assert set(rows) == {"occluded", "blur", "none", "occluded or blur"}
+    assert rows["occluded or blur"]["people"] == people > rows["occluded"]["people"] > 0
+    assert main([*(str(a) for a in arguments[:4]), "--any-of", "occluded,blurred"]) == 2
+    assert "nobody carries the difficulty 'blurred': expected some of blur, occluded" in capsys.readouterr().err
+
+
 def test_undefined_is_null_and_a_dash(dataset, poses, tmp_path, capsys) -> None:
     """Nobody's hips are labelled."""
     path = tmp_path / "truth.json"
