@@ -1,6 +1,6 @@
 """`make demo`: the whole path on one machine, with the commands that users type, and a table at the end.
 
-checkpoint -> engine bundle -> a rendered clip with ground truth -> poses, overlay video -> how far off they are.
+checkpoint -> engine bundle -> a rendered clip with ground truth -> poses, overlay video -> AP and mean error.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from sdtc.errors import SdtcError, command
+from sdtc.evaluation.cli import main as sdtc_eval
 from sdtc.export.to_trt import main as to_trt
+from sdtc.files import make_directory
 from sdtc.manifest import Manifest
-from sdtc.model.init import main as sdtc_init
 from sdtc.posetrack import from_slots
 from sdtc.runtime.cli import main as sdtc_infer
 from sdtc.synthetic.cli import main as sdtc_synth
@@ -29,25 +30,29 @@ CLIP = "000007_synthetic"
 @command("demo")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the whole path: checkpoint, engine bundle, clip, poses.")
+    parser.add_argument("checkpoint", nargs="?", default="tiny", help="default: the trained one of the package")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     parser.add_argument("--frames", type=int, default=100)
     args = parser.parse_args(argv)
     out: Path = args.output
 
     start = time.perf_counter()
-    _run(sdtc_init, "sdtc-init", "tiny", "--output", out / "tiny.pth", make=out)
+    make_directory(out)
     # No wheel of TensorRT-RTX for this machine, e.g. an ARM processor: the ONNX graph is the same.
     no_plan = [] if find_spec("tensorrt_rtx") or find_spec("tensorrt") else ["--no-plan"]
-    _run(to_trt, "python export/to_trt.py", out / "tiny.pth", "--output", out / "bundle", *no_plan)
+    _run(to_trt, "python export/to_trt.py", args.checkpoint, "--output", out / "bundle", *no_plan)
     _run(sdtc_synth, "sdtc-synth", "--output", out / "clip", "--seed", 7, "--people", 3, "--frames", args.frames)
     truth = out / "clip" / "annotations" / "val" / f"{CLIP}.json"
     _run(
         sdtc_infer, "sdtc-infer", "--engine", out / "bundle", "--input", out / "clip" / f"{CLIP}.mp4",
         "--boxes", truth, "--output", out / "poses", "--save-video", "--min-score", 0,
     )  # fmt: skip
+    poses, scores = out / "poses" / f"{CLIP}.json", out / "ap.json"
+    _run(sdtc_eval, "sdtc-eval", "--truth", truth, "--predictions", poses, "--output", scores)
 
     manifest = Manifest.load(out / "bundle" / "model.json")
-    errors, sizes = compare(out / "poses" / f"{CLIP}.json", truth)
+    errors, sizes = compare(poses, truth)
+    ap = json.loads(scores.read_text())["results"][0]["ap"]
     parity = manifest.parity["onnx_vs_pytorch"]
     trained = (
         "trained" if manifest.trained else "UNTRAINED: poses below mean nothing, they only show that the path works"
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"checkpoint          {manifest.name}, {trained}")
     print("boxes               the clip's ground truth (drawn people are not what OpenCV's detector was made for)")
     print(f"people x frames     {len(errors):,} poses compared with ground truth")
+    print(f"AP                  {ap['Total']:.1f}, wrists {ap['Wrist']:.1f}, ankles {ap['Ankle']:.1f}")
     print(
         f"mean pixel error    {errors.mean():.1f} px in the image, "
         f"{100 * (errors / sizes).mean():.0f} % of the box's diagonal"
@@ -69,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"time in all         {time.perf_counter() - start:.0f} s")
     print()
     print(f"overlay video       {out / 'poses' / f'{CLIP}.mp4'}")
-    print(f"poses               {out / 'poses' / f'{CLIP}.json'}")
+    print(f"poses               {poses}")
     print(f"engine bundle       {out / 'bundle'}")
     return 0
 
@@ -107,10 +113,8 @@ def _joints(annotation: dict) -> np.ndarray:
     return from_slots(np.array(annotation["keypoints"], dtype=np.float64).reshape(17, 3))
 
 
-def _run(function, name: str, *arguments: object, make: Path | None = None) -> None:
+def _run(function, name: str, *arguments: object) -> None:
     """Run one of our commands in this process, shown as a user would type it."""
-    if make is not None:
-        make.mkdir(parents=True, exist_ok=True)
     words = [str(argument) for argument in arguments]
     print(f"\n$ {name} {' '.join(words)}", flush=True)
     if status := function(words):

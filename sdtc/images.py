@@ -1,7 +1,8 @@
-"""Reading one image file. NumPy and OpenCV only."""
+"""Reading image files. NumPy and OpenCV only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -20,3 +21,18 @@ def read_image(path: Path) -> np.ndarray | None:
     if image is None or max(image.shape) > MAX_SIDE:
         return None
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+class ImageCache:
+    """`read_image` for files that are read again and again: decoded once, and held in memory at 3 bytes a pixel.
+
+    Args:
+        paths: what to hold; anything else is read when it is asked for.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._images = {path: read_image(path) for path in paths}
+
+    def __call__(self, path: Path) -> np.ndarray | None:
+        """Return the image, which nobody may change, or None; as :func:`read_image`."""
+        return self._images[path] if path in self._images else read_image(path)

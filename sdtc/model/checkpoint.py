@@ -3,6 +3,9 @@
 Ours is a dictionary of plain values and tensors, ``{"format", "version", "config", "trained", "state_dict"}``, as a
 `torch.save` file or a safetensors file with the same fields in its metadata. Nothing is ever unpickled beyond what
 ``weights_only=True`` admits.
+
+A name without a suffix, such as ``tiny``, is a checkpoint that comes with the package, unless there is a file of that
+name.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from sdtc.skeleton import get_skeleton
 
 FORMAT = "sdtc-checkpoint"
 VERSION = 1
+WEIGHTS = Path(sdtc.__file__).parent / "weights"  # checkpoints that come with the package
 _BACKBONE = "backbone."
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where other projects keep their tensors
 
@@ -140,7 +144,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: unreadable, of another model, or not complete; the keys are named.
     """
-    path = Path(path)
+    path = find_checkpoint(path)
     header, state = _read(path)
     try:
         if _is_ours(header):
@@ -163,6 +167,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     raise CheckpointError(
         f"checkpoint '{path}' is of another model (its first keys are {keys}): expected an sdtc checkpoint or a ViTPose"
     )
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the file that is meant: the path as it is, or the packaged checkpoint of that name."""
+    path = Path(path)
+    packaged = WEIGHTS / f"{path}.pth"
+    return packaged if len(path.parts) == 1 and not path.exists() and packaged.is_file() else path
 
 
 def read_checkpoint_data(path: str | Path) -> dict[str, Any]:
@@ -188,7 +199,7 @@ def load_backbone(network: PoseNetwork, path: str | Path) -> str:
     Raises:
         CheckpointError: neither of the two, incomplete, or of another width or depth.
     """
-    header, state = _read(Path(path))
+    header, state = _read(find_checkpoint(path))
     left_over: tuple[str, ...] = ()
     file_format = "sdtc"
     try:

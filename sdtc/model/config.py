@@ -182,8 +182,8 @@ def _check(config: ModelConfig) -> None:
     ):
         if heads < 1 or width % heads:
             raise ConfigError(f"{name}.width {width} cannot be divided among {heads} heads")
-    if config.spatial_encoding and config.width % 4:
-        raise ConfigError(f"model.width {config.width} must be a multiple of 4 for the sine-cosine encoding")
+        if width % 4:
+            raise ConfigError(f"{name}.width {width} must be a multiple of 4 for the sine-cosine encoding")
     if config.kind == "sdtc" and config.head != "simple":
         raise ConfigError("model.head 'classic' belongs to ViTPose checkpoints: SDTC's head is 'simple'")
     if config.kind == "vitpose" and config.delta != 0:

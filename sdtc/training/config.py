@@ -13,6 +13,9 @@ from sdtc.settings import build_settings
 from sdtc.training.augmentation import AugmentationConfig
 from sdtc.training.targets import SIGMA
 
+OPTIMIZERS = ("adamw", "muon")
+DECAYS = ("steps", "linear")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -40,12 +43,17 @@ class TrainConfig:
         augmentation: chances and strengths.
         sigma: of the heatmap targets, heatmap pixels.
         masked: masked training with reconstruction (Eq. 15); False trains by Eq. 14 alone.
-        epochs, milestones, gamma: the rate is multiplied by gamma at each milestone (paper: 50, (20, 40), 0.1).
-        learning_rate, weight_decay: AdamW's (paper: 5e-4).
+        optimizer: ``"adamw"`` (paper) or ``"muon"``, see `sdtc.training.optimizer`.
+        learning_rate, weight_decay: of the optimizer (paper: 5e-4).
+        decay: ``"steps"`` multiplies the rate by gamma at each milestone; ``"linear"`` takes it to 0 at the end, and
+            ignores those two.
+        epochs, milestones, gamma: paper: 50, (20, 40), 0.1.
         warmup_steps: steps in which the rate rises linearly from 0.
         batch_size: windows per step, over all processes together.
         clip_norm: largest norm of the gradient.
         precision: ``"no"`` (fp32), ``"bf16"`` or ``"fp16"`` autocast.
+        cache_images: decode every image once and hold all of them in memory, 3 bytes a pixel and training process;
+            the processes that read share it where they are forked (Linux).
         workers: processes that read data, per training process.
         threads: CPU threads of the training process; 0 leaves it to torch.
         device: ``"auto"`` or ``"cpu"``.
@@ -62,6 +70,8 @@ class TrainConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     sigma: float = SIGMA
     masked: bool = True
+    optimizer: str = "adamw"
+    decay: str = "steps"
     epochs: int = 50
     milestones: tuple[int, ...] = (20, 40)
     gamma: float = 0.1
@@ -71,6 +81,7 @@ class TrainConfig:
     batch_size: int = 32
     clip_norm: float = 1.0
     precision: str = "no"
+    cache_images: bool = False
     workers: int = 4
     threads: int = 0
     device: str = "auto"
@@ -86,6 +97,9 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm", "sigma"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected more than 0")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("decay", DECAYS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is '{getattr(self, name)}': expected {' or '.join(allowed)}")
         if self.precision not in ("no", "bf16", "fp16"):
             raise ConfigError(f"precision is '{self.precision}': expected no, bf16 or fp16")
         if self.device not in ("auto", "cpu"):
@@ -93,9 +107,17 @@ class TrainConfig:
         if self.workers < 0 or self.threads < 0 or self.warmup_steps < 0:
             raise ConfigError("workers, threads and warmup_steps cannot be negative")
 
-    def rate_at(self, epoch: int, step: int) -> float:
-        """Return the learning rate of a step: a function of nothing else, so that resuming needs no scheduler state."""
-        rate = self.learning_rate * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+    def rate_at(self, epoch: int, step: int, steps: int) -> float:
+        """Return the learning rate of a step: a function of nothing else, so that resuming needs no scheduler state.
+
+        Args:
+            epoch, step: from 0.
+            steps: of the whole run.
+        """
+        if self.decay == "linear":
+            rate = self.learning_rate * (1 - step / steps)
+        else:
+            rate = self.learning_rate * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
         return rate * min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else rate
 
 

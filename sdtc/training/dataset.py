@@ -6,6 +6,7 @@ workers see the same data.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypedDict
 
@@ -21,6 +22,8 @@ from sdtc.model.config import ModelConfig
 from sdtc.training.annotations import AnnotationSet, Person
 from sdtc.training.augmentation import AugmentationConfig, View, draw_view
 from sdtc.training.targets import SIGMA, gaussian_heatmaps
+
+ReadImage = Callable[[Path], np.ndarray | None]
 
 
 class Sample(TypedDict):
@@ -44,6 +47,7 @@ class WindowDataset(Dataset[Sample]):
         augmentation: None for none.
         seed: of the augmentation.
         sigma: of the targets, heatmap pixels.
+        read: how images are read, see `sdtc.images`.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class WindowDataset(Dataset[Sample]):
         augmentation: AugmentationConfig | None = None,
         seed: int = 0,
         sigma: float = SIGMA,
+        read: ReadImage = read_image,
     ) -> None:
         self.people = annotations.people
         self.config = config
         self.augmentation = augmentation or AugmentationConfig.none()
         self.seed = seed
         self.sigma = sigma
+        self.read = read
         self.epoch = 0  # set before each pass; see `set_epoch`
         self._tracks = annotations.tracks()
 
@@ -73,7 +79,7 @@ class WindowDataset(Dataset[Sample]):
         person = self.people[index]
         rng = np.random.default_rng([self.seed, self.epoch, index])
         view = draw_view(person.box, person.keypoints, self.config.input_size, self.augmentation, rng)
-        clip = read_window(person, view, self.config)
+        clip = read_window(person, view, self.config, self.read)
         keypoints = view.to_crop(self._window_keypoints(person), self.config.input_size)  # [T, J, 3]
         heatmaps, weights = gaussian_heatmaps(keypoints, self.config.input_size, self.config.heatmap_size, self.sigma)
         return {
@@ -95,13 +101,18 @@ class WindowDataset(Dataset[Sample]):
         return window
 
 
-def read_window(person: Person, view: View, config: ModelConfig) -> np.ndarray:
+def window_images(people: Iterable[Person], delta: int) -> dict[Path, None]:
+    """Return the images that the windows of some people consist of, each once and in order."""
+    return dict.fromkeys(person.frame(offset) for person in people for offset in range(-delta, delta + 1))
+
+
+def read_window(person: Person, view: View, config: ModelConfig, read: ReadImage = read_image) -> np.ndarray:
     """Read and crop the T frames of a window, uint8 ``[T, H, W, 3]``; missing neighbours become the keyframe.
 
     Raises:
         InputError: the keyframe itself cannot be read.
     """
-    keyframe = _read_keyframe(person.image)
+    keyframe = _read_keyframe(person.image, read)
     clip = np.empty((config.num_frames, *config.input_size, 3), np.uint8)
     seen: dict[Path, int] = {}  # clamped frames are cropped once
     for t, offset in enumerate(range(-config.delta, config.delta + 1)):
@@ -110,15 +121,15 @@ def read_window(person: Person, view: View, config: ModelConfig) -> np.ndarray:
             clip[t] = clip[seen[path]]
             continue
         seen[path] = t
-        image = keyframe if path == person.image else read_image(path)
+        image = keyframe if path == person.image else read(path)
         if image is None or image.shape != keyframe.shape:
             image = keyframe
         crop_frame(image, view.crop_box, config.input_size, out=clip[t], rotation=view.rotation)
     return np.ascontiguousarray(clip[:, :, ::-1]) if view.flip else clip
 
 
-def _read_keyframe(path: Path) -> np.ndarray:
-    image = read_image(path)
+def _read_keyframe(path: Path, read: ReadImage) -> np.ndarray:
+    image = read(path)
     if image is None:
         raise InputError(f"image '{path}' is missing or broken: restore it, or take its annotations out")
     return image

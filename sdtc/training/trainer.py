@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from sdtc.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.files import make_directory
+from sdtc.images import ImageCache, read_image
 from sdtc.model.checkpoint import (
     checkpoint_data,
     load_backbone,
@@ -33,9 +34,10 @@ from sdtc.model.network import build
 from sdtc.model.reconstruction import MaskedSDTC, sample_masks
 from sdtc.training.annotations import AnnotationSet, read_annotations
 from sdtc.training.config import TrainConfig
-from sdtc.training.dataset import Sample, WindowDataset
+from sdtc.training.dataset import ReadImage, Sample, WindowDataset, window_images
 from sdtc.training.log import RunLog
 from sdtc.training.losses import Losses, masked_losses
+from sdtc.training.optimizer import build_optimizers
 from sdtc.training.validation import validate
 
 LAST, BEST = "last.pth", "best.pth"
@@ -68,29 +70,36 @@ class Trainer:
             raise ConfigError(f"batch_size {config.batch_size} cannot be shared among {self.world} processes")
         self.quiet = quiet or self.rank > 0
         train = read_annotations(config.train.root, config.train.split, config.train.annotations)
-        self.data = WindowDataset(train, config.model, config.augmentation, config.seed, config.sigma)
+        self.validation: AnnotationSet | None = None
+        if config.val is not None:
+            self.validation = read_annotations(config.val.root, config.val.split, config.val.annotations)
+        self.read: ReadImage = self._cache_images(train) if config.cache_images else read_image
+        self.data = WindowDataset(train, config.model, config.augmentation, config.seed, config.sigma, self.read)
         if len(self.data) < config.batch_size:
             raise ConfigError(
                 f"batch_size {config.batch_size} is larger than the training set of {len(self.data)} people: "
                 "lower it with --set batch_size=N"
             )
-        self.validation: AnnotationSet | None = None
-        if config.val is not None:
-            self.validation = read_annotations(config.val.root, config.val.split, config.val.annotations)
 
         torch.manual_seed(config.seed)
         self.network = build(config.model)
         if config.backbone:
             load_backbone(self.network, config.backbone)
         self.masked = MaskedSDTC(self.network)
-        trainable = [parameter for parameter in self.masked.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.optimizers = build_optimizers(
+            self.masked.parameters(), config.optimizer, config.learning_rate, config.weight_decay
+        )
         self.epoch = self.step_in_epoch = 0
         self.best = -math.inf
         if resume and (output / LAST).exists():
             self._load_state(output / LAST)
-        self.module, self.optimizer = self.accelerator.prepare(self.masked, self.optimizer)
+        self.module, *self.optimizers = self.accelerator.prepare(self.masked, *self.optimizers)
         self.log = RunLog(output, self.step, enabled=self.rank == 0)
+
+    def _cache_images(self, train: AnnotationSet) -> ImageCache:
+        people = train.people + (self.validation.people if self.validation else [])
+        paths = window_images(people, self.config.model.delta)
+        return ImageCache(tqdm(paths, desc="reading images", unit="image", disable=True if self.quiet else None))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -151,20 +160,26 @@ class Trainer:
 
     def _take_step(self, batch: Sample) -> Losses:
         device = self.accelerator.device
-        rate = self.config.rate_at(self.epoch, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = self._rate(self.epoch, self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         losses = self.compute_losses({key: value.to(device) for key, value in batch.items()})  # type: ignore[attr-defined]
         if not torch.isfinite(losses.total):
             raise SdtcError(
                 f"the loss is {float(losses.total.detach())} at step {self.step} (epoch {self.epoch + 1}): lower "
                 f"learning_rate, or use --set precision=no; the last good state is in '{self.output / LAST}'"
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.total)
         self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return losses
+
+    def _rate(self, epoch: int, step: int) -> float:
+        return self.config.rate_at(epoch, step, self.config.epochs * self.steps_per_epoch)
 
     def compute_losses(self, batch: dict[str, Tensor]) -> Losses:
         """Run the network on this process's share of a batch, with this step's masks."""
@@ -206,7 +221,7 @@ class Trainer:
             # Every process would get the same answer: one does the work, and the others wait.
             if self.rank == 0:
                 bar.set_description("validating")
-                score = validate(self.network, self.validation, self.accelerator.device)
+                score = validate(self.network, self.validation, self.accelerator.device, self.read)
                 bar.set_description(None)
             self.accelerator.wait_for_everyone()
         if self.rank == 0:
@@ -214,7 +229,7 @@ class Trainer:
                 self.best = score
                 dtype = torch.float16 if self.config.half_weights else None
                 save_checkpoint(self.output / BEST, self.network, trained=True, dtype=dtype)
-            row = self.log.end_epoch(self.epoch, self.step, self.config.rate_at(self.epoch - 1, self.step), score)
+            row = self.log.end_epoch(self.epoch, self.step, self._rate(self.epoch - 1, self.step - 1), score)
             if row and not self.quiet:
                 tqdm.write(_describe(row, self.config.epochs), file=sys.stderr)
         self._save_state()
@@ -230,7 +245,7 @@ class Trainer:
                 "seed": self.config.seed,
                 "samples": len(self.data),
                 "batch_size": self.config.batch_size,
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "reconstruction": None
                 if self.masked.reconstruction is None
                 else self.masked.reconstruction.state_dict(),
@@ -254,7 +269,8 @@ class Trainer:
             self.network.load_state_dict(data["state_dict"])
             if self.masked.reconstruction is not None:
                 self.masked.reconstruction.load_state_dict(state["reconstruction"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
             self.epoch, self.step_in_epoch = int(state["epoch"]), int(state["step_in_epoch"])
             self.best = float(state["best"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -14,36 +14,40 @@ from torch.utils.data import DataLoader, Dataset
 
 from sdtc.crops import crop_to_image, expand_boxes
 from sdtc.evaluation.ap import GroundTruth, Predictions, Scores, evaluate, head_size
+from sdtc.images import read_image
 from sdtc.model.config import ModelConfig
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.model.network import PoseNetwork
 from sdtc.training.annotations import AnnotationSet, Person
 from sdtc.training.augmentation import View
-from sdtc.training.dataset import read_window
+from sdtc.training.dataset import ReadImage, read_window
+
+BATCH = 32  # windows at once
 
 
 @dataclass(frozen=True)
 class _Windows(Dataset[Tensor]):
     people: list[Person]
     config: ModelConfig
+    read: ReadImage
 
     def __len__(self) -> int:
         return len(self.people)
 
     def __getitem__(self, index: int) -> Tensor:
         view = View(expand_boxes(self.people[index].box, self.config.input_size))
-        return torch.from_numpy(read_window(self.people[index], view, self.config))
+        return torch.from_numpy(read_window(self.people[index], view, self.config, self.read))
 
 
 def validate(
-    network: PoseNetwork, annotations: AnnotationSet, device: torch.device, batch_size: int = 32, workers: int = 0
+    network: PoseNetwork, annotations: AnnotationSet, device: torch.device, read: ReadImage = read_image
 ) -> float:
     """Return the mean AP over the joints, percent; see :func:`predict` and :func:`score`."""
-    return score(annotations, predict(network, annotations, device, batch_size, workers)).total
+    return score(annotations, predict(network, annotations, device, read)).total
 
 
 def predict(
-    network: PoseNetwork, annotations: AnnotationSet, device: torch.device, batch_size: int = 32, workers: int = 0
+    network: PoseNetwork, annotations: AnnotationSet, device: torch.device, read: ReadImage = read_image
 ) -> np.ndarray:
     """Estimate every annotated person in the ground truth's box.
 
@@ -52,7 +56,7 @@ def predict(
     """
     config = network.config
     boxes = expand_boxes(np.stack([person.box for person in annotations.people]), config.input_size)  # [P, 4]
-    loader = DataLoader(_Windows(annotations.people, config), batch_size, num_workers=workers)
+    loader = DataLoader(_Windows(annotations.people, config, read), BATCH)
     was_training = network.training
     network.eval()
     try:

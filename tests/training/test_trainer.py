@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -12,12 +13,15 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from sdtc.errors import CheckpointError, ConfigError, SdtcError
-from sdtc.model import MaskedSDTC, build, load_checkpoint
+from sdtc.images import ImageCache
+from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.synthetic import SyntheticClip, write_clip
 from sdtc.training.annotations import read_annotations
@@ -25,6 +29,7 @@ from sdtc.training.cli import main
 from sdtc.training.config import TrainConfig, config_names, load_config
 from sdtc.training.dataset import WindowDataset
 from sdtc.training.losses import context_loss, heatmap_loss, masked_losses
+from sdtc.training.optimizer import build_optimizers
 from sdtc.training.trainer import Trainer
 
 pytest.importorskip("accelerate", reason="needs the extra train")
@@ -157,6 +162,53 @@ def test_the_same_seed_gives_the_same_weights_with_and_without_workers(data, tmp
     )
 
 
+def test_images_held_in_memory_are_the_images(data, tmp_path) -> None:
+    for name, cached in (("read", False), ("held", True)):
+        config = load_config_from(settings(data, epochs=1, cache_images=cached, workers=int(cached)))
+        Trainer(config, tmp_path / name, quiet=True).run()
+    assert_same(weights(tmp_path / "read" / "last.pth"), weights(tmp_path / "held" / "last.pth"))
+    rows = [next(csv.DictReader((tmp_path / run / "log.csv").open())) for run in ("read", "held")]
+    assert rows[0]["val_ap"] == rows[1]["val_ap"]
+
+
+def test_images_that_are_gone_or_broken_are_the_same_in_memory(tmp_path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    cache = ImageCache([broken, tmp_path / "gone.jpg"])
+    assert cache(broken) is None
+    assert cache(tmp_path / "gone.jpg") is None
+    cv2.imwrite(str(tmp_path / "late.png"), np.full((4, 5, 3), (0, 0, 255), np.uint8))
+    assert cache(tmp_path / "late.png")[0, 0].tolist() == [255, 0, 0]  # never asked for before: read now, RGB
+
+
+def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
+    network = MaskedSDTC(build(ModelConfig.from_dict(MODEL | {"backbone": MODEL["backbone"] | {"frozen": True}})))
+    trainable = {id(p): p for p in network.parameters() if p.requires_grad}
+    assert len(trainable) < len(list(network.parameters()))
+    for name, kinds in (("adamw", [torch.optim.AdamW]), ("muon", [torch.optim.AdamW, torch.optim.Muon])):
+        optimizers = build_optimizers(network.parameters(), name, 1e-3, 0.01)
+        assert [type(optimizer) for optimizer in optimizers] == kinds
+        taken = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+        assert len(taken) == len(trainable)
+        assert {id(p) for p in taken} == set(trainable)
+    assert all(p.ndim == 2 for p in optimizers[1].param_groups[0]["params"])
+    assert all(p.ndim != 2 for p in optimizers[0].param_groups[0]["params"])
+
+
+def test_a_run_with_muon_resumes_to_the_bit(data, tmp_path) -> None:
+    config = load_config_from(settings(data, optimizer="muon", decay="linear", epochs=3))
+    Trainer(config, tmp_path / "whole", quiet=True).run()
+    first = Trainer(config, tmp_path / "parts", quiet=True)
+    first._end_epoch = lambda bar: (_ for _ in ()).throw(KeyboardInterrupt)  # stopped after a whole epoch
+    first.config = dataclasses.replace(config, save_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = Trainer(config, tmp_path / "parts", resume=True, quiet=True)
+    assert second.step > 0
+    second.run()
+    assert_same(weights(tmp_path / "whole" / "last.pth"), weights(tmp_path / "parts" / "last.pth"))
+
+
 def test_killed_and_resumed_is_as_never_killed(data, config_file, tmp_path) -> None:
     """Kill -9 in the middle of an epoch; the state was saved at some step before."""
     changes = ["--set", "epochs=6", "--set", "save_seconds=0", "--quiet"]
@@ -281,6 +333,8 @@ def test_unlabelled_joints_take_no_gradient() -> None:
         (["nonsense"], "expected key=value"),
         (["milestones=3"], "expected a list"),
         (["precision=int8"], "expected no, bf16 or fp16"),
+        (["optimizer=sgd"], "expected adamw or muon"),
+        (["decay=cosine"], "expected steps or linear"),
         (["batch_size=1000"], "larger than the training set of"),
         (["model.kind=vitpose"], "a ViTPose network sees one frame, so delta is 0"),
         (["train.root=/nowhere"], "does not exist"),
@@ -318,8 +372,14 @@ def test_configurations_of_the_package_are_valid(name) -> None:
 def test_paper_schedule() -> None:
     config = load_config("posetrack17-base")
     assert config.model.name == "base"
-    rates = [config.rate_at(epoch, 0) for epoch in (0, 19, 20, 39, 40, 49)]
+    rates = [config.rate_at(epoch, 0, 1) for epoch in (0, 19, 20, 39, 40, 49)]
     assert rates == pytest.approx([5e-4, 5e-4, 5e-5, 5e-5, 5e-6, 5e-6])
+
+
+def test_linear_decay_ends_at_nothing(data) -> None:
+    config = load_config_from(settings(data, decay="linear", warmup_steps=10))
+    rates = [config.rate_at(0, step, 100) for step in (0, 9, 49, 99)]
+    assert rates == pytest.approx([1e-4, 0.91e-3, 0.51e-3, 0.01e-3])
 
 
 def test_resuming_with_another_configuration_is_refused(config_file, data, tmp_path, capsys) -> None:
