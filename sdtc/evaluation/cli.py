@@ -29,9 +29,9 @@ annotations/val or posetrack_data/val is meant). Predictions are the same layout
 pose, as sdtc-infer writes it, or COCO result lists with PoseTrack's 17 slots. Images are matched by id, and by file
 name where ids differ. --predictions, --engine and --checkpoint can be given together: each becomes a row.
 
-Where annotations or images carry "difficulty": ["occluded", ...], there is a row for each label over the people who
-carry it: predictions of other people are ignored in it, and a false positive counts in the rows of the person that it
-is nearest to. --any-of occluded,blur adds a row for those who carry at least one of several labels.
+Where annotations, or else their images, carry "difficulty": ["occluded", ...], there is a row for each label over the
+people who carry it: predictions of other people are ignored in it, and a false positive counts in the rows of the
+person that it is nearest to. --any-of occluded,blur adds a row for those who carry at least one of several labels.
 
 The paper's numbers come from detector boxes. The annotated boxes, the default here, give higher ones: compare like with
 like.

@@ -144,7 +144,7 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
 
     A frame takes part if it has any annotation; where the image says ``"is_labeled": false``, only an annotation with
     a labelled joint counts (PoseTrack21 has boxes without poses in such frames). ``difficulty``, a list of labels of
-    an annotation or of an image, becomes the people's labels.
+    an annotation, or of its image where the annotation has none, becomes the person's labels.
 
     Args:
         paths: annotation files, folders of them, or a data set's root folder.
@@ -210,7 +210,7 @@ class _TruthFile:
                 raise InputError(f"{at} has image_id {entry['image_id']}, which none of its images has")
             frames.append(frame)
             head_boxes.append(_head_box(entry, at) if labelled[number] else [0.0] * 4)
-            labels.append(_labels(entry, at) | image_labels[frame - first])
+            labels.append(_labels(entry, at) if "difficulty" in entry else image_labels[frame - first])
 
         unlabelled = {first + number for number, image in enumerate(data["images"]) if image.get("is_labeled") is False}
         unlabelled -= {frame for frame, any_joint in zip(frames, labelled, strict=True) if any_joint}

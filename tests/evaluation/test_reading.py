@@ -127,17 +127,19 @@ class TestTruth:
             2: [[[1, 1], [2, 5], [3, 1]]],
         }
 
-    def test_difficulty_of_people_and_images(self, write) -> None:
+    def test_difficulty_of_people_or_else_of_their_image(self, write) -> None:
+        """Somebody is occluded, so the picture is; whoever stands beside is not."""
         data = document(
             [image(0, difficulty=["dark"]), image(1)],
             [
                 person(0, difficulty=["blur"]),
                 person(0, 1, difficulty=[]),
-                person(1, 2, difficulty=["blur", "crossing"]),
+                person(0, 2),
+                person(1, 3, difficulty=["blur", "crossing"]),
             ],
         )
         labels = read_truth([write("t.json", data)]).people.labels
-        assert labels == ({"blur", "dark"}, {"dark"}, {"blur", "crossing"})
+        assert labels == ({"blur"}, set(), {"dark"}, {"blur", "crossing"})
 
     def test_difficulty_follows_people_where_others_are_dropped(self, write) -> None:
         empty = person(0, keypoints=[0] * 51, difficulty=["gone"])
