@@ -2,6 +2,8 @@
 # make test    install and run the tests
 # make check   lint and types
 # make test-gpu  what only a GPU can show
+# make tiny    draw the synthetic sets and train the checkpoint that comes with the package (hours on 2 cores); run it
+#              again to go on after a stop
 # make coverage, make clean
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
 
-.PHONY: demo test test-gpu check coverage clean
+.PHONY: demo test test-gpu check tiny coverage clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: setup.py tests/constraints.txt
@@ -40,6 +42,17 @@ check: $(VENV)/.test
 	@rm -rf build/typing && mkdir -p build/typing/sdtc
 	@ln -s $(CURDIR)/sdtc/* $(CURDIR)/export $(CURDIR)/kernels $(CURDIR)/runtime build/typing/sdtc/
 	cd build/typing && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p sdtc
+
+tiny: $(VENV)/.test
+	$(BIN)/sdtc-synth --set train --clips 800
+	$(BIN)/sdtc-synth --set val
+	$(BIN)/sdtc-train tiny-vitpose-synthetic --resume
+	$(BIN)/sdtc-train tiny-synthetic --resume
+	mkdir -p sdtc/weights docs/tiny
+	cp runs/train/tiny-synthetic/best.pth sdtc/weights/tiny.pth
+	cp runs/train/tiny-synthetic/log.csv docs/tiny/log.csv
+	cp runs/train/tiny-synthetic/curves.png docs/tiny/curves.png
+	cp runs/train/tiny-vitpose-synthetic/log.csv docs/tiny/backbone-log.csv
 
 coverage: $(VENV)/.test
 	$(BIN)/coverage run -m pytest && $(BIN)/coverage report

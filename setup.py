@@ -76,7 +76,7 @@ setup(
     python_requires=">=3.11",
     package_dir=FOLDERS,
     packages=packages(),
-    package_data={"sdtc.training": ["configs/*.yaml"]},
+    package_data={"sdtc": ["weights/*.pth"], "sdtc.training": ["configs/*.yaml"]},
     install_requires=[
         "numpy>=1.26",
         # the people detector that needs no download (HOG) left this package with OpenCV 5

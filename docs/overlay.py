@@ -1,20 +1,23 @@
-"""Draws overlay.png of the README: what `sdtc-infer --save-video` paints, here over a rendered clip's ground truth."""
+"""Draws overlay.png of the README, after `make demo`: a frame of its clip, and what `sdtc-infer` drew over it."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from sdtc.runtime.drawing import draw_frame
-from sdtc.runtime.results import FrameResult, Pose
-from sdtc.skeleton import POSETRACK
-from sdtc.synthetic import SyntheticClip
+DEMO = Path(__file__).parents[1] / "runs" / "demo"
+FRAME = 50
 
-frame = SyntheticClip(seed=21, num_frames=60, num_people=3)[30]
-poses = [
-    Pose(int(track), points, box, bbox_score=1.0)
-    for track, points, box in zip(frame.track_ids, frame.keypoints, frame.boxes, strict=True)
-]
-drawn = draw_frame(FrameResult(30, 30, None, 30, frame.image, poses), POSETRACK)
-picture = np.concatenate([frame.image, drawn], axis=1)
-cv2.imwrite(str(Path(__file__).with_suffix(".png")), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+def frame(video: Path) -> np.ndarray:
+    """Return one frame, BGR."""
+    reader = cv2.VideoCapture(str(video))
+    reader.set(cv2.CAP_PROP_POS_FRAMES, FRAME)
+    found, image = reader.read()
+    if not found:
+        raise SystemExit(f"overlay.py: error: '{video}' has no frame {FRAME}: run  make demo  first")
+    return image
+
+
+pictures = [frame(DEMO / folder / "000007_synthetic.mp4") for folder in ("clip", "poses")]
+cv2.imwrite(str(Path(__file__).with_suffix(".png")), np.concatenate(pictures, axis=1))

@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(script.name for script in entry_points(group="console_scripts") if script.value.startswith("sdtc."))
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -33,7 +35,7 @@ def test_every_block_runs(tmp_path) -> None:
             ran += [line.split()[0] for line in lines if line]
         done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
-    assert {"sdtc-init", "sdtc-synth", "sdtc-infer", "sdtc-info", "sdtc-eval", "python"} <= set(ran)
+    assert {"sdtc-init", "sdtc-synth", "sdtc-infer", "sdtc-info", "sdtc-eval", "sdtc-visualize", "python"} <= set(ran)
     assert (tmp_path / "poses" / "000000_synthetic.mp4").stat().st_size > 1000
     assert (tmp_path / "bundle-fp16" / "model.plan").exists()
 
@@ -54,9 +56,7 @@ def test_files_and_extras_that_it_names_exist() -> None:
         assert f'"{extra}": ' in setup, extra
 
 
-@pytest.mark.parametrize(
-    "command", ["sdtc-infer", "sdtc-info", "sdtc-init", "sdtc-export", "sdtc-synth", "sdtc-train", "sdtc-eval"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(command) -> None:
     executable = shutil.which(command, path=str(Path(sys.executable).parent))
     assert executable, f"{command} is not installed"

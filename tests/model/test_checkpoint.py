@@ -18,7 +18,7 @@ import torch
 import sdtc.model
 from sdtc.errors import CheckpointError, OutputError
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, load_checkpoint, save_checkpoint
-from sdtc.model.checkpoint import checkpoint_data, load_backbone
+from sdtc.model.checkpoint import WEIGHTS, checkpoint_data, load_backbone
 from sdtc.model.init import main as init_main
 
 
@@ -328,3 +328,21 @@ def test_init_command(tmp_path, capsys) -> None:
     assert init_main(["tiny", "--backbone", __file__, "--output", str(tmp_path / "c.pth")]) == 2
     assert "not a PyTorch file" in capsys.readouterr().err
     assert not (tmp_path / "c.pth").exists()
+
+
+def test_the_packaged_checkpoint_by_its_name_unless_a_file_has_it(tmp_path, monkeypatch) -> None:
+    packaged = load_checkpoint("tiny")
+    assert packaged.trained
+    assert packaged.network.config == get_preset("tiny")
+    assert (WEIGHTS / "tiny.pth").stat().st_size < 6e6
+    network = build(get_preset("tiny"))
+    load_backbone(network, "tiny")
+    assert torch.equal(network.backbone.pos_embed, packaged.network.backbone.pos_embed)
+
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("tiny", build(get_preset("tiny")), trained=False)
+    assert not load_checkpoint("tiny").trained
+    with pytest.raises(CheckpointError, match=r"'tiny\.pth' does not exist"):
+        load_checkpoint("tiny.pth")
+    with pytest.raises(CheckpointError, match="'giant' does not exist"):
+        load_checkpoint("giant")
