@@ -46,13 +46,13 @@ check: $(VENV)/.test
 tiny: $(VENV)/.test
 	$(BIN)/sdtc-synth --set train --clips 800
 	$(BIN)/sdtc-synth --set val
-	$(BIN)/sdtc-train tiny-vitpose-synthetic --resume
-	$(BIN)/sdtc-train tiny-synthetic --resume
 	mkdir -p sdtc/weights docs/tiny
-	cp runs/train/tiny-synthetic/best.pth sdtc/weights/tiny.pth
-	cp runs/train/tiny-synthetic/log.csv docs/tiny/log.csv
-	cp runs/train/tiny-synthetic/curves.png docs/tiny/curves.png
-	cp runs/train/tiny-vitpose-synthetic/log.csv docs/tiny/backbone-log.csv
+	for name in tiny-vitpose tiny; do \
+		$(BIN)/sdtc-train $$name-synthetic --resume && \
+		cp runs/train/$$name-synthetic/best.pth sdtc/weights/$$name.pth && \
+		cp runs/train/$$name-synthetic/log.csv docs/tiny/$$name.csv && \
+		cp runs/train/$$name-synthetic/curves.png docs/tiny/$$name.png || exit; \
+	done
 
 coverage: $(VENV)/.test
 	$(BIN)/coverage run -m pytest && $(BIN)/coverage report

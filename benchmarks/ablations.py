@@ -1,13 +1,13 @@
 """What each part of SDTC is worth: the rows of Tables 4-9, trained and evaluated on the synthetic set.
 
-    sdtc-synth --set train --clips 800 --output data/synthetic && sdtc-synth --set val --output data/synthetic
-    sdtc-train tiny-vitpose-synthetic
-    python benchmarks/ablations.py --backbone runs/train/tiny-vitpose-synthetic/best.pth
+    sdtc-synth --set train --clips 800 && sdtc-synth --set val
+    python benchmarks/ablations.py
 
-The backbone is frozen, as the paper's is, so its features are computed once, for one augmented view of every window,
-and every row trains on the same ones: what differs between two rows is the row. A row is the `tiny` network with one
-change, a few minutes of one core, and so far from its best; the order of the rows is what to read, beside their spread
-over seeds. Rows that are in the CSV file already are kept, so that a run that was stopped goes on.
+The backbone is the single-frame `tiny-vitpose` that comes with the package, frozen as the paper's is, so its features
+are computed once, for one augmented view of every window, and every row trains on the same ones: what differs between
+two rows is the row. A row is the `tiny` network with one change, a few minutes of one core, and so far from its best;
+the order of the rows is what to read, beside their spread over seeds. Rows that are in the CSV file already are kept,
+so that a run that was stopped goes on.
 
 Writes ablations.csv (a line per row and seed), ablations.md (measured beside paper) and ablations.png. Needs the extra
 `train`.
@@ -39,7 +39,7 @@ from sdtc.crops import crop_to_image, expand_boxes
 from sdtc.errors import InputError, SdtcError, command
 from sdtc.files import atomic_write, make_directory, sha256
 from sdtc.model import MaskedSDTC, ModelConfig, build, get_preset
-from sdtc.model.checkpoint import load_backbone
+from sdtc.model.checkpoint import find_checkpoint, load_backbone
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.model.network import PoseNetwork
 from sdtc.model.reconstruction import sample_masks
@@ -107,18 +107,19 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("windows", "epochs", "seeds", "jobs"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}: expected at least 1")
-    if not args.backbone.is_file():
-        raise InputError(f"backbone '{args.backbone}' does not exist: sdtc-train tiny-vitpose-synthetic makes one")
+    backbone = find_checkpoint(args.backbone)
+    if not backbone.is_file():
+        raise InputError(f"backbone '{backbone}' does not exist: sdtc-train tiny-vitpose-synthetic makes one")
     output = make_directory(args.output)
     base = get_preset("tiny")
     base = dataclasses.replace(base, backbone=dataclasses.replace(base.backbone, frozen=True))
     cache = make_directory(args.cache or output / "cache")
     train = read_annotations(args.data, "train")
     val = read_annotations(args.data, "val")
-    _write_cache(cache / "train", train, base, args.backbone, args.windows, AUGMENTATION)
-    _write_cache(cache / "val", val, base, args.backbone, len(val.people), None)
+    _write_cache(cache / "train", train, base, backbone, args.windows, AUGMENTATION)
+    _write_cache(cache / "val", val, base, backbone, len(val.people), None)
 
-    budget = {"windows": str(args.windows), "epochs": str(args.epochs), "backbone": sha256(args.backbone)[:12]}
+    budget = {"windows": str(args.windows), "epochs": str(args.epochs), "backbone": sha256(backbone)[:12]}
     done = [
         row for row in _read(output / "ablations.csv") if all(row.get(key) == value for key, value in budget.items())
     ]
@@ -150,7 +151,10 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/synthetic"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--backbone", type=Path, required=True, metavar="FILE", help="of `tiny`'s size; it is frozen")
+    parser.add_argument(
+        "--backbone", type=Path, default=Path("tiny-vitpose"), metavar="FILE",
+        help="of `tiny`'s size; it is frozen (default: the packaged %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--windows", type=int, default=12000, metavar="N", help="to train on (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, metavar="N", help="over them (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="runs of each row (default: %(default)s)")

@@ -95,7 +95,8 @@ def _plot(path: Path, rows: list[dict[str, str]]) -> None:
 
     epochs = [int(row["epoch"]) for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    for name in _LOSSES:
+    # Without masks the loss is one term, and a second line would hide the first.
+    for name in _LOSSES if any(float(row["heatmap_sequence"]) for row in rows) else _LOSSES[:1]:
         values = [float(row[name]) for row in rows]
         if any(values):
             left.plot(epochs, values, label=name.replace("_", " "))
