@@ -30,7 +30,9 @@ CLIP = "000007_synthetic"
 @command("demo")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the whole path: checkpoint, engine bundle, clip, poses.")
-    parser.add_argument("checkpoint", nargs="?", default="tiny", help="default: the trained one of the package")
+    parser.add_argument(
+        "checkpoint", nargs="?", default="tiny-vitpose", help="default: %(default)s, which comes with the package"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     parser.add_argument("--frames", type=int, default=100)
     args = parser.parse_args(argv)

@@ -331,18 +331,18 @@ def test_init_command(tmp_path, capsys) -> None:
 
 
 def test_the_packaged_checkpoint_by_its_name_unless_a_file_has_it(tmp_path, monkeypatch) -> None:
-    packaged = load_checkpoint("tiny")
+    packaged = load_checkpoint("tiny-vitpose")
     assert packaged.trained
-    assert packaged.network.config == get_preset("tiny")
-    assert (WEIGHTS / "tiny.pth").stat().st_size < 6e6
+    assert packaged.network.config.backbone == get_preset("tiny").backbone
+    assert (WEIGHTS / "tiny-vitpose.pth").stat().st_size < 6e6
     network = build(get_preset("tiny"))
-    load_backbone(network, "tiny")
+    load_backbone(network, "tiny-vitpose")
     assert torch.equal(network.backbone.pos_embed, packaged.network.backbone.pos_embed)
 
     monkeypatch.chdir(tmp_path)
-    save_checkpoint("tiny", build(get_preset("tiny")), trained=False)
-    assert not load_checkpoint("tiny").trained
-    with pytest.raises(CheckpointError, match=r"'tiny\.pth' does not exist"):
-        load_checkpoint("tiny.pth")
+    save_checkpoint("tiny-vitpose", build(get_preset("tiny")), trained=False)
+    assert not load_checkpoint("tiny-vitpose").trained
+    with pytest.raises(CheckpointError, match=r"'tiny-vitpose\.pth' does not exist"):
+        load_checkpoint("tiny-vitpose.pth")
     with pytest.raises(CheckpointError, match="'giant' does not exist"):
         load_checkpoint("giant")
