@@ -141,6 +141,9 @@ class Trainer:
         """Leave the process group: processes that end while others still talk to them abort."""
         if kind is None:
             self.accelerator.wait_for_everyone()
+        # The wrapper around the network holds on to the group, and a group that ends with the interpreter aborts it.
+        self.module = self.masked
+        self.accelerator.free_memory()
         self.accelerator.end_training()
 
     def _epoch(self) -> Iterator[Losses]:

@@ -64,13 +64,16 @@ def test_onnx_equals_pytorch(tiny_bundle, network, batch) -> None:
     got_keypoints, got_heatmaps = ort_session(tiny_bundle / "model.onnx").run(None, {"clip": clip})
     assert np.abs(heatmaps).max() > 0.1
     np.testing.assert_allclose(got_heatmaps, heatmaps, atol=1e-4)
-    np.testing.assert_allclose(got_keypoints[..., :2], keypoints[..., :2], atol=0.01)
+    # An untrained network's heatmaps have places that are equal but for rounding: either answer is right there.
+    decided = verify.decision_margin(heatmaps) > 1e-5
+    assert decided.mean() > 0.5
+    np.testing.assert_allclose(got_keypoints[decided][:, :2], keypoints[decided][:, :2], atol=0.01)
     frames = clip.reshape(-1, 128, 96, 3)
     encoder = ort_session(tiny_bundle / "model.encoder.onnx")
     tokens = np.concatenate([encoder.run(None, {"frames": frame[None]})[0] for frame in frames])
     streamed = ort_session(tiny_bundle / "model.temporal.onnx").run(None, {"tokens": tokens.reshape(batch, 5, 48, 64)})
     np.testing.assert_allclose(streamed[1], got_heatmaps, atol=1e-4)
-    np.testing.assert_allclose(streamed[0][..., :2], got_keypoints[..., :2], atol=0.01)
+    np.testing.assert_allclose(streamed[0][decided][:, :2], got_keypoints[decided][:, :2], atol=0.01)
 
 
 def test_exported_graph_holds_nothing_of_training(tiny_bundle, network) -> None:

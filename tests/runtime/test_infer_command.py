@@ -316,7 +316,11 @@ def test_an_interrupt_leaves_valid_files(tiny_bundle, clip, tmp_path, how, outpu
         sys.executable, "-m", "sdtc.runtime.cli", "--engine", tiny_bundle, "--input", folder, "--save-video",
         "--output", out, "--format", output_format, "--quiet",
     ]  # fmt: skip
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell that runs the tests in the background has them, and their children, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list(out.glob(".frames.mp4*")):
         time.sleep(0.05)
