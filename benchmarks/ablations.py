@@ -47,7 +47,7 @@ from sdtc.training.annotations import AnnotationSet, read_annotations
 from sdtc.training.augmentation import AugmentationConfig
 from sdtc.training.dataset import WindowDataset
 from sdtc.training.losses import masked_losses
-from sdtc.training.optimizer import build_optimizers
+from sdtc.training.optimizer import build_optimizers, set_rate
 from sdtc.training.validation import score
 
 # The strengths of `tiny-synthetic`: a small network trained for minutes learns little from the paper's.
@@ -263,9 +263,7 @@ def _run(job: _Job) -> dict[str, str]:
     windows = _Windows(job.cache / "train", config)
     generator = torch.Generator().manual_seed(job.seed)
     for progress, rows in _batches(len(windows), int(job.budget["epochs"]), job.seed):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * min(1.0, progress / WARMUP + 0.01) * (1.0 - progress)
+        set_rate(optimizers, LEARNING_RATE * min(1.0, progress / WARMUP + 0.01) * (1.0 - progress))
         tubes, frames = sample_masks(config, len(rows), generator) if masked else (None, None)
         targets, weights = windows.batch("heatmaps", rows).float(), windows.batch("weights", rows).float()
         output = wrapper(windows.feed(network, rows), tubes, frames)

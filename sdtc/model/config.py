@@ -182,7 +182,7 @@ def _check(config: ModelConfig) -> None:
     ):
         if heads < 1 or width % heads:
             raise ConfigError(f"{name}.width {width} cannot be divided among {heads} heads")
-        if width % 4:
+        if width % 4 and (name == "backbone" or config.spatial_encoding):
             raise ConfigError(f"{name}.width {width} must be a multiple of 4 for the sine-cosine encoding")
     if config.kind == "sdtc" and config.head != "simple":
         raise ConfigError("model.head 'classic' belongs to ViTPose checkpoints: SDTC's head is 'simple'")

@@ -35,3 +35,10 @@ def build_optimizers(
             torch.optim.Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         )
     return optimizers
+
+
+def set_rate(optimizers: Iterable[Optimizer], rate: float) -> None:
+    """Give all of them one learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate

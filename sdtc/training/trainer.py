@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from sdtc.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.files import make_directory
-from sdtc.images import ImageCache, read_image
+from sdtc.images import ImageCache
 from sdtc.model.checkpoint import (
     checkpoint_data,
     load_backbone,
@@ -34,10 +34,10 @@ from sdtc.model.network import build
 from sdtc.model.reconstruction import MaskedSDTC, sample_masks
 from sdtc.training.annotations import AnnotationSet, read_annotations
 from sdtc.training.config import TrainConfig
-from sdtc.training.dataset import ReadImage, Sample, WindowDataset, window_images
+from sdtc.training.dataset import Sample, WindowDataset, window_images
 from sdtc.training.log import RunLog
 from sdtc.training.losses import Losses, masked_losses
-from sdtc.training.optimizer import build_optimizers
+from sdtc.training.optimizer import build_optimizers, set_rate
 from sdtc.training.validation import validate
 
 LAST, BEST = "last.pth", "best.pth"
@@ -73,8 +73,7 @@ class Trainer:
         self.validation: AnnotationSet | None = None
         if config.val is not None:
             self.validation = read_annotations(config.val.root, config.val.split, config.val.annotations)
-        self.read: ReadImage = self._cache_images(train) if config.cache_images else read_image
-        self.data = WindowDataset(train, config.model, config.augmentation, config.seed, config.sigma, self.read)
+        self.data = WindowDataset(train, config.model, config.augmentation, config.seed, config.sigma)
         if len(self.data) < config.batch_size:
             raise ConfigError(
                 f"batch_size {config.batch_size} is larger than the training set of {len(self.data)} people: "
@@ -96,8 +95,8 @@ class Trainer:
         self.module, *self.optimizers = self.accelerator.prepare(self.masked, *self.optimizers)
         self.log = RunLog(output, self.step, enabled=self.rank == 0)
 
-    def _cache_images(self, train: AnnotationSet) -> ImageCache:
-        people = train.people + (self.validation.people if self.validation else [])
+    def _cache_images(self) -> ImageCache:
+        people = self.data.people + (self.validation.people if self.validation else [])
         paths = window_images(people, self.config.model.delta)
         return ImageCache(tqdm(paths, desc="reading images", unit="image", disable=True if self.quiet else None))
 
@@ -118,6 +117,8 @@ class Trainer:
             SdtcError: the loss is no longer finite, or a file cannot be read or written.
         """
         total = self.config.epochs * self.steps_per_epoch
+        if self.config.cache_images and self.epoch < self.config.epochs:  # not for a run that is over
+            self.data.read = self._cache_images()
         saved = time.monotonic()
         with tqdm(total=total, initial=self.step, unit="step", disable=True if self.quiet else None) as bar:
             while self.epoch < self.config.epochs:
@@ -164,9 +165,7 @@ class Trainer:
     def _take_step(self, batch: Sample) -> Losses:
         device = self.accelerator.device
         rate = self._rate(self.epoch, self.step)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        set_rate(self.optimizers, rate)
         losses = self.compute_losses({key: value.to(device) for key, value in batch.items()})  # type: ignore[attr-defined]
         if not torch.isfinite(losses.total):
             raise SdtcError(
@@ -224,7 +223,7 @@ class Trainer:
             # Every process would get the same answer: one does the work, and the others wait.
             if self.rank == 0:
                 bar.set_description("validating")
-                score = validate(self.network, self.validation, self.accelerator.device, self.read)
+                score = validate(self.network, self.validation, self.accelerator.device, self.data.read)
                 bar.set_description(None)
             self.accelerator.wait_for_everyone()
         if self.rank == 0:
