@@ -250,14 +250,12 @@ class _Steps:
         self.quiet = quiet
 
     def say(self, text: str) -> None:
-        if not self.quiet:
-            say(text)
+        say(text, quiet=self.quiet)
 
     @contextmanager
     def step(self, what: str) -> Iterator[Callable[[str], None]]:
         """Time a block; what it notes is printed behind its time."""
-        if not self.quiet:
-            say(f"{what:<34} ", end="")
+        say(f"{what:<34} ", end="", quiet=self.quiet)
         notes: list[str] = []
         start = time.perf_counter()
         try:

@@ -130,13 +130,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     totals = _Totals()
     start = time.perf_counter()
     with PoseEngine(args.engine, args.device, args.backend, args.threads) as engine:
-        _say(args, f"engine   {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}")
+        say(f"engine   {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}", quiet=args.quiet)
         if engine.notice:
-            _say(args, f"note     {engine.notice}")
+            say(f"note     {engine.notice}", quiet=args.quiet)
         if not engine.manifest.trained:
-            _say(args, "note     the checkpoint of this engine is untrained: its poses mean nothing")
+            say("note     the checkpoint of this engine is untrained: its poses mean nothing", quiet=args.quiet)
         if boxes is not None and boxes.skipped_phrase:
-            _say(args, f"note     boxes left out: {boxes.skipped_phrase}")
+            say(f"note     boxes left out: {boxes.skipped_phrase}", quiet=args.quiet)
         stems: set[str] = set()
         for entry in inputs:
             try:
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 totals.problems.append(str(error))  # the other inputs are still worth doing
             if totals.interrupted:
                 break
-        _say(args, _summary(totals, engine, time.perf_counter() - start))
+        say(_summary(totals, engine, time.perf_counter() - start), quiet=args.quiet)
     for problem in totals.problems:
         print(f"sdtc-infer: error: {problem}", file=sys.stderr)
     if totals.interrupted:
@@ -278,11 +278,6 @@ def _unique(stem: str, taken: set[str]) -> str:
         name, number = f"{stem}_{number}", number + 1
     taken.add(name)
     return name
-
-
-def _say(args: argparse.Namespace, text: str) -> None:
-    if not args.quiet:
-        say(text)
 
 
 if __name__ == "__main__":

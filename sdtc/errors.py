@@ -108,8 +108,13 @@ def command(name: str) -> Callable[[Callable[[Sequence[str] | None], int]], Call
     return decorate
 
 
-def say(text: str, end: str = "\n") -> None:
-    """Print for people. Nobody reading it any more (`sdtc-infer … | head -1`) is no reason to stop working."""
+def say(text: str, end: str = "\n", quiet: bool = False) -> None:
+    """Print for people, unless they asked for quiet.
+
+    Nobody reading it any more (`sdtc-infer … | head -1`) is no reason to stop working.
+    """
+    if quiet:
+        return
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError:

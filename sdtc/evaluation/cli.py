@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.errors import command
+from sdtc.errors import command, say
 
 if TYPE_CHECKING:
     from sdtc.boxes import FrameBoxes
@@ -123,8 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results += _run(args, truth)
 
     paper = PAPER[args.dataset] if args.dataset else None
-    if not args.quiet:
-        print(table(results, paper), summary(results), sep="\n\n", flush=True)
+    say(f"{table(results, paper)}\n\n{summary(results)}", quiet=args.quiet)
     if args.output is not None:
         settings = {
             "truth": [str(path) for path in args.truth],
@@ -133,10 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "any_of": args.any_of,
         }
         write_json(args.output, document(results, settings, args.dataset))
-        _say(args, f"wrote    {args.output}")
+        say(f"wrote    {args.output}", quiet=args.quiet)
     if args.plot is not None:
         draw(args.plot, results, paper)
-        _say(args, f"wrote    {args.plot}")
+        say(f"wrote    {args.plot}", quiet=args.quiet)
     return 0
 
 
@@ -154,7 +153,7 @@ def _run(args: argparse.Namespace, truth: Truth) -> list[Result]:
     if args.checkpoint:
         with open_checkpoint(args.checkpoint, args.device, args.threads) as engine:
             results.append(_run_one(args, truth, "checkpoint", args.checkpoint, engine, boxes, images))
-    _say(args, "")
+    say("", quiet=args.quiet)
     return results
 
 
@@ -173,9 +172,9 @@ def _run_one(
     from sdtc.evaluation.inference import predict
     from sdtc.evaluation.report import KINDS, Result
 
-    _say(args, f"{KINDS[kind]:8} {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}")
+    say(f"{KINDS[kind]:8} {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}", quiet=args.quiet)
     if engine.notice:
-        _say(args, f"note     {engine.notice}")
+        say(f"note     {engine.notice}", quiet=args.quiet)
     total = sum(map(len, images.values()))
     with tqdm(total=total, desc=kind, unit="frame", disable=True if args.quiet else None, leave=False) as bar:
         poses = predict(engine, truth, boxes, images, args.batch_size, bar.update)
@@ -184,11 +183,6 @@ def _run_one(
         notes = ("its checkpoint is untrained: its poses mean nothing", *notes)
     name = f"{Path(path).name or path} ({engine.backend.split(' ')[0]})"
     return Result(name, kind, (str(path),), evaluate(truth.people, poses.people), engine.backend, notes)
-
-
-def _say(args: argparse.Namespace, text: str) -> None:
-    if not args.quiet:
-        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from sdtc.errors import CheckpointError, ConfigError, require
 from sdtc.files import atomic_write, sha256
 from sdtc.manifest import Manifest
 from sdtc.model.config import ModelConfig
+from sdtc.model.inflation import inflate
 from sdtc.model.network import MEAN, STD, PoseNetwork, build
 from sdtc.model.vitpose import VitposeWeights, count_keys, is_vitpose, read_vitpose, resize_positions
 from sdtc.skeleton import get_skeleton
@@ -214,6 +215,26 @@ def load_backbone(network: PoseNetwork, path: str | Path) -> str:
     except CheckpointError as error:
         raise CheckpointError(f"backbone '{path}' cannot be used: {error}") from None
     return file_format
+
+
+def load_weights(network: PoseNetwork, path: str | Path) -> None:
+    """Load all weights of one of our own checkpoints into a network that sees as many frames, or more.
+
+    A network of fewer frames is inflated: see `sdtc.model.inflation`.
+
+    Raises:
+        CheckpointError: not ours, or of another network.
+    """
+    header, state = _read(find_checkpoint(path))
+    try:
+        if not _is_ours(header):
+            raise CheckpointError("it is not an sdtc checkpoint")
+        config = ModelConfig.from_dict(header.get("config"))
+        if config.delta != network.config.delta:
+            state = inflate(state, config, network.config)
+        _load_state(network, state)
+    except (CheckpointError, ConfigError, OverflowError) as error:
+        raise CheckpointError(f"checkpoint '{path}' does not fit this network: {error}") from None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

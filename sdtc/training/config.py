@@ -40,6 +40,7 @@ class TrainConfig:
         train, val: what to learn from, and what to choose the best checkpoint by (None: the last one is all there is).
         model: the network; in YAML ``{preset: base}`` with any field of it changed.
         backbone: a ViTPose file, or a checkpoint of our own, whose backbone to start from.
+        load_from: a checkpoint of our own, all of whose weights to start from; of a smaller delta, they are inflated.
         augmentation: chances and strengths.
         sigma: of the heatmap targets, heatmap pixels.
         masked: masked training with reconstruction (Eq. 15); False trains by Eq. 14 alone.
@@ -67,6 +68,7 @@ class TrainConfig:
     val: DataConfig | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: Path | None = None
+    load_from: Path | None = None
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     sigma: float = SIGMA
     masked: bool = True
@@ -100,6 +102,8 @@ class TrainConfig:
         for name, allowed in (("optimizer", OPTIMIZERS), ("decay", DECAYS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is '{getattr(self, name)}': expected {' or '.join(allowed)}")
+        if self.backbone and self.load_from:
+            raise ConfigError("backbone and load_from are both given: load_from holds a backbone, leave the other out")
         if self.precision not in ("no", "bf16", "fp16"):
             raise ConfigError(f"precision is '{self.precision}': expected no, bf16 or fp16")
         if self.device not in ("auto", "cpu"):

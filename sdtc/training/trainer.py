@@ -26,6 +26,7 @@ from sdtc.images import ImageCache
 from sdtc.model.checkpoint import (
     checkpoint_data,
     load_backbone,
+    load_weights,
     read_checkpoint_data,
     save_checkpoint,
     write_checkpoint_data,
@@ -84,6 +85,8 @@ class Trainer:
         self.network = build(config.model)
         if config.backbone:
             load_backbone(self.network, config.backbone)
+        if config.load_from:
+            load_weights(self.network, config.load_from)
         self.masked = MaskedSDTC(self.network)
         self.optimizers = build_optimizers(
             self.masked.parameters(), config.optimizer, config.learning_rate, config.weight_decay

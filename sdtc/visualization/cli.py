@@ -135,13 +135,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     name = f"{args.checkpoint.name} ({config.name}{'' if checkpoint.trained else ', untrained'})"
     if not checkpoint.trained:
-        _say(args, "note     the checkpoint is untrained: its poses and features mean nothing")
+        say("note     the checkpoint is untrained: its poses and features mean nothing", quiet=args.quiet)
     scene = Scene(checkpoint.network.to(device), annotations, selection, name)
     person = annotations.people[selection.person]
-    _say(args, f"clip     {selection.clip}, frame {person.number}, person {person.track_id}")
+    say(f"clip     {selection.clip}, frame {person.number}, person {person.track_id}", quiet=args.quiet)
 
     def failures() -> Page:
-        _say(args, f"running  {len(everybody):,} people for figure 13")
+        say(f"running  {len(everybody):,} people for figure 13", quiet=args.quiet)
         where = f"of {selection.clip}" if args.clip else f"of split '{args.split}'"
         return scene.failures(everybody, args.count, f"From {len(everybody):,} annotations {where}; {name}.")
 
@@ -158,10 +158,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asked and figure not in asked:
             continue
         if figure in missing:
-            _say(args, f"skipped  figure {figure}: {missing[figure]}")
+            say(f"skipped  figure {figure}: {missing[figure]}", quiet=args.quiet)
             continue
         draw[figure]().save(args.output / file)
-        _say(args, f"wrote    {args.output / file}")
+        say(f"wrote    {args.output / file}", quiet=args.quiet)
     return 0
 
 
@@ -200,11 +200,6 @@ def _check_names(config: ModelConfig, channels: Sequence[int], joints: Sequence[
     for channel in channels:
         if channel >= config.width:
             raise InputError(f"--channels: this network has no channel {channel}: expected 0 to {config.width - 1}")
-
-
-def _say(args: argparse.Namespace, text: str) -> None:
-    if not args.quiet:
-        say(text)
 
 
 if __name__ == "__main__":

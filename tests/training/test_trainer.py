@@ -181,6 +181,22 @@ def test_images_that_are_gone_or_broken_are_the_same_in_memory(tmp_path) -> None
     assert cache(tmp_path / "late.png")[0, 0].tolist() == [255, 0, 0]  # never asked for before: read now, RGB
 
 
+def test_a_run_starts_from_a_network_of_fewer_frames(data, tmp_path) -> None:
+    """A learning rate of next to nothing leaves the weights that were loaded, inflated, as they are."""
+    small = load_config_from(settings(data, epochs=1, model=MODEL | {"delta": 0}))
+    with Trainer(small, tmp_path / "small", quiet=True) as trainer:
+        trainer.run()
+    settled = settings(data, epochs=1, load_from=str(tmp_path / "small" / "best.pth"), learning_rate=1e-12)
+    with Trainer(load_config_from(settled), tmp_path / "large", quiet=True) as trainer:
+        trainer.run()
+    old, new = weights(tmp_path / "small" / "best.pth"), weights(tmp_path / "large" / "last.pth")
+    kernel = "fusion.aggregate_m.conv.0.weight"
+    middle = new[kernel][:, MODEL["width"] : 2 * MODEL["width"]]
+    torch.testing.assert_close(middle, old[kernel], atol=1e-6, rtol=1e-5)
+    with pytest.raises(ConfigError, match="both given"):
+        load_config_from(settled | {"backbone": "vitpose-b.pth"})
+
+
 def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
     network = MaskedSDTC(build(ModelConfig.from_dict(MODEL | {"backbone": MODEL["backbone"] | {"frozen": True}})))
     trainable = {id(p): p for p in network.parameters() if p.requires_grad}
