@@ -23,7 +23,7 @@ $(VENV)/.demo: setup.py tests/constraints.txt
 $(VENV)/.test: setup.py tests/constraints.txt
 	@echo "installing into $(VENV) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[cpu,openvino,export,train,dev]'
+	@$(PIP) --editable '.[cpu,openvino,export,kernels,train,dev]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
@@ -43,15 +43,23 @@ check: $(VENV)/.test
 	@ln -s $(CURDIR)/sdtc/* $(CURDIR)/export $(CURDIR)/kernels $(CURDIR)/runtime build/typing/sdtc/
 	cd build/typing && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p sdtc
 
+# A backbone from nothing; the same on twice as many people; SDTC of one frame on top of it, frozen; SDTC of five frames,
+# all of it trainable.
+TRAIN := $(BIN)/sdtc-train
+RUNS := runs/train
 tiny: $(VENV)/.test
 	$(BIN)/sdtc-synth --set train --clips 800
+	$(BIN)/sdtc-synth --set train --clips 1600 --frames 20 --output data/synthetic-short
 	$(BIN)/sdtc-synth --set val
+	$(TRAIN) tiny-vitpose-synthetic --resume --output $(RUNS)/tiny-vitpose-first
+	$(TRAIN) tiny-vitpose-synthetic --resume --output $(RUNS)/tiny-vitpose --set train.root=data/synthetic-short \
+		--set backbone=$(RUNS)/tiny-vitpose-first/best.pth --set epochs=10 --set learning_rate=2.5e-3
+	$(TRAIN) tiny-frame-synthetic --resume --output $(RUNS)/tiny-frame --set backbone=$(RUNS)/tiny-vitpose/best.pth
+	$(TRAIN) tiny-synthetic --resume --output $(RUNS)/tiny --set load_from=$(RUNS)/tiny-frame/best.pth
 	mkdir -p sdtc/weights docs/tiny
-	for name in tiny-vitpose tiny; do \
-		$(BIN)/sdtc-train $$name-synthetic --resume && \
-		cp runs/train/$$name-synthetic/best.pth sdtc/weights/$$name.pth && \
-		cp runs/train/$$name-synthetic/log.csv docs/tiny/$$name.csv && \
-		cp runs/train/$$name-synthetic/curves.png docs/tiny/$$name.png || exit; \
+	for name in tiny-vitpose tiny; do cp $(RUNS)/$$name/best.pth sdtc/weights/$$name.pth || exit; done
+	for name in tiny-vitpose-first tiny-vitpose tiny-frame tiny; do \
+		cp $(RUNS)/$$name/log.csv docs/tiny/$$name.csv && cp $(RUNS)/$$name/curves.png docs/tiny/$$name.png || exit; \
 	done
 
 coverage: $(VENV)/.test

@@ -62,6 +62,8 @@ DEV = [
     "pytest>=8.3",
     "ruff>=0.8",
     "setuptools>=77",  # a test builds the wheel
+    # NVIDIA's decorators of TensorRT plugins, in pure Python: tests run ours through them without a GPU
+    "tensorrt-cu13-bindings>=10.13; platform_system == 'Linux' and platform_machine == 'x86_64'",
     "transformers>=4.48",  # an independent ViTPose to compare ours with
 ]
 

@@ -20,7 +20,7 @@ from sdtc.export.engine import Target
 from sdtc.export.graphs import GraphSpec
 from sdtc.export.verify import Parity
 from sdtc.files import make_directory, sha256
-from sdtc.manifest import GraphFiles, Manifest
+from sdtc.manifest import EngineInfo, GraphFiles, Manifest
 from sdtc.model.checkpoint import Checkpoint, load_checkpoint
 from sdtc.model.network import PoseNetwork
 from sdtc.runtime.cuda import gpu_or_reason
@@ -38,6 +38,7 @@ def export(
     flavour: str = "auto",
     compute_capabilities: tuple[str, ...] = (),
     plan: bool = True,
+    plugins: str = "auto",
     verify_on: Path | None = None,
     quiet: bool = False,
 ) -> Path:
@@ -51,6 +52,7 @@ def export(
         flavour: ``"auto"``, ``"tensorrt"`` or ``"tensorrt-rtx"``.
         compute_capabilities: GPUs to build for, e.g. ``("8.6", "8.9")``; a sensible set if empty.
         plan: build engines.
+        plugins: put the Triton kernels into the engines, ``"auto"``, ``"on"`` or ``"off"``: full TensorRT takes them.
         verify_on: a video or image folder whose frames join the comparison; rendered people if not given.
         quiet: print nothing.
 
@@ -64,6 +66,7 @@ def export(
     make_directory(output)
     _protect_foreign_files(output, checkpoint)
     target = engine.find_target(flavour, compute_capabilities) if plan else None
+    engine.check_plugins(plugins, target)
     with steps.step(f"read {checkpoint}") as note:
         source = load_checkpoint(checkpoint)
         untrained = "" if source.trained else ", UNTRAINED: its poses mean nothing"
@@ -75,18 +78,22 @@ def export(
             "computes: it runs in PyTorch only (sdtc-eval --checkpoint); export a network with 'mlsme'"
         )
     specs = graphs.graph_specs(network.config)
+    if not engine.use_plugins(plugins, target, network.config):
+        plugins = "off"
 
     with _workspace(output) as work:
         crops = verify.clip_crops(network.config, verify_on)
+        plugin_layers: tuple[str, ...] = ()
         parity = _export_and_verify(work, specs, network, precision, batch[2], crops, steps)
         figures = parity.figures()
         figures["onnx_vs_pytorch"]["frames"] = f"noise and {verify_on.name if verify_on else 'rendered people'}"
         if target is not None:
-            _build_engines(work, specs, target, batch, steps)
+            plugin_layers = _build_engines(work, specs, target, batch, plugins, steps)
             gpu, _ = gpu_or_reason()
             if gpu is not None and gpu.compute_capability in target.compute_capabilities:
                 figures["engine_vs_pytorch"] = _verify_engine(work, target, network, precision, parity, crops, steps)
-        _hand_over(work, _describe(work, source, precision, batch, target, figures), output)
+        info = target.info(plugin_layers) if target else None
+        _hand_over(work, _describe(work, source, precision, batch, info, figures), output)
 
     steps.say(f"bundle: {output / 'model.json'}")
     steps.say(f"next:   sdtc-infer --engine {output / ('model.plan' if plan else 'model.onnx')} --input VIDEO")
@@ -133,8 +140,15 @@ def _session(path: Path, model: ModelProto, precision: str) -> Session:
 
 
 def _build_engines(
-    work: Path, specs: dict[str, GraphSpec], target: Target, batch: tuple[int, int, int], steps: _Steps
-) -> None:
+    work: Path,
+    specs: dict[str, GraphSpec],
+    target: Target,
+    batch: tuple[int, int, int],
+    plugins: str,
+    steps: _Steps,
+) -> tuple[str, ...]:
+    """Build the engines of all graphs; return their plugin layers, as "graph: layer"."""
+    found: list[str] = []
     for name, spec in specs.items():
         plan = work / f"{FILE_STEMS[name]}.plan"
         # A single new frame is the encoder's smallest batch, whatever the smallest number of windows is.
@@ -142,9 +156,12 @@ def _build_engines(
         counts = (smallest, batch[1] * spec.frames_per_item, batch[2] * spec.frames_per_item)
         with steps.step(f"build {plan.name}") as note:
             shapes = tuple((count, *spec.shape) for count in counts)
-            engine.build_engine(plan.with_suffix(".onnx"), plan, target, spec.input, shapes)
+            layers = engine.build_engine(plan.with_suffix(".onnx"), plan, target, spec.input, shapes, plugins)
+            found += [f"{name}: {layer}" for layer in layers]
             capabilities = ", ".join(target.compute_capabilities)
-            note(f"{target.flavour} {target.version} for {capabilities}; {plan.stat().st_size / 1e6:.1f} MB")
+            size = f"{plan.stat().st_size / 1e6:.1f} MB" + (f", {len(layers)} plugins" if plugins != "off" else "")
+            note(f"{target.flavour} {target.version} for {capabilities}; {size}")
+    return tuple(found)
 
 
 def _verify_engine(
@@ -179,16 +196,16 @@ def _describe(
     source: Checkpoint,
     precision: str,
     batch: tuple[int, int, int],
-    target: Target | None,
+    info: EngineInfo | None,
     figures: dict[str, dict],
 ) -> Manifest:
     return dataclasses.replace(
         source.describe(batch, precision, graphs.OPSET),
         graphs={
-            name: GraphFiles(f"{stem}.onnx", f"{stem}.plan" if target else None) for name, stem in FILE_STEMS.items()
+            name: GraphFiles(f"{stem}.onnx", f"{stem}.plan" if info else None) for name, stem in FILE_STEMS.items()
         },
         files={path.name: sha256(path) for path in sorted(work.iterdir())},
-        engine=target.info() if target else None,
+        engine=info,
         parity=figures,
     )
 

@@ -31,7 +31,7 @@ CLIP = "000007_synthetic"
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the whole path: checkpoint, engine bundle, clip, poses.")
     parser.add_argument(
-        "checkpoint", nargs="?", default="tiny-vitpose", help="default: %(default)s, which comes with the package"
+        "checkpoint", nargs="?", default="tiny", help="default: %(default)s, which comes with the package"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     parser.add_argument("--frames", type=int, default=100)

@@ -6,19 +6,27 @@ GPU, for that GPU. Networks are strongly typed in both: precision is what the ON
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sdtc.errors import ExportError, InputError, require
+import onnx
+
+from sdtc.errors import ExportError, InputError, KernelError, require
 from sdtc.files import atomic_write
+from sdtc.kernels.onnx_node import DOMAIN
 from sdtc.manifest import FLAVOURS as ENGINE_FLAVOURS
 from sdtc.manifest import EngineInfo
+from sdtc.model.config import ModelConfig
 from sdtc.runtime.cuda import gpu_or_reason
 from sdtc.runtime.sessions.tensorrt_session import MODULES
 
 FLAVOURS = ("auto", *ENGINE_FLAVOURS)
+PLUGINS = ("auto", "on", "off")
 # What brings a builder: full TensorRT belongs to the GPU that it builds on, TensorRT-RTX builds anywhere.
 _EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "export"}
 # Turing (7.5) has neither fp32 nor bf16 products in TensorRT-RTX, and is built for only when asked.
@@ -33,8 +41,8 @@ class Target:
     version: str
     compute_capabilities: tuple[str, ...]
 
-    def info(self) -> EngineInfo:
-        return EngineInfo(self.flavour, self.version, self.compute_capabilities)
+    def info(self, plugin_layers: tuple[str, ...] = ()) -> EngineInfo:
+        return EngineInfo(self.flavour, self.version, self.compute_capabilities, plugin_layers)
 
 
 def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = ()) -> Target:
@@ -74,9 +82,64 @@ def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = (
     return Target(flavour, trt.__version__, chosen)
 
 
+def check_plugins(choice: str, target: Target | None) -> None:
+    """Refuse a choice that cannot be, before any work.
+
+    Args:
+        choice: ``"auto"``, ``"on"`` or ``"off"``.
+        target: from `find_target`; None where no engine is built.
+
+    Raises:
+        InputError: there is no such choice, or plugins are asked for where there cannot be any.
+        MissingExtraError: Triton is not installed.
+    """
+    if choice not in PLUGINS:
+        raise InputError(f"--plugins is '{choice}': expected one of {', '.join(PLUGINS)}")
+    if choice != "on":
+        return
+    if target is None:
+        raise InputError("--plugins on puts kernels into engines, and --no-plan builds none: leave one of them out")
+    if target.flavour != "tensorrt":
+        raise InputError(
+            f"--plugins on needs full TensorRT, {target.flavour} takes no plugins: add --flavour tensorrt on a machine "
+            "with a GPU, or leave --plugins out"
+        )
+    require("triton", "kernels", "--plugins on")
+
+
+def use_plugins(choice: str, target: Target | None, config: ModelConfig) -> bool:
+    """Whether engines get the kernels of `sdtc.kernels` as plugins; if so, they are registered now.
+
+    Args:
+        choice, target: as `check_plugins` accepts them.
+        config: of the network.
+
+    Raises:
+        KernelError: ``"on"``, and the kernels do not take the network or do not know the GPU.
+    """
+    if choice == "off" or target is None or target.flavour != "tensorrt" or find_spec("triton") is None:
+        return False
+    from sdtc.kernels import plugins
+
+    (capability,) = target.compute_capabilities
+    try:
+        plugins.check(config.num_frames, config.token_shape[0], config.width, config.heads)
+        plugins.register(int(capability.replace(".", "")))
+    except (KernelError, ImportError):
+        if choice == "on":
+            raise
+        return False
+    return True
+
+
 def build_engine(
-    onnx_path: Path, plan_path: Path, target: Target, input_name: str, shapes: tuple[tuple[int, ...], ...]
-) -> None:
+    onnx_path: Path,
+    plan_path: Path,
+    target: Target,
+    input_name: str,
+    shapes: tuple[tuple[int, ...], ...],
+    plugins: str = "off",
+) -> tuple[str, ...]:
     """Build one engine.
 
     Args:
@@ -85,14 +148,23 @@ def build_engine(
         target: from `find_target`.
         input_name: the graph's one input.
         shapes: its smallest, most common and largest shape.
+        plugins: ``"on"`` or ``"auto"`` to take registered plugins in place of the bodies of custom operators, see
+            `use_plugins`; with ``"on"`` none may be missing.
+
+    Returns:
+        The names of the layers that are plugins.
 
     Raises:
-        ExportError: TensorRT refused; its own first error is quoted.
+        ExportError: TensorRT refused, its own first error is quoted; or plugins were asked for and are not there.
     """
     trt = require(MODULES[target.flavour], _EXTRAS[target.flavour], "building an engine")
+    if target.flavour == "tensorrt-rtx" and _plugins_are_registered():
+        raise ExportError("this process has registered plugins, on which tensorrt-rtx aborts: export in a new process")
     logger = _make_logger(trt)
     builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    flags = trt.NetworkDefinitionCreationFlag
+    chosen = [flags.STRONGLY_TYPED, *([flags.PREFER_AOT_PYTHON_PLUGINS] if plugins != "off" else [])]
+    network = builder.create_network(sum(1 << int(flag) for flag in chosen))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx_path.read_bytes()):
         raise ExportError(
@@ -103,6 +175,8 @@ def build_engine(
     config = builder.create_builder_config()
     config.add_optimization_profile(profile)
     config.clear_flag(trt.BuilderFlag.TF32)  # whoever asks for fp32 gets fp32
+    if plugins != "off":
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector tells layers' types
     if target.flavour == "tensorrt-rtx":
         config.num_compute_capabilities = len(target.compute_capabilities)
         for index, capability in enumerate(target.compute_capabilities):
@@ -114,8 +188,48 @@ def build_engine(
             f"{target.flavour} {target.version} cannot build {onnx_path.name} for compute capability "
             f"{', '.join(target.compute_capabilities)}: {reason}"
         )
+    layers: tuple[str, ...] = ()
+    if plugins != "off":
+        nodes = _custom_nodes(onnx_path)
+        layers = plugin_layers(_inspect(trt, logger, plan), nodes)
+        if plugins == "on" and len(layers) < len(nodes):
+            raise ExportError(
+                f"{target.flavour} {target.version} put {len(layers)} of {len(nodes)} plugins into the engine of "
+                f"{onnx_path.name}, and took the operators' bodies for the others: use --plugins auto or off"
+            )
     with atomic_write(plan_path) as temporary:
         temporary.write_bytes(memoryview(plan))
+    return layers
+
+
+def _plugins_are_registered() -> bool:
+    module = sys.modules.get("sdtc.kernels.plugins")
+    return module is not None and module.are_registered()
+
+
+def _inspect(trt: Any, logger: Any, plan: Any) -> str:
+    """Return what the engine inspector tells, JSON: the parser is silent when it takes a body instead of a plugin."""
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise ExportError(f"the engine cannot be read back to look for its plugins: {' '.join(logger.errors[:1])}")
+    return engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+
+
+def plugin_layers(information: str, nodes: Collection[str]) -> tuple[str, ...]:
+    """Return the names of layers that are plugins of ours.
+
+    Args:
+        information: what the engine inspector tells, JSON.
+        nodes: names of the graph's custom nodes, after which TensorRT names layers; it has plugins of its own.
+    """
+    layers = [layer for layer in json.loads(information).get("Layers", []) if isinstance(layer, dict)]
+    plugins = [str(layer.get("Name", "")) for layer in layers if "plugin" in str(layer.get("LayerType", "")).lower()]
+    return tuple(name for name in plugins if any(node in name for node in nodes))
+
+
+def _custom_nodes(onnx_path: Path) -> list[str]:
+    graph = onnx.load(onnx_path, load_external_data=False).graph
+    return [node.name for node in graph.node if node.domain == DOMAIN]
 
 
 def _known_capabilities(trt: Any) -> dict[str, Any]:

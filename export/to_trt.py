@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flavour=args.flavour,
         compute_capabilities=args.compute_capability,
         plan=not args.no_plan,
+        plugins=args.plugins,
         verify_on=args.verify_on,
         quiet=args.quiet,
     )
@@ -69,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compute-capability", type=_capabilities, default=(), metavar="8.6,8.9,…",
         help="GPUs to build for (default: this GPU, or 8.0, 8.6, 8.9 and 12.0 where there is none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--plugins", choices=("auto", "on", "off"), default="auto",
+        help="the Triton kernels as plugins in the engine; auto: where full TensorRT builds and Triton is installed",
     )  # fmt: skip
     parser.add_argument("--no-plan", action="store_true", help="write and verify ONNX only, build no engines")
     parser.add_argument(

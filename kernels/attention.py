@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdtc.kernels.onnx_node import exporting, onnx_node
+from sdtc.kernels.operators import MAX_D, MAX_T, MIN_D, register, use_kernel
 
 
 def temporal_attention(qkv: Tensor) -> Tensor:
@@ -27,10 +28,8 @@ def temporal_attention(qkv: Tensor) -> Tensor:
     """
     if exporting():
         return _node("TemporalAttention", qkv)
-    B, T, L, _, H, D = qkv.shape
-    q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).reshape(3, B * L, H, T, D)
-    out = F.scaled_dot_product_attention(q, k, v)  # [B*L, H, T, D]
-    return out.view(B, L, H, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, L, H * D)
+    fits = qkv.shape[1] <= MAX_T and MIN_D <= qkv.shape[5] <= MAX_D
+    return _temporal_operator(qkv) if use_kernel(qkv, fits) else temporal_attention_plain(qkv)
 
 
 def spatial_attention(qkv: Tensor) -> Tensor:
@@ -44,10 +43,8 @@ def spatial_attention(qkv: Tensor) -> Tensor:
     """
     if exporting():
         return _node("SpatialAttention", qkv)
-    B, T, L, _, H, D = qkv.shape
-    q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each [B*T, H, L, D], strided views
-    out = F.scaled_dot_product_attention(q, k, v)
-    return out.transpose(1, 2).reshape(B, T, L, H * D)
+    fits = MIN_D <= qkv.shape[5] <= MAX_D
+    return _spatial_operator(qkv) if use_kernel(qkv, fits) else spatial_attention_plain(qkv)
 
 
 def temporal_attention_reference(qkv: Tensor) -> Tensor:
@@ -62,6 +59,31 @@ def spatial_attention_reference(qkv: Tensor) -> Tensor:
     q, k, v = qkv.unbind(3)  # each [B, T, L, H, D]
     scores = torch.einsum("btlhd,btmhd->bthlm", q, k) * q.shape[-1] ** -0.5
     return torch.einsum("bthlm,btmhd->btlhd", scores.softmax(-1), v).flatten(-2)
+
+
+def temporal_attention_plain(qkv: Tensor) -> Tensor:
+    """:func:`temporal_attention` in PyTorch's fused attention, which has to permute; runs everywhere."""
+    B, T, L, _, H, D = qkv.shape
+    q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).reshape(3, B * L, H, T, D)
+    out = F.scaled_dot_product_attention(q, k, v)  # [B*L, H, T, D]
+    return out.view(B, L, H, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, L, H * D)
+
+
+def spatial_attention_plain(qkv: Tensor) -> Tensor:
+    """:func:`spatial_attention` in PyTorch's fused attention; runs everywhere."""
+    B, T, L, _, H, D = qkv.shape
+    q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each [B*T, H, L, D], strided views
+    out = F.scaled_dot_product_attention(q, k, v)
+    return out.transpose(1, 2).reshape(B, T, L, H * D)
+
+
+def _fake(qkv: Tensor) -> Tensor:
+    B, T, L, _, H, D = qkv.shape
+    return qkv.new_empty((B, T, L, H * D))
+
+
+_temporal_operator = register("temporal_attention", "(Tensor qkv) -> Tensor", temporal_attention_plain, _fake)
+_spatial_operator = register("spatial_attention", "(Tensor qkv) -> Tensor", spatial_attention_plain, _fake)
 
 
 def _node(name: str, qkv: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdtc.kernels.onnx_node import exporting, onnx_node
+from sdtc.kernels.operators import MAX_CROSSED_PIXELS, register, use_kernel
 
 
 def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -24,11 +25,25 @@ def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if exporting():
         return onnx_node("CrossAttention", [q, k, v], q.shape, scale=q.shape[1] ** -0.5)
-    q, k, v = (t.transpose(1, 2)[:, None] for t in (q, k, v))  # [B, 1, N, C]
-    return F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2)
+    if use_kernel(q, q.shape[2] <= MAX_CROSSED_PIXELS):
+        return _operator(q.contiguous(), k.contiguous(), v.contiguous())
+    return cross_attention_plain(q, k, v)
 
 
 def cross_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The definition of :func:`cross_attention`, in the dtype of its input."""
     A = torch.softmax(torch.einsum("bcn,bcm->bnm", q, k) * q.shape[1] ** -0.5, dim=-1)  # [B, N, N]
     return torch.einsum("bnm,bcm->bcn", A, v)
+
+
+def cross_attention_plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """:func:`cross_attention` in PyTorch's fused attention; runs everywhere."""
+    q, k, v = (t.transpose(1, 2)[:, None] for t in (q, k, v))  # [B, 1, N, C]
+    return F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2)
+
+
+def _fake(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+_operator = register("cross_attention", "(Tensor q, Tensor k, Tensor v) -> Tensor", cross_attention_plain, _fake)

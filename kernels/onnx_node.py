@@ -8,6 +8,9 @@ import torch
 
 DOMAIN = "sdtc"
 DOMAIN_VERSION = 1
+# By these, full TensorRT's parser finds a registered plugin (`sdtc.kernels.plugins`), compiled ahead of time, and takes
+# it in place of the function's body. Everybody else ignores them.
+_PLUGIN: dict[str, str | int] = {"plugin_namespace": DOMAIN, "plugin_version": "1", "aot": 1}
 
 
 def exporting() -> bool:
@@ -27,5 +30,10 @@ def onnx_node(
         attrs: node attributes.
     """
     return torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{name}", list(inputs), {**attrs}, dtype=inputs[0].dtype, shape=list(shape), version=DOMAIN_VERSION
+        f"{DOMAIN}::{name}",
+        list(inputs),
+        {**attrs, **_PLUGIN},
+        dtype=inputs[0].dtype,
+        shape=list(shape),
+        version=DOMAIN_VERSION,
     )

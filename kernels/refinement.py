@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sdtc.kernels.onnx_node import exporting, onnx_node
+from sdtc.kernels.operators import MAX_REFINED_PIXELS, register, use_kernel
 
 
 def self_refinement(x: Tensor) -> Tensor:
@@ -32,6 +33,13 @@ def self_refinement(x: Tensor) -> Tensor:
     """
     if exporting():
         return onnx_node("SelfRefinement", [x], x.shape)
+    if use_kernel(x, x.shape[2] <= MAX_REFINED_PIXELS):
+        return _operator(x.contiguous())
+    return self_refinement_plain(x)
+
+
+def self_refinement_plain(x: Tensor) -> Tensor:
+    """:func:`self_refinement` in single operators, in fp32; runs everywhere."""
     device = x.device.type
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         features = x.float()
@@ -46,3 +54,10 @@ def self_refinement_reference(x: Tensor) -> Tensor:
     OC = torch.einsum("bin,bjn->bij", x, O)  # [B, C, C]
     A = torch.softmax(torch.einsum("bin,bij->bnj", x, OC), dim=2)  # [B, N, C]
     return torch.einsum("bij,bnj->bin", OC, A)
+
+
+def _fake(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+_operator = register("self_refinement", "(Tensor x) -> Tensor", self_refinement_plain, _fake)

@@ -37,6 +37,10 @@ class BundleError(InputError):
     """An engine bundle is incomplete, damaged, or of a newer schema."""
 
 
+class KernelError(InputError):
+    """A tensor, a shape or an architecture is not one that the kernels take."""
+
+
 class EngineError(SdtcError):
     """An engine cannot run here: wrong version, wrong GPU, or no GPU at all."""
 

@@ -18,6 +18,10 @@ from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, save_chec
 from sdtc.runtime.cuda import gpu_or_reason
 from sdtc.runtime.sessions.tensorrt_session import MODULES
 
+if gpu_or_reason()[0] is None:
+    # Without a GPU, Triton's kernels run in its interpreter. Triton asks for this once, when it is first imported.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gpu, reason = gpu_or_reason()

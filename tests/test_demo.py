@@ -37,7 +37,7 @@ def test_the_demo_runs_to_its_table(tmp_path, capsys) -> None:
     """All that `make demo` does after installing; people walk out of its clip, and back in."""
     assert main(["--output", str(tmp_path / "demo"), "--frames", "60"]) == 0
     table = capsys.readouterr().out
-    for line in ("tiny-vitpose, trained", "poses compared with ground truth", "mean pixel error", "overlay video"):
+    for line in ("tiny, trained", "poses compared with ground truth", "mean pixel error", "overlay video"):
         assert line in table
     # Poses land on people: what the table says is what a trained network does, and no untrained one.
     assert float(re.search(r"^AP +([\d.]+)", table, re.MULTILINE)[1]) > 50

@@ -144,5 +144,6 @@ def test_wheel_holds_every_module(tmp_path) -> None:
     for folder, package in FOLDERS.items():
         for path in modules(folder):
             assert f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder)}" in names
-    assert {"sdtc/weights/tiny-vitpose.pth", "sdtc/training/configs/tiny-synthetic.yaml"} <= names
+    packaged = {"weights/tiny.pth", "weights/tiny-vitpose.pth", "training/configs/tiny-synthetic.yaml"}
+    assert {f"sdtc/{name}" for name in packaged} <= names
     assert not any(name.startswith(("export/", "kernels/", "runtime/", "tests/")) for name in names)

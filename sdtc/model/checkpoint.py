@@ -4,7 +4,7 @@ Ours is a dictionary of plain values and tensors, ``{"format", "version", "confi
 `torch.save` file or a safetensors file with the same fields in its metadata. Nothing is ever unpickled beyond what
 ``weights_only=True`` admits.
 
-A name without a suffix, such as ``tiny-vitpose``, is a checkpoint that comes with the package, unless there is a file
+A name without a suffix, such as ``tiny``, is a checkpoint that comes with the package, unless there is a file
 of that name.
 """
 

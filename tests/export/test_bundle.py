@@ -15,6 +15,7 @@ import torch
 from sdtc.errors import ExportError, InputError
 from sdtc.export import verify
 from sdtc.export.bundle import export
+from sdtc.export.engine import plugin_layers
 from sdtc.export.graphs import Temporal, WholeWindow, prepare
 from sdtc.export.to_trt import main
 from sdtc.manifest import Manifest
@@ -101,6 +102,16 @@ def test_custom_operators_are_nodes_with_bodies(tiny_bundle) -> None:
         "SpatialAttention": 4, "TemporalAttention": 2, "SelfRefinement": 2, "CrossAttention": 2,
     }  # fmt: skip
     assert {f.name for f in model.functions} == set(ops)
+
+
+def test_custom_nodes_ask_for_a_plugin(tiny_bundle) -> None:
+    """What full TensorRT's parser needs to take a plugin in place of the body; nobody else minds."""
+    for node in onnx.load(tiny_bundle / "model.temporal.onnx").graph.node:
+        if node.domain == "sdtc":
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            assert attributes["plugin_namespace"] == b"sdtc"
+            assert attributes["plugin_version"] == b"1"
+            assert attributes["aot"] == 1
 
 
 def test_graphs_tell_nothing_about_the_machine(tiny_bundle) -> None:
@@ -289,6 +300,40 @@ def test_bad_arguments(arguments, sentence, tiny_checkpoint, capsys) -> None:
 def test_unknown_compute_capability_lists_the_known(tiny_checkpoint, tmp_path) -> None:
     with pytest.raises(InputError, match=r"cannot build for compute capability 9\.0: it knows .*8\.6"):
         export(tiny_checkpoint, tmp_path, compute_capabilities=("9.0",), quiet=True)
+
+
+def test_plugins_need_full_tensorrt(tiny_checkpoint, tmp_path) -> None:
+    with pytest.raises(InputError, match="--plugins on needs full TensorRT, tensorrt-rtx takes no plugins"):
+        export(tiny_checkpoint, tmp_path, flavour="tensorrt-rtx", plugins="on", quiet=True)
+    with pytest.raises(InputError, match="--plugins is 'yes': expected one of auto, on, off"):
+        export(tiny_checkpoint, tmp_path, flavour="tensorrt-rtx", plugins="yes", quiet=True)
+    with pytest.raises(InputError, match="--no-plan builds none"):
+        export(tiny_checkpoint, tmp_path, plan=False, plugins="on", quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plugin_layers_are_told_from_what_the_inspector_says() -> None:
+    information = {
+        "Layers": [
+            {"Name": "node_conv", "LayerType": "Convolution"},
+            {"Name": "node__symbolic", "LayerType": "PluginV3"},
+            {"Name": "node_resize", "LayerType": "PluginV2"},  # TensorRT has its own
+            "a layer of which only the name is told",
+        ],
+        "Bindings": ["clip"],
+    }
+    assert plugin_layers(json.dumps(information), ["node__symbolic"]) == ("node__symbolic",)
+    assert plugin_layers("{}", ["node__symbolic"]) == ()
+
+
+@pytest.mark.gpu
+def test_plugins_are_in_the_engine(tiny_checkpoint, tmp_path) -> None:
+    pytest.importorskip("tensorrt", reason="builds engines with full TensorRT")
+    pytest.importorskip("triton", reason="compiles the plugins")
+    export(tiny_checkpoint, tmp_path, precision="fp16", flavour="tensorrt", plugins="on", quiet=True)
+    layers = Manifest.load(tmp_path / "model.json").engine.plugin_layers
+    nodes = [node for node in onnx.load(tmp_path / "model.onnx").graph.node if node.domain == "sdtc"]
+    assert sum(layer.startswith("model: ") for layer in layers) == len(nodes)
 
 
 def test_text_file_as_checkpoint(tmp_path, capsys) -> None:

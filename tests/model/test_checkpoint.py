@@ -339,6 +339,11 @@ def test_the_packaged_checkpoint_by_its_name_unless_a_file_has_it(tmp_path, monk
     load_backbone(network, "tiny-vitpose")
     assert torch.equal(network.backbone.pos_embed, packaged.network.backbone.pos_embed)
 
+    tiny = load_checkpoint("tiny")
+    assert tiny.trained
+    assert dataclasses.replace(tiny.network.config, name="tiny") == get_preset("tiny")
+    assert (WEIGHTS / "tiny.pth").stat().st_size < 6e6
+
     monkeypatch.chdir(tmp_path)
     save_checkpoint("tiny-vitpose", build(get_preset("tiny")), trained=False)
     assert not load_checkpoint("tiny-vitpose").trained

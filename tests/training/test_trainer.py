@@ -382,7 +382,7 @@ def test_configuration_files_that_are_none(tmp_path) -> None:
 def test_configurations_of_the_package_are_valid(name) -> None:
     config = load_config(name, ["model.skeleton=coco"])
     assert config.model.skeleton == "coco"
-    assert config.model.name in ("tiny", "tiny-vitpose", "base")
+    assert config.model.name in ("tiny", "tiny-frame", "tiny-vitpose", "base")
 
 
 def test_paper_schedule() -> None:

@@ -1,0 +1,263 @@
+"""Ahead-of-time compilation: a kernel, made for an architecture, as PTX and cubin. Needs Triton, but no GPU.
+
+What comes out is what TensorRT can embed and a driver can load: the parameters that Triton adds for its own launcher,
+which nobody else passes, are taken out of the PTX. Results are kept in a cache, by the content of everything that they
+depend on.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import inspect
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from sdtc.errors import KernelError, require
+from sdtc.files import atomic_write, make_directory
+from sdtc.kernels.gpu.launch import ALIGNMENT, Launch
+
+triton = require("triton", "kernels", "sdtc.kernels.aot")
+
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
+_SPECIFIC = (90, 100, 120)  # Triton makes sm_90a and so on of them, whose PTX does not move forward
+_VERSION = 1  # of what this module does to a kernel
+_TYPES = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16", "fp64": "*fp64", "u8": "*u8"}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel for one architecture.
+
+    Attributes:
+        name: of the entry function.
+        architecture: e.g. 80.
+        ptx: with the parameters that `Launch` names, and no others.
+        cubin: as Triton makes it: its two scratch pointers come after them, and may be null.
+        num_warps: a block has 32 times as many threads.
+        shared: dynamic shared memory of a block, bytes.
+        registers: of a thread.
+        local: bytes of a thread in local memory, which is where registers are spilled to.
+    """
+
+    name: str
+    architecture: int
+    ptx: str
+    cubin: bytes
+    num_warps: int
+    shared: int
+    registers: int
+    local: int
+
+
+def compile_kernel(launch: Launch, architecture: int, cache: Path | None = None) -> Compiled:
+    """Compile one kernel, or take it from the cache.
+
+    Args:
+        launch: what to compile.
+        architecture: e.g. 80 for sm_80.
+        cache: folder; the user's cache by default (`SDTC_CACHE`).
+
+    Raises:
+        KernelError: Triton does not know the architecture, or the kernel does not fit it.
+        OutputError: the cache cannot be written.
+    """
+    if architecture not in ARCHITECTURES:
+        raise KernelError(f"architecture sm_{architecture} is not supported: expected one of {_listed(ARCHITECTURES)}")
+    path = (cache or default_cache()) / f"{_key(launch, architecture)}.json"
+    cached = _read(path)
+    if cached is None:
+        cached = _compile(launch, architecture)
+        make_directory(path.parent)
+        with atomic_write(path) as temporary:
+            temporary.write_text(
+                json.dumps(asdict(cached) | {"cubin": base64.b64encode(cached.cubin).decode()}), encoding="utf-8"
+            )
+    return cached
+
+
+def compile_all(
+    work: Sequence[tuple[Launch, int]],
+    workers: int | None = None,
+    on_done: Callable[[], Any] = lambda: None,
+    cache: Path | None = None,
+) -> list[Compiled]:
+    """Compile many kernels with several processes; in the order of `work`.
+
+    Args:
+        work: kernels and architectures.
+        workers: processes; one for every core by default. Only what is not cached is compiled.
+        on_done: called whenever one is ready, for a progress bar.
+        cache: as in :func:`compile_kernel`.
+
+    Raises:
+        KernelError: as there.
+    """
+    cache = cache or default_cache()
+    missing = [job for job in work if _read(cache / f"{_key(*job)}.json") is None]
+    for _ in range(len(work) - len(missing)):
+        on_done()
+    workers = min(workers or len(os.sched_getaffinity(0)), len(missing))
+    if workers > 1:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            for task in as_completed([pool.submit(compile_kernel, *job, cache) for job in missing]):
+                task.result()
+                on_done()
+    else:
+        for job in missing:
+            compile_kernel(*job, cache)
+            on_done()
+    return [compile_kernel(*job, cache) for job in work]
+
+
+def architecture_for(capability: int) -> int:
+    """Return the architecture whose PTX a GPU of some compute capability runs: its own, or an older one of its family.
+
+    Args:
+        capability: e.g. 87 for 8.7.
+
+    Raises:
+        KernelError: there is none.
+    """
+    older = [known for known in ARCHITECTURES if known <= capability and known // 10 == capability // 10]
+    if not older or (max(older) != capability and max(older) in _SPECIFIC):
+        raise KernelError(
+            f"sm_{capability} is not supported by the kernels: expected one of {_listed(ARCHITECTURES)}, or a relative"
+        )
+    return max(older)
+
+
+def supports(architecture: int, dtype: str) -> bool:
+    """Whether an architecture computes in a dtype at all: Turing has no bf16."""
+    return architecture >= 80 or dtype != "bf16"
+
+
+def default_cache() -> Path:
+    """Return the folder for compiled kernels: ``$SDTC_CACHE/kernels``, else below the user's cache folder."""
+    root = os.environ.get("SDTC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdtc"
+    return Path(root) / "kernels"
+
+
+def strip_hidden_parameters(ptx: str, count: int) -> str:
+    """Take the parameters behind the first `count` out of an entry function.
+
+    Raises:
+        KernelError: there are fewer, or one of the others is used.
+    """
+    match = re.search(r"(\.visible \.entry \w+\()(.*?)(\n\))", ptx, re.DOTALL)
+    parameters = re.findall(r"\.param [^,\n]*", match[2]) if match else []
+    if match is None or len(parameters) < count:
+        raise KernelError(f"the compiled kernel has {len(parameters)} parameters: expected at least {count}")
+    for parameter in parameters[count:]:
+        name = parameter.split()[-1]
+        if re.search(rf"\b{name}\b", ptx[match.end() :]):
+            raise KernelError(f"the compiled kernel uses Triton's own parameter {name}: TensorRT would not pass it")
+    kept = ",".join(f"\n\t{parameter}" for parameter in parameters[:count])
+    return ptx[: match.start(2)] + kept + ptx[match.end(2) :]
+
+
+def ptx_parameters(ptx: str) -> list[str]:
+    """Return the types of an entry function's parameters, e.g. ``["u64", "u32", "u64"]``."""
+    match = re.search(r"\.visible \.entry \w+\((.*?)\n\)", ptx, re.DOTALL)
+    return re.findall(r"\.param \.(\w+)", match[1]) if match else []
+
+
+def _compile(launch: Launch, architecture: int) -> Compiled:
+    function = launch.kernel
+    if not isinstance(function, triton.JITFunction):
+        raise KernelError("TRITON_INTERPRET is set, so that kernels are run but not compiled: unset it first")
+    pointers = {**launch.inputs, **launch.outputs}
+    signature = {
+        name: _TYPES[pointers[name]] if name in pointers else "i32" if name in launch.scalars else "constexpr"
+        for name in function.arg_names
+    }
+    attributes = {(function.arg_names.index(name),): [["tt.divisibility", ALIGNMENT]] for name in pointers}
+    knobs = triton.knobs
+    # Line information would put this machine's paths into the PTX. Fused multiply-adds: said, because the default is
+    # about to change.
+    with knobs.compilation.scope(), knobs.language.scope():
+        knobs.compilation.disable_line_info = True
+        try:
+            compiled = triton.compile(
+                triton.compiler.ASTSource(function, signature, dict(launch.constants), attributes),
+                target=triton.backends.compiler.GPUTarget("cuda", architecture, 32),
+                options={
+                    "num_warps": launch.num_warps,
+                    "num_stages": launch.num_stages,
+                    "enable_fp_fusion": True,
+                },
+            )
+        except Exception as error:  # the compiler fails in every way that a compiler can
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise KernelError(
+                f"{function.__name__} with {dict(launch.constants)} does not compile for sm_{architecture}: {reason[0]}"
+            ) from None
+    metadata = compiled.metadata
+    registers, local = _resources(compiled.asm["cubin"])
+    return Compiled(
+        name=metadata.name,
+        architecture=architecture,
+        ptx=strip_hidden_parameters(compiled.asm["ptx"], len(pointers) + len(launch.scalars)),
+        cubin=compiled.asm["cubin"],
+        num_warps=metadata.num_warps,
+        shared=metadata.shared,
+        registers=registers,
+        local=local,
+    )
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    """Return registers and local memory (bytes) of a thread."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        tool = triton.knobs.nvidia.cuobjdump.path
+        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=False).stdout
+    usage = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text))
+    if "REG" not in usage:
+        raise KernelError(f"'{tool}' does not tell the registers of a compiled kernel: it said '{text.strip()}'")
+    return int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])
+
+
+def _read(path: Path) -> Compiled | None:
+    """Return what the cache holds; a damaged entry is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Compiled(**data | {"cubin": base64.b64decode(data["cubin"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _key(launch: Launch, architecture: int) -> str:
+    """Return the hash of everything that the compiled kernel depends on."""
+    content = [
+        _VERSION,
+        triton.__version__,
+        architecture,
+        _source(launch.kernel),
+        *map(sorted, (launch.inputs.items(), launch.outputs.items(), launch.constants.items())),
+        launch.scalars,
+        launch.num_warps,
+        launch.num_stages,
+    ]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _source(kernel: Any) -> str:
+    """Return the source of a kernel's module: with the functions that it calls."""
+    return inspect.getsource(inspect.getmodule(kernel.fn))  # type: ignore[arg-type]
+
+
+def _listed(architectures: Iterable[int]) -> str:
+    return ", ".join(f"sm_{architecture}" for architecture in architectures)

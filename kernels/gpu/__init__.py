@@ -1,0 +1,1 @@
+"""The Triton kernels, a module for each operator, and how they are described (`launch`). Importing one needs Triton."""

@@ -1,0 +1,196 @@
+"""The Triton kernels as TensorRT plugins, compiled ahead of time: the engine needs neither Python nor Triton to run.
+
+For each operator of domain ``sdtc`` TensorRT is told the shape of the result, the types and tactics to try, and, for
+each tactic, a kernel with its launch parameters as expressions of the batch size. Only full TensorRT takes such
+plugins: TensorRT-RTX aborts on them, so they must never be registered in a process that builds with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sdtc.errors import KernelError, require
+from sdtc.kernels import aot
+from sdtc.kernels.gpu import cross_attention, self_refinement, spatial_attention, temporal_attention
+from sdtc.kernels.gpu.launch import FLOATS, Launch, check_range
+from sdtc.kernels.onnx_node import DOMAIN
+
+_registered: int | None = None  # the architecture; TensorRT's registry takes each name once in a process
+MAX_SHARED = 48 << 10  # bytes of a block, for which nobody has to ask the driver
+MAX_PIXELS = 256  # of a map: what refinement and cross-attention take within that
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One custom operator as TensorRT sees it.
+
+    Attributes:
+        inputs: names of its tensors.
+        attributes: of the node, with their types.
+        tactics: TensorRT counts them from 1.
+        static: takes the input's shape to the sizes that the kernel is compiled for; the batch is not among them.
+        plan: of the kernel's module: (sizes, dtype, tactic) to a launch.
+        output: takes the input's shape to the output's.
+    """
+
+    inputs: tuple[str, ...]
+    attributes: dict[str, type]
+    tactics: tuple[str, ...]
+    static: Callable[[Sequence[Any]], tuple[Any, ...]]
+    plan: Callable[..., Launch]
+    output: Callable[[Sequence[Any]], tuple[Any, ...]]
+
+
+def _attention(module: Any) -> Operator:
+    return Operator(
+        ("qkv",),
+        {"scale": float},
+        module.TACTICS,
+        lambda shape: (shape[1], shape[2], shape[4], shape[5]),  # T, L, H, D of [B, T, L, 3, H, D]
+        module.plan,
+        lambda shape: (shape[0], shape[1], shape[2], shape[4] * shape[5]),
+    )
+
+
+OPERATORS = {
+    "TemporalAttention": _attention(temporal_attention),
+    "SpatialAttention": _attention(spatial_attention),
+    "SelfRefinement": Operator(
+        ("x",), {}, self_refinement.TACTICS, lambda shape: tuple(shape[1:]), self_refinement.plan, tuple
+    ),
+    "CrossAttention": Operator(
+        ("q", "k", "v"), {"scale": float}, cross_attention.TACTICS, lambda shape: tuple(shape[1:]),
+        cross_attention.plan, tuple,
+    ),
+}  # fmt: skip
+
+
+def register(capability: int, cache: Path | None = None) -> tuple[str, ...]:
+    """Register every operator with TensorRT's plugin registry, for one kind of GPU; once in a process.
+
+    Args:
+        capability: compute capability of the GPU that the engine is built for, e.g. 89 for 8.9.
+        cache: of compiled kernels, see `sdtc.kernels.aot`.
+
+    Returns:
+        The names of the operators.
+
+    Raises:
+        MissingExtraError: full TensorRT is not installed.
+        KernelError: the GPU is not one that kernels are compiled for, or this TensorRT has no plugins that are
+            compiled ahead of time.
+    """
+    global _registered
+    architecture = aot.architecture_for(capability)
+    if _registered is not None:
+        if _registered != architecture:
+            raise KernelError(
+                f"plugins for sm_{_registered} are registered in this process already, now they are wanted for "
+                f"sm_{architecture}: export in a new process"
+            )
+        return tuple(OPERATORS)
+    trt = require("tensorrt", "gpu", "--plugins")
+    trtp = import_module("tensorrt.plugin")
+    if not hasattr(trtp, "aot_impl"):
+        raise KernelError(
+            f"TensorRT {trt.__version__} takes no plugins that are compiled ahead of time: update it, or use "
+            "--plugins off"
+        )
+    for name, operator in OPERATORS.items():
+        _register(trtp, name, operator, architecture, cache)
+    _registered = architecture
+    return tuple(OPERATORS)
+
+
+def are_registered() -> bool:
+    """Whether this process has plugins, and so must not build with TensorRT-RTX."""
+    return _registered is not None
+
+
+def check(frames: int, tokens: int, width: int, heads: int) -> None:
+    """Raise `KernelError` unless the kernels take a network of these sizes: T, L, C and attention heads."""
+    check_range("plugins", "tokens", tokens, 1, MAX_PIXELS)
+    for dtype in FLOATS:
+        for tactic in temporal_attention.TACTICS:
+            temporal_attention.plan(frames, tokens, heads, width // heads, dtype, tactic)
+        for tactic in spatial_attention.TACTICS:
+            spatial_attention.plan(1, frames * tokens, heads, width // heads, dtype, tactic)
+        for module in (self_refinement, cross_attention):
+            for tactic in module.TACTICS:
+                module.plan(width, tokens, dtype, tactic)
+
+
+def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache: Path | None) -> None:
+    plugin = f"{DOMAIN}::{name}"
+    tensors = dict.fromkeys(operator.inputs, trtp.TensorDesc)
+    parameters = {**tensors, **operator.attributes}
+    outputs = {"outputs": tuple[trtp.TensorDesc]}
+    count = len(operator.inputs)
+
+    def describe(*inputs: Any, **_: Any) -> Any:
+        result = inputs[0].like()
+        result.shape_expr = trtp.ShapeExprs.from_tuple(operator.output(list(inputs[0].shape_expr)))
+        return result
+
+    def autotune(*_: Any) -> list[Any]:
+        tactics = list(range(1, len(operator.tactics) + 1))
+        # The network is strongly typed: all of an operator's tensors have the one type that the ONNX gives them.
+        return [
+            trtp.AutoTuneCombination(", ".join([dtype.upper()] * (count + 1)), "LINEAR", tactics) for dtype in FLOATS
+        ]
+
+    def implement(*arguments: Any) -> tuple[str, str, Any, Any]:
+        inputs, tactic = arguments[:count], arguments[-1]
+        shape = list(inputs[0].shape_expr)
+        sizes = [size.constant_value() for size in operator.static(shape)]
+        launch = operator.plan(*sizes, dtype_name(inputs[0].dtype), operator.tactics[tactic - 1])
+        for scale in arguments[count : count + len(operator.attributes)]:
+            if abs(scale - launch.constants["SCALE"]) > 1e-6:
+                raise KernelError(f"{plugin} has scale {scale}: the kernel has {launch.constants['SCALE']} built in")
+        compiled = aot.compile_kernel(launch, architecture, cache)
+        if compiled.shared > MAX_SHARED:
+            raise KernelError(f"{plugin} takes {compiled.shared:,} bytes of shared memory: a plugin has {MAX_SHARED:,}")
+        params = trtp.KernelLaunchParams()
+        params.grid_x = launch.blocks(shape[0])
+        params.block_x = 32 * compiled.num_warps
+        params.shared_mem = compiled.shared
+        scalars = trtp.SymIntExprs(len(launch.scalars))
+        for index, scalar in enumerate(launch.scalars):
+            assert scalar == "items"
+            scalars[index] = trtp.SymInt32(shape[0] * launch.items)
+        return compiled.name, compiled.ptx, params, scalars
+
+    # TensorRT reads what a function takes from its signature, by name and type.
+    _sign(describe, parameters, trtp.TensorDesc)
+    _sign(autotune, parameters | outputs, list[trtp.AutoTuneCombination])
+    _sign(
+        implement,
+        parameters | outputs | {"tactic": int},
+        tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs],
+    )
+    trtp.register(plugin)(describe)
+    trtp.autotune(plugin)(autotune)
+    trtp.aot_impl(plugin)(implement)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return our name for TensorRT's data type.
+
+    Raises:
+        KernelError: the kernels do not have it.
+    """
+    name = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}.get(getattr(dtype, "name", ""))
+    if name is None:
+        raise KernelError(f"the kernels do not take {dtype}: expected FLOAT, HALF or BF16")
+    return name
+
+
+def _sign(function: Callable[..., Any], parameters: dict[str, Any], returns: Any) -> None:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in parameters.items()]
+    function.__signature__ = inspect.Signature(signature, return_annotation=returns)  # type: ignore[attr-defined]

@@ -1,0 +1,48 @@
+"""The kernel benchmark without a GPU: its harness on the CPU; what it is for needs one."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kernels.py"
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    spec = importlib.util.spec_from_file_location("kernels_benchmark", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["kernels_benchmark"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_harness_on_the_cpu(kernels, tmp_path, capsys) -> None:
+    arguments = ["--device", "cpu", "--calls", "2", "--batch", "1", "2", "--preset", "tiny", "--dtype", "fp32"]
+    for runs in (1, 2):
+        assert kernels.main([*arguments, "--output", str(tmp_path)]) == 0
+        with (tmp_path / "kernels.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == runs * 5 * 2 * 2  # operators, batches, eager and fused
+        assert all(float(row["p50_us"]) > 0 and row["torch"] == torch.__version__ for row in rows)
+    out = capsys.readouterr().out
+    assert "temporal_attention" in out
+    assert "1.0x" in out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(kernels, tmp_path, capsys) -> None:
+    assert kernels.main(["--output", str(tmp_path)]) == 2
+    assert "no CUDA GPU is usable" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_ours_are_measured_on_a_gpu(kernels, tmp_path) -> None:
+    assert kernels.main(["--calls", "5", "--batch", "2", "--output", str(tmp_path)]) == 0
+    rows = list(csv.DictReader((tmp_path / "kernels.csv").open()))
+    assert {row["what"] for row in rows} >= {"eager", "sdpa", "torch.compile", "ours, tiles"}

@@ -1,0 +1,172 @@
+"""Our plugins under NVIDIA's own decorators and shape expressions, without a GPU. Run by test_plugins.py.
+
+`tensorrt.plugin` is pure Python, but the package around it wants a driver. So it is imported over TensorRT-RTX, which
+has the same classes but for a few names. Nothing is built here: RTX would abort on a plugin.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+
+class Expression:
+    """A shape expression that is worked out at once; stands for TensorRT's own."""
+
+    def __init__(self, value: int, constant: bool = True) -> None:
+        self.value = value
+        self.constant = constant
+
+    def is_constant(self) -> bool:
+        return self.constant
+
+    def get_constant_value(self) -> int:
+        assert self.constant, "a size that is known only when the engine runs was asked for"
+        return self.value
+
+
+def install() -> types.ModuleType:
+    """Make `import tensorrt.plugin` work over TensorRT-RTX."""
+    import tensorrt_rtx as trt
+
+    for name in ("IPluginV3QuickAOTBuild", "ISymExpr", "ISymExprs"):
+        setattr(trt, name, type(name, (), {}))
+    trt.QuickPluginCreationRequest = type("QuickPluginCreationRequest", (), {})
+    trt.SymExprs = type("SymExprs", (), {})
+    trt.IDimensionExpr = Expression
+    sys.modules["tensorrt"] = trt
+    folder = Path(importlib.util.find_spec("tensorrt_bindings").origin).parent
+    package = types.ModuleType("tensorrt_bindings")
+    package.__path__ = [str(folder)]
+    sys.modules["tensorrt_bindings"] = package
+    plugin = importlib.import_module("tensorrt_bindings.plugin")
+    trt.plugin = sys.modules["tensorrt.plugin"] = plugin
+    return trt
+
+
+class Builder:
+    """Makes `Expression`s, as `trt.IExprBuilder` makes TensorRT's."""
+
+    def __init__(self, trt: types.ModuleType) -> None:
+        op = trt.DimensionOperation
+        self.work_out = {
+            op.SUM: lambda a, b: a + b,
+            op.SUB: lambda a, b: a - b,
+            op.PROD: lambda a, b: a * b,
+            op.FLOOR_DIV: lambda a, b: a // b,
+            op.CEIL_DIV: lambda a, b: -(-a // b),
+        }
+
+    def constant(self, value: int) -> Expression:
+        return Expression(value)
+
+    def operation(self, op, a: Expression, b: Expression) -> Expression:
+        return Expression(self.work_out[op](a.value, b.value), a.constant and b.constant)
+
+
+def describe(trtp, trt, shape, dtype):
+    """The description of an input with a batch that is known only when the engine runs."""
+    desc = trtp.TensorDesc()
+    desc.dtype = dtype
+    sizes = [Expression(size, constant=axis > 0) for axis, size in enumerate(shape)]
+    desc.shape_expr = trtp.ShapeExprs.from_tuple([trtp.ShapeExpr(size) for size in sizes])
+    return desc
+
+
+SHAPES = {
+    "TemporalAttention": [(5, 48, 3, 4, 16), (5, 192, 3, 8, 32)],
+    "SpatialAttention": [(5, 48, 3, 4, 16), (5, 192, 3, 8, 32), (1, 960, 3, 8, 32)],
+    "SelfRefinement": [(64, 48), (256, 192)],
+    "CrossAttention": [(64, 48), (256, 192)],
+}
+
+
+def check(operator, dtype, batch, rest, tactic, answer, aot) -> None:
+    """Hold what TensorRT gets to what the kernel takes."""
+    entry, ptx, launch, scalars = answer
+    plan = operator.plan(*operator.static([batch, *rest]), dtype, operator.tactics[tactic - 1])
+    grid = [getattr(launch, f"grid_{axis}")._expr for axis in "xyz"]
+    block = [getattr(launch, f"block_{axis}")._expr.value for axis in "xyz"]
+    assert [size.value for size in grid] == [plan.blocks(batch), 1, 1]
+    assert not grid[0].constant, "the grid must follow the batch"
+    assert block == [32 * plan.num_warps, 1, 1]
+    assert f".reqntid {block[0]}" in ptx, "the PTX fixes the block size"
+    assert launch.shared_mem._expr.value <= 48 << 10
+    assert [scalar._expr.value for scalar in scalars] == [batch * plan.items for _ in plan.scalars]
+    # What TensorRT passes: input pointers, scalars, output pointers.
+    assert aot.ptx_parameters(ptx) == ["u64"] * len(operator.inputs) + ["u32"] * len(scalars) + ["u64"]
+    assert re.search(rf"\.visible \.entry {entry}\(", ptx)
+    assert ".file" not in ptx, "no path of this machine"
+
+
+def main() -> None:
+    trt = install()
+    import tensorrt.plugin as trtp
+    from tensorrt.plugin._lib import QDP_REGISTRY
+    from tensorrt.plugin._tensor import SymIntExpr
+
+    from sdtc.kernels import aot, plugins
+
+    assert plugins.register(80) == tuple(SHAPES)
+    SymIntExpr._exprBuilder = Builder(trt)
+    checked = 0
+    for name, operator in plugins.OPERATORS.items():
+        registered = QDP_REGISTRY[f"sdtc::{name}"]
+        assert registered.num_outputs == 1
+        assert registered.input_tensor_names == list(operator.inputs)
+        assert registered.aot_impl_attr_names == registered.autotune_attr_names == list(operator.attributes)
+        for rest in SHAPES[name]:
+            packed = len(rest) == 5
+            scale = [(rest[4] if packed else rest[0]) ** -0.5] * len(operator.attributes)
+            attributes = dict(zip(operator.attributes, scale, strict=True))
+            # Before it knows any shape, TensorRT asks for the type of the result.
+            unknown = [trtp.TensorDesc() for _ in operator.inputs]
+            for desc in unknown:
+                desc.dtype = trt.bfloat16
+                desc.shape_expr = trtp.ShapeExprs(len(rest) + 1, _is_dummy=True)
+            assert registered.register_func(*unknown, **attributes).dtype == trt.bfloat16
+            for dtype, batch in itertools.product((trt.float32, trt.float16, trt.bfloat16), (1, 2, 13, 4096)):
+                inputs = [describe(trtp, trt, (batch, *rest), dtype) for _ in operator.inputs]
+                output = registered.register_func(*inputs, **attributes)
+                assert output.dtype == dtype
+                sizes = [size._expr.value for size in output.shape_expr]
+                expected = [batch, *rest[:2], rest[3] * rest[4]] if packed else [batch, *rest]
+                assert sizes == expected, (sizes, expected)
+                types_, tactics = set(), set()
+                for combination in registered.autotune_func(*inputs, *scale, (output,)):
+                    for each in combination._get_combinations():
+                        types_.add(tuple(each.types))
+                        tactics |= set(each.tactics)
+                assert types_ == {(t,) * (len(inputs) + 1) for t in (trt.float32, trt.float16, trt.bfloat16)}
+                assert tactics == set(range(1, len(operator.tactics) + 1))
+                for tactic in tactics:
+                    answer = registered.aot_impl_func(*inputs, *scale, (output,), tactic)
+                    check(operator, plugins.dtype_name(dtype), batch, rest, tactic, answer, aot)
+                    checked += 1
+    assert plugins.register(80) == tuple(SHAPES), "registered once, asked for twice"
+    refusals = [
+        refusal(lambda: registered.aot_impl_func(*inputs, 0.123, (output,), 1)),
+        refusal(lambda: plugins.register(90)),
+        refusal(lambda: plugins.register(72)),
+    ]
+    print(json.dumps({"checked": checked, "refusals": refusals}))
+
+
+def refusal(call) -> str:
+    """Return what a call is refused with; empty if it is not."""
+    from sdtc.errors import KernelError
+
+    try:
+        call()
+    except KernelError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    main()
