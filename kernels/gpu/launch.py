@@ -95,7 +95,7 @@ def dtype_name(dtype: torch.dtype, operator: str, allowed: Sequence[str] = FLOAT
     Raises:
         KernelError: it is not supported.
     """
-    name = NAMES.get(dtype)
+    name = NAMES.get(dtype, "")
     if name not in allowed:
         raise KernelError(f"{operator}: dtype {dtype} is not supported: expected {' or '.join(allowed)}")
     return name
