@@ -25,7 +25,7 @@ from torch import Tensor
 from sdtc.kernels.gpu.launch import Launch, check_range, check_tactic, check_tensor, dtype_name, next_power_of_2
 from sdtc.kernels.operators import MAX_REFINED_PIXELS
 
-TACTICS = ("4 warps", "8 warps")
+TACTICS = ("block",)
 MAX_C = 2048
 
 
@@ -91,7 +91,7 @@ def plan(C: int, N: int, dtype: str, tactic: str = "") -> Launch:
     Args:
         C, N: channels and pixels.
         dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
-        tactic: warps of a block, one of `TACTICS`.
+        tactic: there is only one.
 
     Raises:
         KernelError: C or N is out of range.
@@ -106,7 +106,7 @@ def plan(C: int, N: int, dtype: str, tactic: str = "") -> Launch:
         {"out": dtype},
         {"C": C, "N": N, "N_PAD": N_PAD, "M": 16, "K": 16},
         items=(N + 15) // 16,
-        num_warps=int((tactic or "8 warps").split()[0]),
+        num_warps=8,
         num_stages=1,
     )
 

@@ -77,12 +77,11 @@ def plan(T: int, L: int, H: int, D: int, dtype: str, tactic: str = "") -> Launch
     check_tactic("spatial_attention", tactic, TACTICS)
     check_range("spatial_attention", "L", L, 1, MAX_L)
     check_range("spatial_attention", "D", D, MIN_D, MAX_D)
-    M = N = 64 if (tactic or ("small" if dtype == "fp32" else "large")) == "large" else 32
+    large = (tactic or ("small" if dtype == "fp32" else "large")) == "large"
     D_PAD = next_power_of_2(D)
+    M, N = 64 if large else 32, 32
     if dtype == "fp32":  # without tensor cores: as much as registers and shared memory hold
-        M, N = M // 2, max(16, min(N // 2, 1024 // D_PAD))
-    elif D_PAD == 128:
-        N = N // 2
+        M, N = M // 2, max(16, min(32 if large else 16, 1024 // D_PAD))
     return Launch(
         spatial_attention_tiles,
         {"qkv": dtype},

@@ -62,7 +62,7 @@ def rows(tmp_path_factory) -> list[dict[str, str]]:
 def test_every_kernel_compiles_for_every_architecture(rows) -> None:
     assert {row["architecture"] for row in rows} == {f"sm_{arch}" for arch in aot.ARCHITECTURES}
     per_architecture = {arch: sum(row["architecture"] == arch for row in rows) for arch in ("sm_75", "sm_80", "sm_120")}
-    assert per_architecture == {"sm_75": 23, "sm_80": 34, "sm_120": 34}  # Turing has no bf16
+    assert per_architecture == {"sm_75": 21, "sm_80": 31, "sm_120": 31}  # Turing has no bf16
 
 
 def test_nothing_is_spilled(rows) -> None:
