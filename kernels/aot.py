@@ -23,16 +23,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from sdtc.errors import KernelError, require
+from sdtc.errors import KernelError
 from sdtc.files import atomic_write, make_directory
-from sdtc.kernels.gpu.launch import ALIGNMENT, Launch
-
-triton = require("triton", "kernels", "sdtc.kernels.aot")
+from sdtc.kernels.gpu.launch import ALIGNMENT, Launch, triton
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
 _SPECIFIC = (90, 100, 120)  # Triton makes sm_90a and so on of them, whose PTX does not move forward
 _VERSION = 1  # of what this module does to a kernel
-_TYPES = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16", "fp64": "*fp64", "u8": "*u8"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,8 @@ def compile_all(
         KernelError: as there.
     """
     cache = cache or default_cache()
-    missing = [job for job in work if _read(cache / f"{_key(*job)}.json") is None]
+    cached = [_read(cache / f"{_key(*job)}.json") for job in work]
+    missing = [job for job, found in zip(work, cached, strict=True) if found is None]
     for _ in range(len(work) - len(missing)):
         on_done()
     workers = min(workers or len(os.sched_getaffinity(0)), len(missing))
@@ -117,7 +115,7 @@ def compile_all(
         for job in missing:
             compile_kernel(*job, cache)
             on_done()
-    return [compile_kernel(*job, cache) for job in work]
+    return [found or compile_kernel(*job, cache) for job, found in zip(work, cached, strict=True)]
 
 
 def architecture_for(capability: int) -> int:
@@ -178,14 +176,14 @@ def _compile(launch: Launch, architecture: int) -> Compiled:
         raise KernelError("TRITON_INTERPRET is set, so that kernels are run but not compiled: unset it first")
     pointers = {**launch.inputs, **launch.outputs}
     signature = {
-        name: _TYPES[pointers[name]] if name in pointers else "i32" if name in launch.scalars else "constexpr"
+        name: f"*{pointers[name]}" if name in pointers else "i32" if name in launch.scalars else "constexpr"
         for name in function.arg_names
     }
     attributes = {(function.arg_names.index(name),): [["tt.divisibility", ALIGNMENT]] for name in pointers}
     knobs = triton.knobs
     # Line information would put this machine's paths into the PTX. Fused multiply-adds: said, because the default is
     # about to change.
-    with knobs.compilation.scope(), knobs.language.scope():
+    with knobs.compilation.scope():
         knobs.compilation.disable_line_info = True
         try:
             compiled = triton.compile(

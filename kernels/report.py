@@ -26,9 +26,8 @@ except MissingExtraError as error:
     sys.exit(f"sdtc.kernels.report: error: {error}")
 from sdtc.kernels.gpu import crop_frame, cross_attention, decode_heatmaps, self_refinement, spatial_attention
 from sdtc.kernels.gpu import temporal_attention as temporal
-from sdtc.kernels.gpu.launch import FLOATS, Launch
+from sdtc.kernels.gpu.launch import DTYPES, FLOATS, Launch
 
-_BYTES = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2, "u8": 1}
 _TENSOR_CORES = r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)"
 
 
@@ -112,7 +111,7 @@ def cases(T: int = 5, grid: tuple[int, int] = (16, 12), C: int = 256, heads: int
     L, D = grid[0] * grid[1], C // heads
     found: list[Case] = []
     for dtype in FLOATS:
-        size = _BYTES[dtype]
+        size = DTYPES[dtype].itemsize
         tokens = T * L * C * size
         for tactic in temporal.TACTICS:
             # permute to [3, B·L, H, T, D]; scores; softmax; times v; permute back
