@@ -54,7 +54,7 @@ from sdtc.training.validation import score
 AUGMENTATION = AugmentationConfig(scale=0.15, rotation=15, rotation_chance=0.4, half_body_chance=0.05)
 MAX_DELTA = 3
 HARD = {"occluded", "blur"}
-BATCH, LEARNING_RATE, WARMUP = 32, 1e-3, 0.05
+BATCH, LEARNING_RATE, WARMUP = 32, 6e-3, 0.05
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         "--backbone", type=Path, default=Path("tiny-vitpose"), metavar="FILE",
         help="of `tiny`'s size; it is frozen (default: the packaged %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--windows", type=int, default=12000, metavar="N", help="to train on (default: %(default)s)")
+    parser.add_argument("--windows", type=int, default=6000, metavar="N", help="to train on (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, metavar="N", help="over them (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="runs of each row (default: %(default)s)")
     parser.add_argument(
@@ -257,7 +257,7 @@ def _run(job: _Job) -> dict[str, str]:
     config, masked = _configure(job.change)
     torch.manual_seed(job.seed)
     network = build(config)
-    wrapper = MaskedSDTC(network).train()
+    wrapper = MaskedSDTC(network, masked).train()
     parameters = [p for name, p in wrapper.named_parameters() if ".backbone." not in name]
     optimizers = build_optimizers(parameters, "muon", LEARNING_RATE, weight_decay=0.01)
     windows = _Windows(job.cache / "train", config)

@@ -3,9 +3,10 @@
     python benchmarks/kernels.py [--preset base] [--dtype fp16] [--batch 1 16 64] [--output runs/kernels]
 
 In one run, on the same tensors: the formula in PyTorch's operators (eager), PyTorch's fused attention (sdpa), the
-formula under torch.compile, and every tactic of ours; each as it is and as a CUDA graph. Percentiles of single calls,
-in microseconds. Appends a row for each to kernels.csv, with device and versions, and draws kernels.png. With --device
-cpu it runs without ours, to try the script out.
+formula under torch.compile, and every tactic of ours; each as it is and as a CUDA graph. Crops are of a 1080p frame
+that is on the device already, a batch of people; beside grid_sample stands what most runtimes do, OpenCV on the CPU
+and an upload of the crops. Percentiles of single calls, in microseconds. Appends a row for each to kernels.csv, with
+device and versions, and draws kernels.png. With --device cpu it runs without ours, to try the script out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
+from sdtc.crops import crop_frame, crop_to_image_matrix, expand_boxes
 from sdtc.errors import InputError, command, require
 from sdtc.files import make_directory
 from sdtc.kernels.attention import (
@@ -36,20 +40,37 @@ from sdtc.kernels.attention import (
 )
 from sdtc.kernels.cross_attention import cross_attention_plain, cross_attention_reference
 from sdtc.kernels.refinement import self_refinement_plain, self_refinement_reference
+from sdtc.model.decoding import decode_heatmaps
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-SHAPES = {"base": (5, 192, 8, 32), "tiny": (5, 48, 4, 16)}  # T, L, H, D
+SHAPES = {"base": (5, (16, 12), 8, 32), "tiny": (5, (8, 6), 4, 16)}  # T, grid of tokens, H, D
+JOINTS = 15
+FRAME = (1080, 1920)
 # The formula, and what runs where there is no kernel of ours.
-OPERATORS = {
+FORMULAS = {
     "temporal_attention": (temporal_attention_reference, temporal_attention_plain),
     "spatial_attention": (spatial_attention_reference, spatial_attention_plain),
     "joint_attention": (spatial_attention_reference, spatial_attention_plain),
     "self_refinement": (self_refinement_reference, self_refinement_plain),
     "cross_attention": (cross_attention_reference, cross_attention_plain),
 }
+OPERATORS = (*FORMULAS, "decode_heatmaps", "crop_frame")
 WARM_UP = 20
 
 Call = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing to time.
+
+    Attributes:
+        on_device: it never leaves the GPU, so that a CUDA graph can hold it.
+    """
+
+    name: str
+    call: Call
+    on_device: bool = True
 
 
 @command("kernels.py")
@@ -70,13 +91,17 @@ def main(argv: list[str] | None = None) -> int:
     make_directory(args.output)
 
     rows = []
-    work = [(o, d, b) for o in args.operator for d in args.dtype for b in args.batch]
+    work = [
+        (operator, dtype, batch)
+        for operator in args.operator
+        for dtype in (args.dtype if operator != "crop_frame" else ["u8"])
+        for batch in args.batch
+    ]
     for operator, dtype, batch in tqdm(work, unit="case", disable=None, leave=False):
-        inputs = make_inputs(operator, SHAPES[args.preset], batch, DTYPES[dtype], args.device)
         first = len(rows)
-        for name, call in candidates(operator, inputs, args.device):
-            for graph in (False, True) if args.device == "cuda" else (False,):
-                timed = as_cuda_graph(call) if graph else call
+        for candidate in candidates(operator, SHAPES[args.preset], batch, dtype, args.device):
+            for graph in (False, True) if args.device == "cuda" and candidate.on_device else (False,):
+                timed = as_cuda_graph(candidate.call) if graph else candidate.call
                 microseconds = time_calls(timed, args.calls, args.device)
                 rows.append(
                     {
@@ -89,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
                         "preset": args.preset,
                         "dtype": dtype,
                         "batch": batch,
-                        "what": name,
+                        "what": candidate.name,
                         "cuda_graph": graph,
                     }
                     | {f"p{p}_us": round(float(np.percentile(microseconds, p)), 2) for p in (50, 95, 99)}
@@ -102,32 +127,87 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def make_inputs(
-    operator: str, shape: tuple[int, int, int, int], batch: int, dtype: torch.dtype, device: str
-) -> list[Tensor]:
-    """Draw an operator's inputs."""
-    T, L, H, D = shape
+def candidates(
+    operator: str, shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: str, device: str
+) -> Iterator[Candidate]:
+    """What to time, all on the same tensors."""
     torch.manual_seed(0)
-    if operator.endswith("al_attention"):
-        return [torch.randn(batch, T, L, 3, H, D, device=device, dtype=dtype)]
+    if operator == "crop_frame":
+        return _crops(shape[1], batch, device)
+    if operator == "decode_heatmaps":
+        return _decoders(shape[1], batch, DTYPES[dtype], device)
+    return _formulas(operator, shape, batch, DTYPES[dtype], device)
+
+
+def _formulas(
+    operator: str, shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: torch.dtype, device: str
+) -> Iterator[Candidate]:
+    T, (rows, columns), H, D = shape
+    L = rows * columns
     if operator == "joint_attention":
-        return [torch.randn(batch, 1, T * L, 3, H, D, device=device, dtype=dtype)]
-    count = 3 if operator == "cross_attention" else 1
-    return [torch.randn(batch, H * D, L, device=device, dtype=dtype) for _ in range(count)]
-
-
-def candidates(operator: str, inputs: list[Tensor], device: str) -> Iterator[tuple[str, Call]]:
-    """What to time, by name."""
-    reference, plain = OPERATORS[operator]
-    yield "eager", lambda: reference(*inputs)
-    yield "fp32 operators" if operator == "self_refinement" else "sdpa", lambda: plain(*inputs)
+        inputs = [torch.randn(batch, 1, T * L, 3, H, D, device=device, dtype=dtype)]
+    elif operator in ("temporal_attention", "spatial_attention"):
+        inputs = [torch.randn(batch, T, L, 3, H, D, device=device, dtype=dtype)]
+    else:
+        count = 3 if operator == "cross_attention" else 1
+        inputs = [torch.randn(batch, H * D, L, device=device, dtype=dtype) for _ in range(count)]
+    reference, plain = FORMULAS[operator]
+    yield Candidate("eager", lambda: reference(*inputs))
+    yield Candidate("fp32 operators" if operator == "self_refinement" else "sdpa", lambda: plain(*inputs))
     if device == "cuda":
-        torch._dynamo.reset()  # a size that it has seen would be compiled for any size
-        compiled = torch.compile(reference, dynamic=False)
-        yield "torch.compile", lambda: compiled(*inputs)
+        yield Candidate("torch.compile", _compiled(reference, *inputs))
         ours = import_module(f"sdtc.kernels.gpu.{operator.replace('joint', 'spatial')}")
         for tactic in ours.TACTICS:
-            yield f"ours, {tactic}", lambda tactic=tactic: ours.run(*inputs, tactic)
+            yield Candidate(f"ours, {tactic}", lambda tactic=tactic: ours.run(*inputs, tactic))
+
+
+def _decoders(grid: tuple[int, int], batch: int, dtype: torch.dtype, device: str) -> Iterator[Candidate]:
+    rows, columns = grid
+    heatmaps = torch.rand(batch, JOINTS, 4 * rows, 4 * columns, device=device, dtype=dtype)
+    size = 16 * rows, 16 * columns
+    yield Candidate("eager", lambda: decode_heatmaps(heatmaps, size))
+    if device == "cuda":
+        yield Candidate("torch.compile", _compiled(decode_heatmaps, heatmaps, size))
+        ours = import_module("sdtc.kernels.gpu.decode_heatmaps")
+        yield Candidate("ours", lambda: ours.run(heatmaps, size))
+
+
+def _crops(grid: tuple[int, int], batch: int, device: str) -> Iterator[Candidate]:
+    size = 16 * grid[0], 16 * grid[1]
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (*FRAME, 3), dtype=np.uint8)
+    corners = rng.uniform(0, 0.6, (batch, 2)) * FRAME[::-1]
+    boxes = expand_boxes(np.concatenate([corners, rng.uniform(100, 500, (batch, 2))], axis=1), size)
+    frame = torch.from_numpy(picture).to(device)
+    matrices = torch.from_numpy(np.stack([crop_to_image_matrix(box, size) for box in boxes])).to(device)
+
+    def on_the_cpu() -> Tensor:
+        return torch.from_numpy(np.stack([crop_frame(picture, box, size) for box in boxes])).to(device)
+
+    yield Candidate("eager", lambda: crop_by_grid_sample(frame, matrices, size))
+    yield Candidate("OpenCV + upload", on_the_cpu, on_device=False)
+    if device == "cuda":
+        yield Candidate("torch.compile", _compiled(crop_by_grid_sample, frame, matrices, size))
+        ours = import_module("sdtc.kernels.gpu.crop_frame")
+        yield Candidate("ours", lambda: ours.run(frame, matrices, size))
+
+
+def crop_by_grid_sample(frame: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut crops out of a frame with PyTorch's operators; within a level of `sdtc.crops.crop_frame`, which rounds."""
+    height, width, _ = frame.shape
+    y, x = torch.meshgrid(*(torch.arange(side, device=frame.device) for side in size), indexing="ij")
+    places = torch.stack([x, y, torch.ones_like(x)], dim=-1).float()  # [H, W, 3]
+    at = places @ matrices.float().transpose(1, 2)[:, None]  # [N, H, W, 2]
+    grid = torch.stack([(at[..., 0] + 0.5) * (2 / width) - 1, (at[..., 1] + 0.5) * (2 / height) - 1], dim=-1)
+    picture = frame.permute(2, 0, 1).float()[None].expand(len(matrices), -1, -1, -1)
+    crops = functional.grid_sample(picture, grid, padding_mode="zeros", align_corners=False)
+    return crops.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _compiled(function: Callable[..., Tensor], *arguments: Any) -> Call:
+    torch._dynamo.reset()  # a size that it has seen would be compiled for any size
+    compiled = torch.compile(function, dynamic=False)
+    return lambda: compiled(*arguments)
 
 
 def as_cuda_graph(call: Call) -> Call:

@@ -114,12 +114,11 @@ def cases(T: int = 5, grid: tuple[int, int] = (16, 12), C: int = 256, heads: int
         size = DTYPES[dtype].itemsize
         tokens = T * L * C * size
         for tactic in temporal.TACTICS:
-            # permute to [3, B·L, H, T, D]; scores; softmax; times v; permute back
             scores = L * heads * T * T * size
             found.append(Case(
                 "temporal_attention", f"T={T} L={L} H={heads} D={D}", dtype, tactic,
                 temporal.plan(T, L, heads, D, dtype, tactic), 4 * tokens,
-                6 * tokens + (2 * tokens + scores) + 2 * scores + (scores + 2 * tokens) + 2 * tokens,
+                _unfused_attention(tokens, scores),
                 4 * L * heads * T * T * D,
             ))  # fmt: skip
         for name, frames, length in (("spatial_attention", T, L), ("joint_attention", 1, T * L)):
@@ -128,7 +127,7 @@ def cases(T: int = 5, grid: tuple[int, int] = (16, 12), C: int = 256, heads: int
                 found.append(Case(
                     name, f"T={frames} L={length} H={heads} D={D}", dtype, tactic,
                     spatial_attention.plan(frames, length, heads, D, dtype, tactic), 4 * tokens,
-                    6 * tokens + (2 * tokens + scores) + 2 * scores + (scores + 2 * tokens) + 2 * tokens,
+                    _unfused_attention(tokens, scores),
                     4 * frames * heads * length * length * D,
                 ))  # fmt: skip
         x, contexts = C * L * size, C * C * size
@@ -142,7 +141,7 @@ def cases(T: int = 5, grid: tuple[int, int] = (16, 12), C: int = 256, heads: int
             scores = L * L * size
             found.append(Case(
                 "cross_attention", f"C={C} N={L}", dtype, tactic, cross_attention.plan(C, L, dtype, tactic), 4 * x,
-                6 * x + (2 * x + scores) + 2 * scores + (scores + 2 * x) + 2 * x, 4 * C * L * L,
+                _unfused_attention(x, scores), 4 * C * L * L,
             ))  # fmt: skip
         h, w = 4 * grid[0], 4 * grid[1]
         maps = J * h * w * size
@@ -155,6 +154,11 @@ def cases(T: int = 5, grid: tuple[int, int] = (16, 12), C: int = 256, heads: int
         "crop_frame", f"H={H} W={W}", "u8", "block", crop_frame.plan((H, W)), 2 * H * W * 3, 2 * H * W * 3, 0,
     ))  # fmt: skip
     return found
+
+
+def _unfused_attention(tokens: int, scores: int) -> int:
+    """Return the bytes of: q, k, v permuted; q·kᵀ; softmax; times v; the result permuted back."""
+    return 6 * tokens + (2 * tokens + scores) + 2 * scores + (scores + 2 * tokens) + 2 * tokens
 
 
 @dataclass(frozen=True)

@@ -74,16 +74,20 @@ class MaskedOutput:
 class MaskedSDTC(nn.Module):
     """The inference network with masks in its motion encoder, and the reconstruction branch beside it.
 
-    Attributes:
+    Args:
         network: what remains when training is over.
-        reconstruction: None for a network without anything to mask: a ViTPose, and the baselines whose motion is a
-            plain ViT's or optical flow.
+        masked: False trains by Eq. 14 alone, without a reconstruction branch.
+
+    Attributes:
+        reconstruction: None without masked training, and for a network without anything to mask: a ViTPose, and the
+            baselines whose motion is a plain ViT's or optical flow.
     """
 
-    def __init__(self, network: PoseNetwork) -> None:
+    def __init__(self, network: PoseNetwork, masked: bool = True) -> None:
         super().__init__()
         self.network = network
-        self.reconstruction = MotionReconstruction(network.config) if network.config.mask_levels else None
+        masked = masked and bool(network.config.mask_levels)
+        self.reconstruction = MotionReconstruction(network.config) if masked else None
 
     def forward(self, clip: Tensor, tube_mask: Tensor | None = None, frame_mask: Tensor | None = None) -> MaskedOutput:
         """Run the network with masked motion.
@@ -94,9 +98,9 @@ class MaskedSDTC(nn.Module):
             frame_mask: bool ``[B, T]``, True where a frame is masked (Eq. 4).
 
         Raises:
-            ConfigError: a mask is given for a level that this motion encoder does not have.
+            ConfigError: a mask is given for a level that this motion encoder does not have, or without masked training.
         """
-        levels = self.network.config.mask_levels
+        levels = self.network.config.mask_levels if self.reconstruction else ()
         if (tube_mask is not None and "patch" not in levels) or (frame_mask is not None and "frame" not in levels):
             raise ConfigError("this network has no level to mask: see sample_masks")
         if self.reconstruction is None:

@@ -87,7 +87,7 @@ class Trainer:
             load_backbone(self.network, config.backbone)
         if config.load_from:
             load_weights(self.network, config.load_from)
-        self.masked = MaskedSDTC(self.network)
+        self.masked = MaskedSDTC(self.network, config.masked)
         self.optimizers = build_optimizers(
             self.masked.parameters(), config.optimizer, config.learning_rate, config.weight_decay
         )

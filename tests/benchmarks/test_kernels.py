@@ -7,8 +7,11 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from sdtc.crops import crop_frame, crop_to_image_matrix
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kernels.py"
 
@@ -28,11 +31,21 @@ def test_the_harness_on_the_cpu(kernels, tmp_path, capsys) -> None:
         assert kernels.main([*arguments, "--output", str(tmp_path)]) == 0
         with (tmp_path / "kernels.csv").open() as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == runs * 5 * 2 * 2  # operators, batches, eager and fused
+        assert len(rows) == runs * 13 * 2  # what there is to time without a GPU, batches
         assert all(float(row["p50_us"]) > 0 and row["torch"] == torch.__version__ for row in rows)
     out = capsys.readouterr().out
     assert "temporal_attention" in out
     assert "1.0x" in out
+
+
+def test_the_crops_it_compares_with_are_the_same_crops(kernels) -> None:
+    size, frame = (64, 48), np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    boxes = np.array([[10.5, 7.25, 48.0, 64.0], [-30.0, 60.0, 90.0, 120.0]])
+    matrices = torch.from_numpy(np.stack([crop_to_image_matrix(box, size) for box in boxes]))
+    found = kernels.crop_by_grid_sample(torch.from_numpy(frame), matrices, size).numpy()
+    for crop, box in zip(found, boxes, strict=True):
+        # OpenCV rounds places to 1/32 pixel: on noise that is up to 255/64 levels a direction.
+        assert np.abs(crop.astype(int) - crop_frame(frame, box, size)).max() <= 9
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -45,4 +58,4 @@ def test_without_a_gpu_it_says_so(kernels, tmp_path, capsys) -> None:
 def test_ours_are_measured_on_a_gpu(kernels, tmp_path) -> None:
     assert kernels.main(["--calls", "5", "--batch", "2", "--output", str(tmp_path)]) == 0
     rows = list(csv.DictReader((tmp_path / "kernels.csv").open()))
-    assert {row["what"] for row in rows} >= {"eager", "sdpa", "torch.compile", "ours, tiles"}
+    assert {row["what"] for row in rows} >= {"eager", "sdpa", "torch.compile", "ours, tiles", "ours", "OpenCV + upload"}
