@@ -44,7 +44,7 @@ check: $(VENV)/.test
 	cd build/typing && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p sdtc
 
 # A backbone from nothing; the same on twice as many people; SDTC of one frame on top of it, frozen; SDTC of five frames,
-# all of it trainable.
+# all of it trainable, first with masks, then without.
 TRAIN := $(BIN)/sdtc-train
 RUNS := runs/train
 tiny: $(VENV)/.test
@@ -55,10 +55,12 @@ tiny: $(VENV)/.test
 	$(TRAIN) tiny-vitpose-synthetic --resume --output $(RUNS)/tiny-vitpose --set train.root=data/synthetic-short \
 		--set backbone=$(RUNS)/tiny-vitpose-first/best.pth --set epochs=10 --set learning_rate=2.5e-3
 	$(TRAIN) tiny-frame-synthetic --resume --output $(RUNS)/tiny-frame --set backbone=$(RUNS)/tiny-vitpose/best.pth
-	$(TRAIN) tiny-synthetic --resume --output $(RUNS)/tiny --set load_from=$(RUNS)/tiny-frame/best.pth
+	$(TRAIN) tiny-synthetic --resume --output $(RUNS)/tiny-masked --set load_from=$(RUNS)/tiny-frame/best.pth \
+		--set model.reconstruction.mask_ratio=0.5 --set learning_rate=1e-3
+	$(TRAIN) tiny-synthetic --resume --output $(RUNS)/tiny --set load_from=$(RUNS)/tiny-masked/best.pth
 	mkdir -p sdtc/weights docs/tiny
 	for name in tiny-vitpose tiny; do cp $(RUNS)/$$name/best.pth sdtc/weights/$$name.pth || exit; done
-	for name in tiny-vitpose-first tiny-vitpose tiny-frame tiny; do \
+	for name in tiny-vitpose-first tiny-vitpose tiny-frame tiny-masked tiny; do \
 		cp $(RUNS)/$$name/log.csv docs/tiny/$$name.csv && cp $(RUNS)/$$name/curves.png docs/tiny/$$name.png || exit; \
 	done
 

@@ -96,7 +96,8 @@ ROWS = (
     Row("9", "δ = 2 (full)", {}, 87.5),
     Row("9", "δ = 3", {"delta": 3}, 87.5),
     Row("-", "δ = 0: the same network on single frames", {"delta": 0}),
-    Row("-", "no masking, no reconstruction", {"masked": False}),
+    Row("-", "no masks, but reconstruction", {"reconstruction.mask_ratio": 0.0}),
+    Row("-", "no masks, no reconstruction", {"masked": False}),
 )
 COLUMNS = ("change", "seed", "windows", "epochs", "backbone", "ap", "hard_ap", "seconds")
 

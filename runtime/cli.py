@@ -83,6 +83,21 @@ def _parser() -> argparse.ArgumentParser:
         "--backend", choices=("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), default="auto",
         help="default: %(default)s",
     )  # fmt: skip
+    running.add_argument(
+        "--bf16", action="store_true",
+        help="compute in bf16 on the CPU, with OpenVINO: faster where the processor has it, a little less exact",
+    )  # fmt: skip
+    running.add_argument(
+        "--exact", action="store_true",
+        help="whole windows, each in its keyframe's boxes, as the paper does: several times slower",
+    )  # fmt: skip
+    running.add_argument(
+        "--hold", type=float, metavar="S",
+        help="how far a person may move, in shares of the box, before the box is taken anew (default: 0.1)",
+    )  # fmt: skip
+    running.add_argument(
+        "--lookahead", type=int, metavar="N", help="frames to wait for after each, 0 to the model's delta (default)"
+    )
     running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the bundle's maximum)")
     running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all that may be used)")
     running.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each input")
@@ -112,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sdtc.files import make_directory
     from sdtc.runtime.detection import make_detector
     from sdtc.runtime.engine import PoseEngine
+    from sdtc.runtime.token_cache import HOLD
     from sdtc.runtime.video import check_max_frames, find_inputs, open_input
 
     check_max_frames(args.max_frames)
@@ -129,8 +145,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     totals = _Totals()
     start = time.perf_counter()
-    with PoseEngine(args.engine, args.device, args.backend, args.threads) as engine:
-        say(f"engine   {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}", quiet=args.quiet)
+    if args.exact and args.hold is not None:
+        raise InputError("--exact holds no boxes: leave out --hold, or --exact")
+    hold = HOLD if args.hold is None else args.hold
+    with PoseEngine(args.engine, args.device, args.backend, args.threads, args.exact, hold, args.bf16) as engine:
+        if args.hold is not None and not engine.streaming:
+            raise InputError("--hold is for bundles with the streaming pair of graphs, which this one has not")
+        how = "frame by frame" if engine.streaming else "whole windows"
+        say(
+            f"engine   {engine.manifest.name}, {engine.manifest.precision}, {how}, on {engine.backend}",
+            quiet=args.quiet,
+        )
         if engine.notice:
             say(f"note     {engine.notice}", quiet=args.quiet)
         if not engine.manifest.trained:
@@ -170,6 +195,7 @@ def _run(
     from tqdm import tqdm
 
     from sdtc.runtime.drawing import draw_frame
+    from sdtc.runtime.pipeline import overlap
     from sdtc.runtime.writers import VideoWriter, Writer, make_writer, result_path
 
     results_file, video_file = (
@@ -189,7 +215,9 @@ def _run(
         bar = stack.enter_context(
             tqdm(total=expected, desc=source.name[:24], unit="frame", disable=True if args.quiet else None)
         )
-        results = engine.track(source, boxes, detector or "hog", args.batch_size, args.max_frames)
+        poses = engine.track(source, boxes, detector or "hog", args.batch_size, args.max_frames, args.lookahead)
+        results = overlap(poses, 2, "pose")  # files are written meanwhile
+        stack.callback(results.close)
         try:
             for result in results:
                 if not writers:  # not before a first frame: an input that gives none leaves no files
@@ -266,6 +294,14 @@ def _summary(totals: _Totals, engine: PoseEngine, wall: float) -> str:
             f"done     {totals.frames} frames, {totals.poses} poses of {totals.people} people in {wall:.2f} s "
             f"({rate:.1f} frames/s)",
             f"stages   {stages or 'none'}",
+            *(
+                [
+                    f"tokens   {engine.encoded} frames of people encoded, {engine.reused} reused "
+                    f"({engine.reused / (engine.encoded + engine.reused):.0%})"
+                ]
+                if engine.encoded
+                else []
+            ),
             *(f"wrote    {path}" for path in totals.files),
         ]
     )

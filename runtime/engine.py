@@ -1,48 +1,36 @@
 """The runtime's heart: an engine bundle that turns windows of frames and boxes into poses, and runs over a source.
 
+Over a source, decoding, detection and estimation are stages that run at the same time (`sdtc.runtime.pipeline`).
+
 One engine, many inputs: `open` it once, `track` as often as needed.
 """
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from sdtc.boxes import BoxFile, FrameBoxes, SourceBoxes
-from sdtc.crops import crop_frame, crop_to_image, expand_boxes
-from sdtc.errors import EngineError, InputError, VideoError
-from sdtc.manifest import Manifest, find_manifest
+from sdtc.boxes import EMPTY, BoxFile, FrameBoxes, SourceBoxes
+from sdtc.crops import crop_to_image, expand_boxes
+from sdtc.errors import InputError, VideoError
+from sdtc.manifest import FLAVOURS, Manifest, find_manifest
 from sdtc.posetrack import image_id, sequence_id
 from sdtc.runtime.detection import Detector, make_detector
+from sdtc.runtime.estimators import Estimator, StreamingEstimator, WindowEstimator
+from sdtc.runtime.pipeline import overlap
 from sdtc.runtime.results import FrameResult, Pose
-from sdtc.runtime.sessions import Session, choose, open_session
+from sdtc.runtime.sessions import Choice, Session, choose, open_session
+from sdtc.runtime.timing import StageTimes
+from sdtc.runtime.token_cache import HOLD, TokenCache
 from sdtc.runtime.tracking import Tracker
 from sdtc.runtime.video import Frame, FrameSource, ImageSequence, check_max_frames, open_source
 from sdtc.runtime.windows import windows
 
-
-class StageTimes:
-    """Seconds spent by stage.
-
-    Attributes:
-        seconds: by stage name, in the order of first use.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
+READ_AHEAD = 2  # frames that wait between two stages
+MAX_HOLD = 0.5  # a box that is off by more no longer holds the person
 
 
 class PoseEngine:
@@ -53,26 +41,56 @@ class PoseEngine:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         backend: ``"auto"`` or one of `sdtc.runtime.sessions.BACKENDS`.
         threads: CPU threads; all that this process may use if not given.
+        exact: run whole windows, each in its keyframe's boxes, as the paper does; else frames are encoded once, in
+            boxes that are held from frame to frame, where the bundle has the graphs for it.
+        hold: how far a held box may be off, see `sdtc.runtime.token_cache.TokenCache`.
+        bf16: compute in bf16 on the CPU (OpenVINO, on processors that have it).
 
     Attributes:
         manifest: the bundle's.
         skeleton: names and limbs of the keypoints.
+        backend: what runs, and where, for people.
         notice: a sentence where something else runs than was asked for, or "".
+        streaming: whether frames are encoded once.
         times: seconds by stage, over everything that this engine has run.
+        encoded, reused: frames of windows that were encoded, and that had been before, over everything; 0 unless
+            streaming.
 
     Raises:
         BundleError: the bundle is missing, damaged or of a newer schema.
         EngineError: it cannot run here.
+        InputError: `hold` is not a share.
     """
 
     def __init__(
-        self, path: str | Path, device: str = "auto", backend: str = "auto", threads: int | None = None
+        self,
+        path: str | Path,
+        device: str = "auto",
+        backend: str = "auto",
+        threads: int | None = None,
+        exact: bool = False,
+        hold: float = HOLD,
+        bf16: bool = False,
     ) -> None:
+        if not 0 <= hold <= MAX_HOLD:
+            raise InputError(f"--hold is {hold}: expected 0 (every box as it is) to {MAX_HOLD}")
         manifest_path = find_manifest(Path(path))
         manifest = Manifest.load(manifest_path)
-        choice = choose(manifest, Path(path).suffix != ".onnx", backend, device)
-        session = open_session(manifest, manifest_path.parent, choice, threads=threads)
-        self._start(manifest, session, choice.notice)
+        choice = choose(manifest, Path(path).suffix != ".onnx", backend, device, bf16=bf16)
+        times = StageTimes()
+        estimator: Estimator
+        with ExitStack() as stack:
+            graphs = ("encoder", "temporal") if not exact and _can_stream(manifest, choice) else ("model",)
+            sessions = [
+                stack.enter_context(open_session(manifest, manifest_path.parent, choice, graph, threads))
+                for graph in graphs
+            ]
+            if len(sessions) == 2:
+                estimator = StreamingEstimator(manifest, sessions[0], sessions[1], times)
+            else:
+                estimator = WindowEstimator(manifest, sessions[0], times)
+            stack.pop_all()
+        self._start(manifest, estimator, times, choice.notice, hold)
 
     @classmethod
     def from_session(cls, manifest: Manifest, session: Session) -> PoseEngine:
@@ -83,49 +101,53 @@ class PoseEngine:
             session: takes ``clip`` and gives ``keypoints`` as the whole-window graph does; closed with the engine.
         """
         engine = cls.__new__(cls)
-        engine._start(manifest, session, "")
+        times = StageTimes()
+        engine._start(manifest, WindowEstimator(manifest, session, times), times, "", 0.0)
         return engine
 
-    def _start(self, manifest: Manifest, session: Session, notice: str) -> None:
+    def _start(self, manifest: Manifest, estimator: Estimator, times: StageTimes, notice: str, hold: float) -> None:
         self.manifest = manifest
         self.skeleton = manifest.get_skeleton()
         self.notice = notice
-        self.times = StageTimes()
-        self._session = session
-        self.backend = session.backend
-        T, (H, W) = manifest.num_frames, manifest.input_size
-        self._clips = np.empty((manifest.batch[2], T, H, W, 3), np.uint8)  # reused by every batch
+        self.times = times
+        self.backend = estimator.backend
+        self.streaming = isinstance(estimator, StreamingEstimator)
+        self.encoded = self.reused = 0
+        self._estimator = estimator
+        self._hold = hold
 
     def estimate(self, images: list[np.ndarray], boxes: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """Estimate the poses of all people in one keyframe.
 
         Args:
-            images: the T frames of the window, uint8 ``[H, W, 3]`` RGB, the keyframe in the middle.
+            images: the T frames of the window, uint8 ``[H, W, 3]`` RGB, the keyframe in the middle; a frame that
+                stands in for a missing one is the same array.
             boxes: ``[P, 4]`` person boxes in the keyframe, image pixels.
             batch_size: people at once; the bundle's maximum if not given.
 
         Returns:
             float32 ``[P, J, 3]``: x, y in image pixels, score 0-1.
         """
+        first = {id(image): index for index, image in reversed(list(enumerate(images)))}
+        window = [Frame(first[id(image)], first[id(image)], None, image) for image in images]
+        return self._estimate(window, boxes, batch_size)
+
+    def _estimate(
+        self,
+        window: Sequence[Frame],
+        boxes: np.ndarray,
+        batch_size: int | None,
+        cache: TokenCache | None = None,
+        track_ids: Sequence[int] | np.ndarray = (),
+    ) -> np.ndarray:
         manifest = self.manifest
-        size = manifest.input_size
-        crop_boxes = expand_boxes(boxes, size, manifest.crop_scale)  # [P, 4]
-        smallest, _, largest = manifest.batch
-        step = min(batch_size or largest, largest)
-        keypoints = np.empty((len(boxes), len(self.skeleton.keypoints), 3), np.float32)
-        for start in range(0, len(boxes), step):
-            batch = crop_boxes[start : start + step]
-            with self.times.stage("crop"):
-                clips = self._crop(images, batch, smallest)
-            with self.times.stage("pose"):
-                out = self._session.run({"clip": clips})["keypoints"][: len(batch)]
-            if not np.isfinite(out).all():
-                raise EngineError(
-                    f"the engine ({self.backend}) answered with values that are not finite: export the checkpoint "
-                    "again, with --precision fp32 if it was fp16"
-                )
-            keypoints[start : start + step, :, :2] = crop_to_image(out[..., :2], batch[:, None], size)
-            keypoints[start : start + step, :, 2] = out[..., 2]
+        largest = manifest.batch[2]
+        crop_boxes = expand_boxes(boxes, manifest.input_size, manifest.crop_scale)  # [P, 4]
+        keypoints, crop_boxes = self._estimator.estimate(
+            window, crop_boxes, min(batch_size or largest, largest), cache, track_ids
+        )
+        keypoints = keypoints.astype(np.float32)
+        keypoints[..., :2] = crop_to_image(keypoints[..., :2], crop_boxes[:, None], manifest.input_size)
         return keypoints
 
     def track(
@@ -135,6 +157,7 @@ class PoseEngine:
         detector: str | Detector = "hog",
         batch_size: int | None = None,
         max_frames: int | None = None,
+        lookahead: int | None = None,
     ) -> Iterator[FrameResult]:
         """Run over a video or an image folder.
 
@@ -144,6 +167,8 @@ class PoseEngine:
             detector: ``"hog"``, path of an ONNX detector, or any object with ``detect(image)``.
             batch_size: people at once; the bundle's maximum if not given.
             max_frames: stop after so many frames.
+            lookahead: frames to wait for after a keyframe, 0 to δ; δ, the paper's, if not given. Frames of the window
+                that are not there yet are replaced by the newest one.
 
         Yields:
             A result for every frame, in order, also where nobody is. What could not be read is in
@@ -156,58 +181,65 @@ class PoseEngine:
         check_max_frames(max_frames)
         if batch_size is not None and batch_size < 1:
             raise InputError(f"--batch-size is {batch_size}: expected at least 1")
+        if lookahead is not None and not 0 <= lookahead <= self.manifest.delta:
+            raise InputError(f"--lookahead is {lookahead}: expected 0 to {self.manifest.delta}, this model's delta")
         if not isinstance(source, FrameSource):
             with open_source(Path(source)) as opened:
-                yield from self.track(opened, boxes, detector, batch_size, max_frames)
+                yield from self.track(opened, boxes, detector, batch_size, max_frames, lookahead)
                 if opened.problems:
                     raise VideoError("; ".join(opened.problems))
             return
         people = PeopleFinder(source, boxes, detector)
-        tracker = Tracker()
-        frames = self._timed(source, max_frames)
+        cache = self._estimator.make_cache(self._hold)
+        decoded = overlap(self._timed(source, max_frames), READ_AHEAD, "decode")
         count = 0
-        for count, (keyframe, images) in enumerate(windows(frames, self.manifest.delta), start=1):  # noqa: B007
-            poses: list[Pose] = []
-            if keyframe.image is not None:
-                with self.times.stage("detect"):
-                    found = people.find(keyframe, keyframe.image)
-                    track_ids = found.track_ids
-                    if track_ids is None:
-                        track_ids = tracker.update(found.boxes, found.scores, keyframe.index)
-                keypoints = self.estimate(images, found.boxes, batch_size)
-                poses = [
-                    Pose(int(track_id), points, box, float(score))
-                    for track_id, points, box, score in zip(
-                        track_ids, keypoints, found.boxes, found.scores, strict=True
-                    )
-                ]
-            identifier = people.image_id(keyframe)
-            yield FrameResult(keyframe.index, keyframe.number, keyframe.name, identifier, keyframe.image, poses)
+        try:
+            found = self._find(people, windows(decoded, self.manifest.delta, lookahead))
+            for keyframe, window, who, track_ids in overlap(found, READ_AHEAD, "detect"):
+                count += 1
+                poses: list[Pose] = []
+                if keyframe.image is not None:
+                    keypoints = self._estimate(window, who.boxes, batch_size, cache, track_ids)
+                    poses = [
+                        Pose(int(track_id), points, box, float(score))
+                        for track_id, points, box, score in zip(
+                            track_ids, keypoints, who.boxes, who.scores, strict=True
+                        )
+                    ]
+                identifier = people.image_id(keyframe)
+                yield FrameResult(keyframe.index, keyframe.number, keyframe.name, identifier, keyframe.image, poses)
+        finally:
+            if cache is not None:
+                self.encoded += cache.encoded
+                self.reused += cache.reused
         if max_frames is None:
             people.check_end(count)
 
+    def _find(
+        self, people: PeopleFinder, stream: Iterable[tuple[Frame, list[Frame]]]
+    ) -> Iterator[tuple[Frame, list[Frame], FrameBoxes, np.ndarray]]:
+        """Add to every window the people of its keyframe, and their track ids."""
+        tracker = Tracker()
+        for keyframe, window in stream:
+            found, track_ids = EMPTY, np.zeros(0, np.int64)
+            if keyframe.image is not None:
+                with self.times.stage("detect"):
+                    found = people.find(keyframe, keyframe.image)
+                    if found.track_ids is None:
+                        track_ids = tracker.update(found.boxes, found.scores, keyframe.index)
+                    else:
+                        track_ids = found.track_ids
+            yield keyframe, window, found, track_ids
+
     def close(self) -> None:
         """Release the backend."""
-        self._session.close()
+        self._estimator.close()
 
     def __enter__(self) -> PoseEngine:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _crop(self, images: list[np.ndarray], crop_boxes: np.ndarray, smallest: int) -> np.ndarray:
-        """Cut ``[B, T, H, W, 3]`` out of the window; at least `smallest` windows, the last ones repeated."""
-        count = max(len(crop_boxes), smallest)
-        clips = self._clips[:count]
-        for person, crop_box in enumerate(crop_boxes):
-            for t, image in enumerate(images):
-                if t and image is images[t - 1]:  # a clamped or missing frame
-                    clips[person, t] = clips[person, t - 1]
-                else:
-                    crop_frame(image, crop_box, self.manifest.input_size, out=clips[person, t])
-        clips[len(crop_boxes) :] = clips[len(crop_boxes) - 1]
-        return clips
 
     def _timed(self, source: FrameSource, max_frames: int | None) -> Iterator[Frame]:
         frames = iter(source)
@@ -219,6 +251,12 @@ class PoseEngine:
                 return
             count += 1
             yield frame
+
+
+def _can_stream(manifest: Manifest, choice: Choice) -> bool:
+    """Whether the bundle has the network's two halves, as this backend needs them."""
+    pair = [manifest.graphs[name] for name in ("encoder", "temporal") if name in manifest.graphs]
+    return len(pair) == 2 and (choice.backend not in FLAVOURS or all(files.plan for files in pair))
 
 
 class PeopleFinder:
@@ -258,6 +296,14 @@ class PeopleFinder:
             self._boxes.check_all_seen(num_frames)
 
 
-def open(path: str | Path, device: str = "auto", backend: str = "auto", threads: int | None = None) -> PoseEngine:
+def open(
+    path: str | Path,
+    device: str = "auto",
+    backend: str = "auto",
+    threads: int | None = None,
+    exact: bool = False,
+    hold: float = HOLD,
+    bf16: bool = False,
+) -> PoseEngine:
     """Open an engine bundle; see :class:`PoseEngine`."""
-    return PoseEngine(path, device, backend, threads)
+    return PoseEngine(path, device, backend, threads, exact, hold, bf16)

@@ -9,26 +9,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-
 from sdtc.runtime.video import Frame
 
 
-def windows(frames: Iterable[Frame], delta: int) -> Iterator[tuple[Frame, list[np.ndarray]]]:
-    """Yield every frame as a keyframe, with the images of its window.
+def windows(frames: Iterable[Frame], delta: int, lookahead: int | None = None) -> Iterator[tuple[Frame, list[Frame]]]:
+    """Yield every frame as a keyframe, with the frames of its window.
 
-    At most 2δ+1 frames are held. A keyframe is yielded once frame t+δ has been read, or the stream has ended.
+    At most 2δ+1 frames are held. A keyframe is yielded once frame t+lookahead has been read, or the stream has ended.
+
+    Args:
+        frames: the stream.
+        delta: δ.
+        lookahead: how many frames to wait for, 0 to δ; δ if not given. What lies beyond is clamped.
 
     Yields:
-        The keyframe, and T images ``[H, W, 3]`` in order; no images where the keyframe itself is missing.
+        The keyframe, and T frames in order, all with images; none where the keyframe itself is missing.
     """
+    lookahead = delta if lookahead is None else lookahead
     buffer: deque[Frame] = deque(maxlen=2 * delta + 1)
     position = 0  # of the next keyframe in the buffer
     for frame in frames:
         if len(buffer) == buffer.maxlen:
             position -= 1
         buffer.append(frame)
-        if len(buffer) - 1 - position == delta:
+        if len(buffer) - 1 - position == lookahead:
             yield buffer[position], _window(buffer, position, delta)
             position += 1
     while position < len(buffer):
@@ -36,12 +40,13 @@ def windows(frames: Iterable[Frame], delta: int) -> Iterator[tuple[Frame, list[n
         position += 1
 
 
-def _window(buffer: deque[Frame], position: int, delta: int) -> list[np.ndarray]:
-    keyframe = buffer[position].image
-    if keyframe is None:
+def _window(buffer: deque[Frame], position: int, delta: int) -> list[Frame]:
+    keyframe = buffer[position]
+    if keyframe.image is None:
         return []
-    images = []
+    chosen = []
     for offset in range(-delta, delta + 1):
-        image = buffer[min(max(position + offset, 0), len(buffer) - 1)].image
-        images.append(image if image is not None and image.shape == keyframe.shape else keyframe)
-    return images
+        frame = buffer[min(max(position + offset, 0), len(buffer) - 1)]
+        fits = frame.image is not None and frame.image.shape == keyframe.image.shape
+        chosen.append(frame if fits else keyframe)
+    return chosen

@@ -65,15 +65,26 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """What `choose` decided: a backend, a device, and a sentence where it was not what the user asked for."""
+    """What `choose` decided.
+
+    Attributes:
+        notice: a sentence where it is not what the user asked for, or "".
+        bf16: whether a CPU computes in bf16 what the graph says in fp32.
+    """
 
     backend: str
     device: str
     notice: str = ""
+    bf16: bool = False
 
 
 def choose(
-    manifest: Manifest, wants_plan: bool, backend: str = "auto", device: str = "auto", gpu_problem: str | None = None
+    manifest: Manifest,
+    wants_plan: bool,
+    backend: str = "auto",
+    device: str = "auto",
+    gpu_problem: str | None = None,
+    bf16: bool = False,
 ) -> Choice:
     """Decide what runs a bundle.
 
@@ -83,6 +94,7 @@ def choose(
         backend: one of `BACKENDS`.
         device: one of `DEVICES`.
         gpu_problem: why no GPU is usable, "" if one is; None to find out.
+        bf16: compute in bf16 on the CPU, which only OpenVINO does.
 
     Raises:
         InputError: backend and device exclude each other, or are unknown.
@@ -96,6 +108,14 @@ def choose(
         raise InputError(f"--backend {backend} runs on a GPU only: leave out --device cpu, or choose onnxruntime")
     if backend == "openvino" and device == "cuda":
         raise InputError("--backend openvino runs on the CPU: leave out --device cuda, or choose onnxruntime")
+    if bf16:
+        if device == "cuda" or backend not in ("auto", "openvino"):
+            given = f"--backend {backend}" if backend != "auto" else f"--device {device}"
+            raise InputError(
+                f"--bf16 is how OpenVINO computes on the CPU: leave out {given}, or export the bundle with --precision "
+                "bf16"
+            )
+        return Choice("openvino", "cpu", bf16=True)
     flavour = manifest.engine.flavour if manifest.engine and manifest.graphs["model"].plan else None
     if backend in FLAVOURS and flavour != backend:
         has = f"its engine is for {flavour}" if flavour else "it has none"
@@ -168,7 +188,7 @@ def open_session(
     if choice.backend == "openvino":
         from sdtc.runtime.sessions.openvino_session import OpenVINOSession
 
-        return OpenVINOSession(path, threads)
+        return OpenVINOSession(path, threads, "bf16" if choice.bf16 else "f32")
     from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, choice.device, threads)

@@ -28,6 +28,8 @@ class OpenVINOSession:
         onnx = require("onnx", "openvino", "--backend openvino")
         inliner = require("onnx.inliner", "openvino", "--backend openvino")
         core = ov.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise EngineError("this processor does not compute in bf16: leave out --bf16")
         try:
             graph = inliner.inline_local_functions(onnx.load(str(path))).SerializeToString()
             # Left to itself it computes in bf16 where the processor has it, and is no longer comparable.

@@ -148,7 +148,7 @@ def _run(args: argparse.Namespace, truth: Truth) -> list[Result]:
     boxes = truth_boxes(truth) if args.boxes == "truth" else file_boxes(args.boxes, truth)
     results = []
     if args.engine:
-        with PoseEngine(args.engine, args.device, args.backend, args.threads) as engine:
+        with PoseEngine(args.engine, args.device, args.backend, args.threads, exact=True) as engine:
             results.append(_run_one(args, truth, "engine", args.engine, engine, boxes, images))
     if args.checkpoint:
         with open_checkpoint(args.checkpoint, args.device, args.threads) as engine:

@@ -99,7 +99,7 @@ def _plot(path: Path, rows: list[dict[str, str]]) -> None:
     for name in _LOSSES if any(float(row["heatmap_sequence"]) for row in rows) else _LOSSES[:1]:
         values = [float(row[name]) for row in rows]
         if any(values):
-            left.plot(epochs, values, label=name.replace("_", " "))
+            left.plot(epochs, values, marker=".", label=name.replace("_", " "))
     left.set_yscale("log")
     left.set_xlabel("epoch")
     left.set_ylabel("training loss")

@@ -23,7 +23,13 @@ SIZE = (128, 96)
 
 @pytest.fixture(scope="module")
 def engine(tiny_bundle):
-    with sdtc.runtime.open(tiny_bundle / "model.onnx") as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", exact=True) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def streaming(tiny_bundle):
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", hold=0.0) as engine:
         yield engine
 
 
@@ -74,8 +80,63 @@ def test_poses_equal_pytorch_by_hand(engine, folder, tmp_path, tiny_checkpoint) 
             np.testing.assert_allclose(pose.bbox, box, rtol=1e-5)
 
 
+class Wandering:
+    """A detector that finds one person who stands, and one who walks a fifth of a box a frame."""
+
+    def __init__(self) -> None:
+        self.frame = -1
+
+    def detect(self, frame: np.ndarray) -> Detections:
+        self.frame += 1
+        boxes = [[20, 20, 40, 60], [10 + 8 * self.frame, 30, 40, 60]]
+        return Detections(np.array(boxes, np.float32), np.full(2, 0.9, np.float32))
+
+
+def test_streaming_without_held_boxes_equals_whole_windows(engine, streaming, folder) -> None:
+    """Missing frames, both ends, and people who stand and walk: the same to a hundredth of a pixel."""
+    assert streaming.streaming
+    assert not engine.streaming
+    want, got = (list(e.track(folder, detector=Wandering())) for e in (engine, streaming))
+    assert len(want) == len(got) == 9
+    for a, b in zip(want, got, strict=True):
+        for expected, pose in zip(a.poses, b.poses, strict=True):
+            assert pose.track_id == expected.track_id
+            np.testing.assert_allclose(pose.keypoints[:, :2], expected.keypoints[:, :2], atol=0.01)
+            np.testing.assert_allclose(pose.keypoints[:, 2], expected.keypoints[:, 2], atol=1e-4)
+    # The one who stands: every frame once (not the missing one). The one who walks: all frames of every window.
+    walked = sum(len({min(max(k + o, 0), 8) for o in range(-2, 3)} - {4}) for k in range(9) if k != 4)
+    assert streaming.encoded == 8 + walked
+
+
+def test_what_one_source_left_is_not_found_in_the_next(streaming, folder, tmp_path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in folder.iterdir():
+        cv2.imwrite(str(other / path.name), 255 - cv2.imread(str(path)))
+    alone = list(streaming.track(other, detector=Wandering()))
+    both = zip(streaming.track(folder, detector=Wandering()), streaming.track(other, detector=Wandering()), strict=True)
+    for want, (_, got) in zip(alone, both, strict=True):
+        for a, b in zip(want.poses, got.poses, strict=True):
+            np.testing.assert_array_equal(a.keypoints, b.keypoints)
+
+
+@pytest.mark.parametrize("lookahead", [0, 1, 2])
+def test_lookahead_clamps_what_is_not_there_yet(engine, folder, lookahead) -> None:
+    clamped, waited = (list(engine.track(folder, detector=Wandering(), lookahead=n)) for n in (lookahead, 2))
+    assert [result.index for result in clamped] == list(range(9))
+    same = [
+        np.allclose(a.poses[0].keypoints, b.poses[0].keypoints, atol=1e-5)
+        for a, b in zip(clamped, waited, strict=True)
+        if a.poses
+    ]
+    assert same[-1]  # the last frame never has anything after it
+    assert all(same) is (lookahead == 2)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_batches_of_any_size_give_the_same_poses(engine, folder, tmp_path, batch_size) -> None:
+@pytest.mark.parametrize("mode", ["engine", "streaming"])
+def test_batches_of_any_size_give_the_same_poses(request, mode, folder, tmp_path, batch_size) -> None:
+    engine = request.getfixturevalue(mode)
     path = boxes_file(tmp_path, numbers=(2,), per_frame=11)  # more than the bundle takes at once
     want = list(engine.track(folder, boxes=path))[2].poses
     got = list(engine.track(folder, boxes=path, batch_size=batch_size))[2].poses
@@ -84,13 +145,14 @@ def test_batches_of_any_size_give_the_same_poses(engine, folder, tmp_path, batch
         np.testing.assert_allclose(a.keypoints, b.keypoints, atol=1e-3)
 
 
-def test_a_smallest_batch_above_one_is_filled_up(tiny_bundle, folder, tmp_path, engine) -> None:
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_smallest_batch_above_one_is_filled_up(tiny_bundle, folder, tmp_path, engine, exact) -> None:
     import dataclasses
 
     path = boxes_file(tmp_path, numbers=(2,), per_frame=2)
     want = list(engine.track(folder, boxes=path))[2].poses
-    with sdtc.runtime.open(tiny_bundle / "model.onnx") as other:
-        other.manifest = dataclasses.replace(other.manifest, batch=(4, 4, 8))
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", exact=exact) as other:
+        other._estimator.manifest = dataclasses.replace(other.manifest, batch=(4, 4, 8))
         got = list(other.track(folder, boxes=path))[2].poses
     assert len(got) == 2
     np.testing.assert_allclose(got[1].keypoints, want[1].keypoints, atol=1e-3)
@@ -132,6 +194,10 @@ def test_bad_arguments(engine, folder, tmp_path) -> None:
         next(engine.track(folder, max_frames=0))
     with pytest.raises(InputError, match="--batch-size is 0"):
         next(engine.track(folder, batch_size=0))
+    with pytest.raises(InputError, match="--lookahead is 3: expected 0 to 2"):
+        next(engine.track(folder, lookahead=3))
+    with pytest.raises(InputError, match=r"--hold is -0\.1"):
+        sdtc.runtime.open(folder, hold=-0.1)
     with pytest.raises(VideoError, match="does not exist"):
         next(engine.track(tmp_path / "nothing.mp4"))
     with pytest.raises(InputError, match="do not exist, the first 50"):
@@ -154,9 +220,11 @@ def test_an_open_source_keeps_its_problems(engine, folder) -> None:
         assert len(source.problems) == 1
 
 
-def test_stage_times_are_kept(engine, folder) -> None:
+def test_stage_times_are_kept(engine, streaming, folder) -> None:
     list(engine.track(folder, detector=Everywhere()))
     assert {"decode", "detect", "crop", "pose"} <= set(engine.times.seconds)
+    list(streaming.track(folder, detector=Everywhere()))
+    assert {"decode", "detect", "crop", "encode", "temporal"} <= set(streaming.times.seconds)
 
 
 def test_posetrack_frames_with_detector_boxes(engine, real_data) -> None:

@@ -66,6 +66,26 @@ def test_openvino_answers_as_onnxruntime(manifest, tiny_bundle) -> None:
     assert got["heatmaps"].flags.owndata  # not a view of memory that the next run overwrites
 
 
+def test_openvino_in_bf16(manifest, tiny_bundle, with_engine) -> None:
+    ov = pytest.importorskip("openvino", reason="needs the extra openvino")
+    choice = choose(with_engine, True, bf16=True)
+    assert choice == choose(with_engine, True, "openvino", bf16=True) == Choice("openvino", "cpu", bf16=True)
+    for wrong in ({"backend": "onnxruntime"}, {"backend": "tensorrt-rtx"}, {"device": "cuda"}):
+        with pytest.raises(InputError, match=r"--bf16 is how OpenVINO computes on the CPU: leave out --(backend|dev)"):
+            choose(with_engine, True, bf16=True, **wrong)
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(EngineError, match="this processor does not compute in bf16"):
+            open_session(manifest, tiny_bundle, choice)
+        pytest.skip("this processor does not compute in bf16")
+    with open_session(manifest, tiny_bundle, CPU) as session:
+        want = session.run({"clip": clip(3)})["heatmaps"]
+    with open_session(manifest, tiny_bundle, choice) as session:
+        got = session.run({"clip": clip(3)})["heatmaps"]
+        assert "bf16" in session.backend
+    difference = np.abs(got - want).max()
+    assert 0 < difference < 0.05 * np.abs(want).max()
+
+
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [

@@ -15,8 +15,8 @@ def make(numbers, size=(4, 4)) -> list[Frame]:
     return [Frame(i, i, None, None if n is None else np.full((*size, 3), n, np.uint8)) for i, n in enumerate(numbers)]
 
 
-def values(images) -> list[int]:
-    return [int(image[0, 0, 0]) for image in images]
+def values(window) -> list[int]:
+    return [int(frame.image[0, 0, 0]) for frame in window]
 
 
 @given(st.integers(0, 20), st.integers(0, 4))
