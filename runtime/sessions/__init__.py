@@ -127,7 +127,7 @@ def choose(
                 f"{why}{'; ' if why else ''}this bundle is bf16, which ONNX Runtime has no CPU kernels for: run it on "
                 "a GPU, with --backend openvino, or export it with --precision fp32"
             )
-        notice = f"{why}: running model.onnx on the CPU" if why else ""
+        notice = f"{why}: running the bundle's ONNX on the CPU" if why else ""
         return Choice("onnxruntime" if backend == "auto" else backend, "cpu", notice)
 
     if device == "cpu" or backend == "openvino":

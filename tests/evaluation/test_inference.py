@@ -83,7 +83,7 @@ def test_pytorch_onnx_and_sdtc_infer_agree(pattern, torch_engine, tiny_bundle, t
     for path in truth.paths:
         folder = pattern / "images" / "val" / path.stem
         arguments = ["--engine", tiny_bundle / "model.onnx", "--input", folder, "--boxes", path, "--output", tmp_path]
-        assert infer([str(argument) for argument in [*arguments, "--quiet", "--format", "posetrack"]]) == 0
+        assert infer([str(argument) for argument in [*arguments, "--exact", "--quiet", "--format", "posetrack"]]) == 0
     from_file = read_predictions([tmp_path], truth)
     results = [evaluate(truth.people, poses.people) for poses in (from_torch, from_onnx, from_file)]
     assert 30 < results[0].scores.total < 90  # the comparison means something
@@ -135,7 +135,7 @@ def test_detector_boxes_and_sdtc_infers_two_formats(pattern, torch_engine, tiny_
     boxes = file_boxes(detections, truth)
     mine = predict(torch_engine, truth, boxes, find_images(truth))
     folder = pattern / "images" / "val" / "000005_synthetic"
-    arguments = ["--engine", tiny_bundle / "model.onnx", "--input", folder, "--boxes", detections, "--quiet"]
+    arguments = ["--engine", tiny_bundle / "model.onnx", "--input", folder, "--boxes", detections, "--exact", "--quiet"]
     found = {}
     for output_format in ("posetrack", "coco"):
         output = tmp_path / output_format

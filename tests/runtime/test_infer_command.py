@@ -239,11 +239,46 @@ def test_a_box_outside_a_later_frame_keeps_the_frames_before(tiny_bundle, clip, 
     assert len(json.loads((tmp_path / "out" / "v.json").read_text())["images"]) == 7
 
 
-def test_a_bundle_whose_hash_does_not_match(bundle, clip, tmp_path) -> None:
-    (bundle / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:-1] + b"\x00")
-    done = run("--engine", bundle / "model.plan", "--input", video(clip), "--output", tmp_path / "out", "--quiet")
+@pytest.mark.parametrize(("file", "options"), [("model.encoder.onnx", []), ("model.onnx", ["--exact"])])
+def test_a_bundle_whose_hash_does_not_match(bundle, clip, tmp_path, file, options) -> None:
+    (bundle / file).write_bytes((bundle / file).read_bytes()[:-1] + b"\x00")
+    output = tmp_path / "out"
+    done = run("--engine", bundle / "model.plan", "--input", video(clip), "--output", output, "--quiet", *options)
     assert done.returncode == 2
     assert "its manifest says" in one_sentence(done.stderr)
+
+
+def test_frame_by_frame_and_exact_say_which_they_are(bundle, clip, tmp_path) -> None:
+    poses = {}
+    for name, options in {"held": [], "not held": ["--hold", "0"], "exact": ["--exact"]}.items():
+        output = tmp_path / name
+        done = run(
+            "--engine", bundle / "model.onnx", "--input", video(clip), "--boxes", truth(clip), "--output", output,
+            "--format", "jsonl", *options,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert ("whole windows" if name == "exact" else "frame by frame") in done.stdout
+        assert ("tokens " in done.stdout) is (name != "exact")
+        lines = [json.loads(line) for line in next(output.iterdir()).read_text().splitlines()]
+        poses[name] = np.array([pose["keypoints"] for line in lines for pose in line["poses"]])
+    np.testing.assert_allclose(poses["not held"], poses["exact"], atol=0.01)
+    assert np.abs(poses["held"] - poses["exact"]).max() > 0.01  # the boxes did move
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--exact", "--hold", "0.1"], "--exact holds no boxes"),
+        (["--hold", "0.9"], "--hold is 0.9: expected 0"),
+        (["--hold", "nan"], "--hold is nan: expected 0"),
+        (["--lookahead", "3"], "--lookahead is 3: expected 0 to 2"),
+        (["--bf16", "--backend", "onnxruntime"], "--bf16 is how OpenVINO computes"),
+    ],
+)
+def test_streaming_options_that_cannot_be(bundle, clip, tmp_path, options, sentence) -> None:
+    done = run("--engine", bundle / "model.onnx", "--input", video(clip), "--output", tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert sentence in one_sentence(done.stderr)
 
 
 def test_a_newer_schema(bundle, clip, tmp_path) -> None:
@@ -265,12 +300,12 @@ def test_a_plan_without_a_gpu(tiny_plans, bundle, clip, tmp_path) -> None:
     assert "no usable GPU" in one_sentence(done.stderr)
     done = run(*arguments, "--max-frames", 1)
     assert done.returncode == 0
-    notes = [line for line in done.stdout.splitlines() if "running model.onnx on the CPU" in line]
+    notes = [line for line in done.stdout.splitlines() if "running the bundle's ONNX on the CPU" in line]
     assert len(notes) == 1
-    (bundle / "model.onnx").unlink()
+    (bundle / "model.encoder.onnx").unlink()
     done = run(*arguments, "--quiet")
     assert done.returncode == 2
-    assert "model.onnx' is missing" in one_sentence(done.stderr)
+    assert "model.encoder.onnx' is missing" in one_sentence(done.stderr)
 
 
 @pytest.mark.gpu

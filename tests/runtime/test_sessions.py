@@ -144,7 +144,7 @@ def test_onnxruntime_without_cuda_runs_on_the_cpu_and_says_so(with_engine, tiny_
     chosen = choose(with_engine, True, "onnxruntime", gpu_problem="")
     assert (chosen.backend, chosen.device) == ("onnxruntime", "cpu")
     assert "no CUDA" in chosen.notice
-    assert chosen.notice.endswith("running model.onnx on the CPU")
+    assert chosen.notice.endswith("running the bundle's ONNX on the CPU")
     assert len(chosen.notice.splitlines()) == 1
     with pytest.raises(EngineError, match=r"no CUDA: .* pip uninstall onnxruntime .*'sdtc\[gpu\]'.*--device cpu"):
         OnnxRuntimeSession(tiny_bundle / "model.onnx", device="cuda")
