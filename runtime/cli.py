@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     running.add_argument(
         "--hold", type=float, metavar="S",
-        help="how far a person may move, in shares of the box, before the box is taken anew (default: 0.1)",
+        help="how far a person may move, in shares of the box, before the box is taken anew (default: 0.03)",
     )  # fmt: skip
     running.add_argument(
         "--lookahead", type=int, metavar="N", help="frames to wait for after each, 0 to the model's delta (default)"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # How far a box may be off, in shares of its sides: see the README for what it saves and costs.
-HOLD = 0.1
+HOLD = 0.03
 
 
 @dataclass

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.runtime.token_cache import TokenCache, fits
+from sdtc.runtime.cli import _parser
+from sdtc.runtime.token_cache import HOLD, TokenCache, fits
 
 T = 5
 BOX = np.array([10.0, 20.0, 30.0, 40.0])
@@ -42,6 +43,10 @@ def test_a_person_who_moves_too_far_is_encoded_anew() -> None:
     (track,) = cache.update(7, shifted(3.1)[None], [7])
     np.testing.assert_array_equal(track.crop_box, shifted(3.1))
     assert cache.missing(track, window(7, 100)) == [5, 6, 7, 8, 9]
+
+
+def test_the_help_states_the_default() -> None:
+    assert f"taken anew (default: {HOLD})" in " ".join(_parser().format_help().split())
 
 
 def test_nothing_is_held_at_zero() -> None:
