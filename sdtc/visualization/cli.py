@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     how.add_argument("--channels", metavar="LIST", help="of 6 (default: those that vary most over the picture)")
     how.add_argument("--joints", default=JOINTS, metavar="LIST", help="of 12 (default: %(default)s)")
-    how.add_argument("--mask-ratio", type=float, metavar="R", help="of 8 (default: what the checkpoint trained with)")
+    how.add_argument("--mask-ratio", type=float, metavar="R", help="of 8 (default: the checkpoint's, or 0.5)")
     how.add_argument("--seed", type=int, default=0, metavar="S", help="of the masks of 8 (default: %(default)s)")
     how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     how.add_argument(

@@ -12,6 +12,7 @@ import torch
 
 from sdtc.errors import InputError
 from sdtc.images import read_image
+from sdtc.model.config import ReconstructionConfig
 from sdtc.model.network import PoseNetwork
 from sdtc.model.reconstruction import sample_masks
 from sdtc.skeleton import get_skeleton
@@ -99,9 +100,10 @@ class Scene:
         return figures.draw_overlay(self.posed_frames(count), self.skeleton, self._clip_about)
 
     def masks(self, ratio: float | None, seed: int) -> Page:
-        """Figure 8, at the ratio that the network trained with if none is given."""
+        """Figure 8; without a ratio at that of the network's last training, or the paper's where that had no masks."""
         config = self.network.config
-        ratio = config.reconstruction.mask_ratio if ratio is None else ratio
+        if ratio is None:
+            ratio = config.reconstruction.mask_ratio or ReconstructionConfig().mask_ratio
         config = dataclasses.replace(
             config, reconstruction=dataclasses.replace(config.reconstruction, mask_ratio=ratio)
         )
