@@ -138,7 +138,7 @@ class PoseEngine:
         boxes: np.ndarray,
         batch_size: int | None,
         cache: TokenCache | None = None,
-        track_ids: Sequence[int] | np.ndarray = (),
+        track_ids: Iterable[int] = (),
     ) -> np.ndarray:
         manifest = self.manifest
         largest = manifest.batch[2]

@@ -8,7 +8,7 @@ what is larger than the largest.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Estimator(ABC):
         crop_boxes: np.ndarray,
         batch_size: int,
         cache: TokenCache | None = None,
-        track_ids: Sequence[int] = (),
+        track_ids: Iterable[int] = (),
     ) -> tuple[np.ndarray, np.ndarray]:
         """Estimate the poses of people in the middle frame.
 
@@ -84,7 +84,7 @@ class WindowEstimator(Estimator):
         crop_boxes: np.ndarray,
         batch_size: int,
         cache: TokenCache | None = None,
-        track_ids: Sequence[int] = (),
+        track_ids: Iterable[int] = (),
     ) -> tuple[np.ndarray, np.ndarray]:
         found = [_no_poses(self.manifest)]
         for people in _batches(len(crop_boxes), batch_size):
@@ -139,7 +139,7 @@ class StreamingEstimator(Estimator):
         crop_boxes: np.ndarray,
         batch_size: int,
         cache: TokenCache | None = None,
-        track_ids: Sequence[int] = (),
+        track_ids: Iterable[int] = (),
     ) -> tuple[np.ndarray, np.ndarray]:
         if cache is None:  # a window on its own: nothing is held over
             cache, track_ids = self.make_cache(0.0), range(len(crop_boxes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -59,7 +59,7 @@ class _Stage(Generic[T]):
         self.thread.join()
 
 
-def overlap(items: Iterable[T], depth: int, name: str) -> Iterator[T]:
+def overlap(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]:
     """Yield items that a thread of its own takes from an iterable, up to `depth` ahead.
 
     The thread starts with the first item that is asked for. An error of the iterable is raised here, after the items

@@ -9,7 +9,7 @@ Memory is bounded: T frames of tokens for each person seen in the last T frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ class TokenCache:
         """Number of people whose tokens are kept."""
         return len(self._tracks)
 
-    def update(self, keyframe: int, crop_boxes: np.ndarray, track_ids: Sequence[int]) -> list[Track]:
+    def update(self, keyframe: int, crop_boxes: np.ndarray, track_ids: Iterable[int]) -> list[Track]:
         """Take in the people of a keyframe and decide whose box is held.
 
         Args:
@@ -72,7 +72,7 @@ class TokenCache:
         expired = [key for key, track in self._tracks.items() if track.last_seen <= keyframe - self.num_frames]
         for key in expired:
             del self._tracks[key]
-        found = []
+        found: list[Track] = []
         for track_id, crop_box in zip(track_ids, crop_boxes, strict=True):
             track = self._tracks.get(int(track_id))
             if track is None or any(track is other for other in found):

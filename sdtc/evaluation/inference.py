@@ -166,8 +166,8 @@ def predict(
                     continue
                 found = boxes.get(frame, EMPTY)
                 if window and len(found.boxes):  # no window where the keyframe cannot be read
-                    images = [frame.image for frame in window if frame.image is not None]  # that is, all of them
-                    keypoints = engine.estimate(images, found.boxes, batch_size)  # [P, 15, 3]
+                    pictures = [image.image for image in window if image.image is not None]  # that is, all of them
+                    keypoints = engine.estimate(pictures, found.boxes, batch_size)  # [P, 15, 3]
                     keypoints[..., 2] *= found.scores[:, None]
                     frames.append(np.full(len(keypoints), frame))
                     poses.append(keypoints)
