@@ -195,6 +195,18 @@ def test_without_masks_the_wrapper_answers_as_the_network_bit_for_bit(network) -
     assert out.heatmap_sequence.shape == (2, 5, 15, 32, 24)
 
 
+def test_without_masked_training_there_is_nothing_that_only_training_has(network) -> None:
+    window = clip(TINY)
+    wrapper = MaskedSDTC(network, masked=False).eval()
+    assert {id(p) for p in wrapper.parameters()} == {id(p) for p in network.parameters()}
+    with torch.inference_mode():
+        assert torch.equal(wrapper(window).heatmaps, network(window))
+    tubes, frames = sample_masks(TINY, 2)
+    for masks in ((tubes, None), (None, frames)):
+        with pytest.raises(ConfigError, match="no level to mask"):
+            wrapper(window, *masks)
+
+
 def test_masks_change_the_answer(network) -> None:
     window = clip(TINY)
     wrapper = MaskedSDTC(network).eval()
