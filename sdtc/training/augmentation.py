@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdtc.crops import crop_to_image_matrix, expand_boxes
+from sdtc.errors import ConfigError
 from sdtc.skeleton import POSETRACK, Skeleton
 
 _LOWER_BODY = frozenset(
@@ -24,18 +25,30 @@ class AugmentationConfig:
 
     Attributes:
         scale: σ and largest deviation of the scale from 1.
+        shift: largest displacement of the crop box, in shares of its sides; not in the paper. A network that has only
+            seen boxes that fit suffers from those that a detector draws, or that are held from frame to frame.
         rotation: σ and largest absolute rotation, degrees.
         rotation_chance: share of samples that are rotated at all.
         half_body_chance: share of samples with more than `half_body_joints` visible joints that become half bodies.
         flip_chance: share of mirrored samples.
+
+    Raises:
+        ConfigError: a value is out of its range.
     """
 
     scale: float = 0.35
+    shift: float = 0.0
     rotation: float = 45.0
     rotation_chance: float = 0.6
     half_body_chance: float = 0.3
     half_body_joints: int = 8
     flip_chance: float = 0.5
+
+    def __post_init__(self) -> None:
+        chances = ("rotation_chance", "half_body_chance", "flip_chance")
+        for name, most in {"scale": 0.9, "shift": 0.9, "rotation": 180.0, **dict.fromkeys(chances, 1.0)}.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"augmentation.{name} is {getattr(self, name)}: expected 0 to {most}")
 
     @staticmethod
     def none() -> AugmentationConfig:
@@ -99,6 +112,8 @@ def draw_view(
     scale = 1.0 + float(np.clip(rng.normal(0, config.scale), -config.scale, config.scale)) if config.scale else 1.0
     centre = crop_box[:2] + crop_box[2:] / 2
     crop_box = np.concatenate([centre - crop_box[2:] * scale / 2, crop_box[2:] * scale])
+    if config.shift:
+        crop_box[:2] += rng.uniform(-config.shift, config.shift, 2) * crop_box[2:]
     rotation = 0.0
     if rng.random() < config.rotation_chance:
         rotation = float(np.clip(rng.normal(0, config.rotation), -config.rotation, config.rotation))

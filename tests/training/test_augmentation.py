@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdtc.crops import crop_frame, expand_boxes
+from sdtc.errors import ConfigError
 from sdtc.heatmaps import decode_heatmaps
 from sdtc.skeleton import POSETRACK
 from sdtc.training.augmentation import AugmentationConfig, View, draw_view
@@ -38,6 +39,28 @@ def test_same_seed_same_view_and_drawn_within_bounds(rng) -> None:
     assert 0.5 < np.mean(np.array(rotations) != 0) < 0.7
     assert (min(scales), max(scales)) == (pytest.approx(0.65), pytest.approx(1.35))
     assert 0.4 < np.mean(flips) < 0.6
+
+
+def test_shifted_boxes_keep_their_size_and_their_bounds() -> None:
+    plain = expand_boxes(BOX, SIZE)
+    config = AugmentationConfig(scale=0, shift=0.1, rotation_chance=0, half_body_chance=0, flip_chance=0)
+    views = [
+        draw_view(BOX, person(np.random.default_rng(s)), SIZE, config, np.random.default_rng(s)) for s in range(300)
+    ]
+    shifts = np.array([(view.crop_box[:2] - plain[:2]) / plain[2:] for view in views])
+    np.testing.assert_allclose([view.crop_box[2:] for view in views], np.tile(plain[2:], (300, 1)))
+    assert np.abs(shifts).max() <= 0.1
+    assert (np.abs(shifts.mean(0)) < 0.02).all()
+    assert (shifts.std(0) > 0.05).all()  # 0.058 where everything is equally likely
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("scale", 1.5), ("shift", -0.1), ("rotation", float("nan")), ("flip_chance", 2), ("half_body_chance", -1)],
+)
+def test_values_out_of_range_are_named(name, value) -> None:
+    with pytest.raises(ConfigError, match=rf"augmentation\.{name} is {value}: expected 0 to"):
+        AugmentationConfig(**{name: value})
 
 
 def test_half_body_always_returns_a_box_that_holds_half_of_the_joints(rng) -> None:
