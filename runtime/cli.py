@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="draw keypoints from this score on (default: %(default)s)",
     )
+    results.add_argument(
+        "--smooth", action="store_true", help="steadier poses: a One-Euro filter for each joint of each person"
+    )
     running = parser.add_argument_group("running")
     running.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     running.add_argument(
@@ -196,6 +199,7 @@ def _run(
 
     from sdtc.runtime.drawing import draw_frame
     from sdtc.runtime.pipeline import overlap
+    from sdtc.runtime.smoothing import smooth
     from sdtc.runtime.writers import VideoWriter, Writer, make_writer, result_path
 
     results_file, video_file = (
@@ -216,6 +220,8 @@ def _run(
             tqdm(total=expected, desc=source.name[:24], unit="frame", disable=True if args.quiet else None)
         )
         poses = engine.track(source, boxes, detector or "hog", args.batch_size, args.max_frames, args.lookahead)
+        if args.smooth:
+            poses = smooth(poses, source.fps)
         results = overlap(poses, 2, "pose")  # files are written meanwhile
         stack.callback(results.close)
         try:

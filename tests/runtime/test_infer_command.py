@@ -265,6 +265,20 @@ def test_frame_by_frame_and_exact_say_which_they_are(bundle, clip, tmp_path) -> 
     assert np.abs(poses["held"] - poses["exact"]).max() > 0.01  # the boxes did move
 
 
+def test_smoothed_poses_keep_their_scores(tiny_bundle, clip, tmp_path) -> None:
+    poses = {}
+    for name, options in {"plain": [], "smooth": ["--smooth"]}.items():
+        output = ["--output", str(tmp_path / name), "--format", "jsonl", "--quiet"]
+        arguments = ["--engine", tiny_bundle, "--input", video(clip), "--boxes", truth(clip)]
+        assert main([*map(str, arguments), *output, *options]) == 0
+        lines = (tmp_path / name / "000005_synthetic.jsonl").read_text().splitlines()
+        poses[name] = [np.array([pose["keypoints"] for pose in json.loads(line)["poses"]]) for line in lines]
+    np.testing.assert_array_equal(poses["smooth"][0], poses["plain"][0])
+    for smooth, plain in zip(poses["smooth"][1:], poses["plain"][1:], strict=True):
+        np.testing.assert_array_equal(smooth[..., 2], plain[..., 2])
+        assert not np.allclose(smooth[..., :2], plain[..., :2], atol=0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

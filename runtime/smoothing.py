@@ -1,0 +1,83 @@
+"""Steadier poses for people to look at: the One-Euro filter (Casiez, Roussel, Vogel, CHI 2012), per person and joint.
+
+A low-pass filter whose cut-off rises with speed: a joint at rest stops trembling, a fast one does not lag. Speeds are
+in box sizes a second, so that one setting serves people near and far. Scores are left alone, but a joint that the
+network is unsure of moves less: it is mostly guessed, and stays where it was last seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdtc.errors import InputError
+from sdtc.runtime.results import FrameResult, Pose
+
+MIN_CUTOFF = 2.0  # Hz, at rest
+BETA = 8.0  # Hz more for every box size a second
+SPEED_CUTOFF = 1.0  # Hz, of the speed itself
+FORGET = 1.0  # seconds without a person, after which the filter starts anew
+
+
+@dataclass
+class _State:
+    frame: int
+    points: np.ndarray  # [J, 2] image pixels
+    speed: np.ndarray  # [J, 2] pixels a second
+
+
+class OneEuro:
+    """The filter of all people of one source.
+
+    Args:
+        fps: frames a second.
+        min_cutoff: Hz; lower is steadier.
+        beta: Hz for every box size a second; higher lags less.
+
+    Raises:
+        InputError: a value is not above 0.
+    """
+
+    def __init__(self, fps: float, min_cutoff: float = MIN_CUTOFF, beta: float = BETA) -> None:
+        for name, value in (("fps", fps), ("min_cutoff", min_cutoff), ("beta", beta)):
+            if not value > 0:
+                raise InputError(f"{name} is {value}: expected more than 0")
+        self.fps, self.min_cutoff, self.beta = fps, min_cutoff, beta
+        self._states: dict[int, _State] = {}
+
+    def __call__(self, result: FrameResult) -> FrameResult:
+        """Return a frame's result with its poses filtered; frames come in order."""
+        oldest = result.index - FORGET * self.fps
+        self._states = {key: state for key, state in self._states.items() if state.frame >= oldest}
+        return dataclasses.replace(result, poses=[self._filter(pose, result.index) for pose in result.poses])
+
+    def _filter(self, pose: Pose, frame: int) -> Pose:
+        points, scores = pose.keypoints[:, :2].astype(np.float64), pose.keypoints[:, 2:]
+        state = self._states.get(pose.track_id)
+        if state is None or frame <= state.frame:
+            self._states[pose.track_id] = _State(frame, points, np.zeros_like(points))
+            return pose
+        seconds = (frame - state.frame) / self.fps
+        speed = state.speed + _share(SPEED_CUTOFF, seconds) * ((points - state.points) / seconds - state.speed)
+        size = max(float(pose.bbox[2:].max()), 1.0)
+        fast = np.linalg.norm(speed, axis=1, keepdims=True) / size  # [J, 1] box sizes a second
+        share = _share(self.min_cutoff + self.beta * fast, seconds) * np.clip(scores, 0.05, 1.0) ** 0.5
+        points = state.points + share * (points - state.points)
+        self._states[pose.track_id] = _State(frame, points, speed)
+        return dataclasses.replace(pose, keypoints=np.concatenate([points, scores], axis=1).astype(np.float32))
+
+
+def smooth(results: Iterable[FrameResult], fps: float) -> Iterator[FrameResult]:
+    """Filter the results of `PoseEngine.track`, frame by frame."""
+    one_euro = OneEuro(fps)
+    for result in results:
+        yield one_euro(result)
+
+
+def _share(cutoff: float | np.ndarray, seconds: float) -> np.ndarray:
+    """How much of a new value a first-order low-pass filter takes, 0-1."""
+    rate = 2 * np.pi * np.asarray(cutoff) * seconds
+    return rate / (1 + rate)
