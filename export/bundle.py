@@ -21,7 +21,7 @@ from sdtc.export.graphs import GraphSpec
 from sdtc.export.verify import Parity
 from sdtc.files import make_directory, sha256
 from sdtc.manifest import EngineInfo, GraphFiles, Manifest
-from sdtc.model.checkpoint import Checkpoint, load_checkpoint
+from sdtc.model.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from sdtc.model.network import PoseNetwork
 from sdtc.runtime.cuda import gpu_or_reason
 from sdtc.runtime.sessions import Session, available_cpus
@@ -64,7 +64,7 @@ def export(
     """
     steps = _Steps(quiet)
     make_directory(output)
-    _protect_foreign_files(output, checkpoint)
+    _protect_foreign_files(output, find_checkpoint(checkpoint))
     target = engine.find_target(flavour, compute_capabilities) if plan else None
     engine.check_plugins(plugins, target)
     with steps.step(f"read {checkpoint}") as note:
@@ -223,7 +223,8 @@ def _protect_foreign_files(output: Path, checkpoint: Path) -> None:
     reason = "holds files of the names that a bundle has"
     try:
         files = {"model.json", *Manifest.load(output / "model.json").files}
-        if all(path.name in files and not path.samefile(checkpoint) for path in there):
+        ours = [path for path in there if path.name in files]
+        if ours == there and not (checkpoint.exists() and any(path.samefile(checkpoint) for path in there)):
             return
     except BundleError:
         reason = "holds files of the names that a bundle has, but no bundle"

@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from sdtc.errors import ExportError, InputError
+from sdtc.errors import CheckpointError, ExportError, InputError
 from sdtc.export import verify
 from sdtc.export.bundle import export
 from sdtc.export.engine import plugin_layers
@@ -280,6 +280,15 @@ def test_files_that_no_export_wrote_are_not_replaced(micro_checkpoint, tmp_path)
         with pytest.raises(InputError, match="has, but no bundle"):
             export(micro_checkpoint, folder, plan=False, quiet=True)
         assert [path.read_text() for path in folder.iterdir()] == ["precious"]
+
+
+def test_a_packaged_checkpoint_replaces_its_own_bundle_and_a_mistyped_one_does_not(tmp_path) -> None:
+    for _ in range(2):
+        export(Path("tiny"), tmp_path, batch=(1, 1, 2), plan=False, quiet=True)
+    before = (tmp_path / "model.json").read_bytes()
+    with pytest.raises(CheckpointError, match="'tinny' does not exist"):
+        export(Path("tinny"), tmp_path, plan=False, quiet=True)
+    assert (tmp_path / "model.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
