@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sdtc.boxes import BoxFile
     from sdtc.runtime.detection import Detector
     from sdtc.runtime.engine import PoseEngine
+    from sdtc.runtime.results import FrameResult
     from sdtc.runtime.video import FrameSource
 
 _DESCRIPTION = "Find the poses of all people in a video, a folder of images or many of them, with an engine bundle."
@@ -219,7 +220,9 @@ def _run(
         bar = stack.enter_context(
             tqdm(total=expected, desc=source.name[:24], unit="frame", disable=True if args.quiet else None)
         )
-        poses = engine.track(source, boxes, detector or "hog", args.batch_size, args.max_frames, args.lookahead)
+        poses: Iterator[FrameResult] = engine.track(
+            source, boxes, detector or "hog", args.batch_size, args.max_frames, args.lookahead
+        )
         if args.smooth:
             poses = smooth(poses, source.fps)
         results = overlap(poses, 2, "pose")  # files are written meanwhile

@@ -7,7 +7,7 @@ One engine, many inputs: `open` it once, `track` as often as needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -158,7 +158,7 @@ class PoseEngine:
         batch_size: int | None = None,
         max_frames: int | None = None,
         lookahead: int | None = None,
-    ) -> Iterator[FrameResult]:
+    ) -> Generator[FrameResult, None, None]:
         """Run over a video or an image folder.
 
         Args:
@@ -192,10 +192,10 @@ class PoseEngine:
         people = PeopleFinder(source, boxes, detector)
         cache = self._estimator.make_cache(self._hold)
         decoded = overlap(self._timed(source, max_frames), READ_AHEAD, "decode")
+        found = overlap(self._find(people, windows(decoded, self.manifest.delta, lookahead)), READ_AHEAD, "detect")
         count = 0
         try:
-            found = self._find(people, windows(decoded, self.manifest.delta, lookahead))
-            for keyframe, window, who, track_ids in overlap(found, READ_AHEAD, "detect"):
+            for keyframe, window, who, track_ids in found:
                 count += 1
                 poses: list[Pose] = []
                 if keyframe.image is not None:
@@ -209,6 +209,9 @@ class PoseEngine:
                 identifier = people.image_id(keyframe)
                 yield FrameResult(keyframe.index, keyframe.number, keyframe.name, identifier, keyframe.image, poses)
         finally:
+            # Whatever happened, and whoever still holds the error: nobody reads the source when this has ended.
+            found.close()
+            decoded.close()
             if cache is not None:
                 self.encoded += cache.encoded
                 self.reused += cache.reused

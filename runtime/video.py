@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -94,6 +95,7 @@ class VideoFile(FrameSource):
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self._last_time: float | None = None  # seconds, of the last frame
+        self._lock, self._closed = threading.Lock(), False
         self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
         frames = self._stream.frames
         self.num_frames = frames if 0 < frames <= MAX_FRAMES else None  # headers are not to be trusted
@@ -106,6 +108,8 @@ class VideoFile(FrameSource):
                 error, count = image, count - 1
                 break
             yield Frame(count - 1, count - 1, None, image)
+        if self._closed:  # by someone who has seen enough
+            return
         reached = f"frame {count - 1} ({count / self.fps:.2f} s)"
         if count == 0:
             reason = _reason(error) if error else "it holds no frames"
@@ -130,19 +134,32 @@ class VideoFile(FrameSource):
 
     def _decode(self) -> Iterator[np.ndarray | Exception]:
         """Yield images; where the file breaks, what the decoder still holds, and then the error."""
+        frames = self._container.decode(self._stream)
         try:
-            for frame in self._container.decode(self._stream):
-                self._last_time = frame.time
-                yield _upright(frame)
+            while (image := self._next(frames)) is not None:
+                yield image
         except av.FFmpegError as error:
             # Several frames are decoded at once: those before the break are not lost with it.
-            with suppress(av.FFmpegError):
-                for frame in self._stream.codec_context.decode(None):
-                    yield _upright(frame)
+            held: list[np.ndarray] = []
+            with self._lock, suppress(av.FFmpegError):
+                if not self._closed:
+                    held += (_upright(frame) for frame in self._stream.codec_context.decode(None))
+            yield from held
             yield error
 
+    def _next(self, frames: Iterator[av.VideoFrame]) -> np.ndarray | None:
+        """Decode one frame; None at the end, and after `close`, which may come from another thread."""
+        with self._lock:
+            frame = None if self._closed else next(frames, None)
+            if frame is None:
+                return None
+            self._last_time = frame.time
+            return _upright(frame)
+
     def close(self) -> None:
-        self._container.close()
+        with self._lock:  # a container that is closed while it decodes takes the process down
+            self._closed = True
+            self._container.close()
 
 
 class ImageSequence(FrameSource):

@@ -220,6 +220,18 @@ def test_an_open_source_keeps_its_problems(engine, folder) -> None:
         assert len(source.problems) == 1
 
 
+def test_no_stage_outlives_an_error(streaming, folder, tmp_path) -> None:
+    """A source that is closed while a thread still decodes it takes the process down."""
+    import threading
+
+    path = tmp_path / "outside.json"
+    path.write_text(json.dumps([{"image_id": 0, "bbox": [1000, 1, 50, 50], "score": 1}]))
+    with pytest.raises(InputError, match="outside") as caught:
+        list(streaming.track(folder, boxes=path))
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sdtc-")] == []
+    assert caught.value.__traceback__ is not None  # it is still held, and with it every frame on the way
+
+
 def test_stage_times_are_kept(engine, streaming, folder) -> None:
     list(engine.track(folder, detector=Everywhere()))
     assert {"decode", "detect", "crop", "pose"} <= set(engine.times.seconds)

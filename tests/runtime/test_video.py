@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from sdtc.errors import VideoError
+from sdtc.runtime.pipeline import overlap
 from sdtc.runtime.video import ImageSequence, VideoFile, find_inputs, open_input, open_source
 
 
@@ -228,4 +230,17 @@ def test_real_videos(real_data) -> None:
                 assert frame.image.shape[:2] == size
                 count += 1
         assert count == frames
+        assert source.problems == []
+
+
+def test_a_video_closed_while_another_thread_decodes_it_just_ends(tmp_path) -> None:
+    path = write_video(tmp_path / "v.mp4", 60)
+    for taken in range(1, 20):
+        source = VideoFile(path)
+        frames = overlap(source, 2, "decode")
+        seen = list(islice(frames, taken))
+        source.close()
+        seen += frames  # what waited; then the end
+        assert [frame.index for frame in seen] == list(range(len(seen)))
+        assert len(seen) <= taken + 4
         assert source.problems == []
