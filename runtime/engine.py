@@ -299,14 +299,4 @@ class PeopleFinder:
             self._boxes.check_all_seen(num_frames)
 
 
-def open(
-    path: str | Path,
-    device: str = "auto",
-    backend: str = "auto",
-    threads: int | None = None,
-    exact: bool = False,
-    hold: float = HOLD,
-    bf16: bool = False,
-) -> PoseEngine:
-    """Open an engine bundle; see :class:`PoseEngine`."""
-    return PoseEngine(path, device, backend, threads, exact, hold, bf16)
+open = PoseEngine  # sdtc.runtime.open("model.plan"), as one opens a file
