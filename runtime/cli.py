@@ -62,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         "--detector-layout", metavar="NAME",
         help="how an ONNX detector's outputs are laid out, where that is not recognised: yolox, yolov8, rt-detr, …",
     )  # fmt: skip
+    people.add_argument(
+        "--detect-every", type=int, default=1, metavar="K",
+        help="run the detector on every K-th frame, people go on as they went in between (default: %(default)s)",
+    )  # fmt: skip
     people.add_argument("--person-class", type=int, metavar="N", help="an ONNX detector's class number of people")
     results = parser.add_argument_group("results")
     results.add_argument("--output", type=Path, default=Path("poses"), metavar="DIR", help="default: %(default)s")
@@ -221,7 +225,7 @@ def _run(
             tqdm(total=expected, desc=source.name[:24], unit="frame", disable=True if args.quiet else None)
         )
         poses: Iterator[FrameResult] = engine.track(
-            source, boxes, detector or "hog", args.batch_size, args.max_frames, args.lookahead
+            source, boxes, detector or "hog", args.batch_size, args.max_frames, args.lookahead, args.detect_every
         )
         if args.smooth:
             poses = smooth(poses, source.fps)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +20,34 @@ from sdtc.errors import InputError, VideoError
 from sdtc.manifest import FLAVOURS, Manifest, find_manifest
 from sdtc.posetrack import image_id, sequence_id
 from sdtc.runtime.detection import Detector, make_detector
-from sdtc.runtime.estimators import Estimator, StreamingEstimator, WindowEstimator
-from sdtc.runtime.pipeline import overlap
+from sdtc.runtime.estimators import Estimator, People, Stream, StreamingEstimator, WindowEstimator
+from sdtc.runtime.pipeline import overlap, overlap_batches
 from sdtc.runtime.results import FrameResult, Pose
 from sdtc.runtime.sessions import Choice, Session, choose, open_session
 from sdtc.runtime.timing import StageTimes
-from sdtc.runtime.token_cache import HOLD, TokenCache
+from sdtc.runtime.token_cache import HOLD
 from sdtc.runtime.tracking import Tracker
 from sdtc.runtime.video import Frame, FrameSource, ImageSequence, check_max_frames, open_source
 from sdtc.runtime.windows import windows
 
-READ_AHEAD = 2  # frames that wait between two stages
+READ_AHEAD = 2  # frames that wait to be searched
+IN_FLIGHT = 4  # keyframes that wait for their poses: as many are estimated at once
 MAX_HOLD = 0.5  # a box that is off by more no longer holds the person
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A keyframe, its window (empty where the keyframe is missing), and its people."""
+
+    keyframe: Frame
+    window: list[Frame]
+    who: FrameBoxes
+    track_ids: np.ndarray
+
+    def poses(self, keypoints: np.ndarray) -> list[Pose]:
+        """Make poses of ``[P, J, 3]``."""
+        everybody = zip(self.track_ids, keypoints, self.who.boxes, self.who.scores, strict=True)
+        return [Pose(int(track_id), points, box, float(score)) for track_id, points, box, score in everybody]
 
 
 class PoseEngine:
@@ -130,25 +147,21 @@ class PoseEngine:
         """
         first = {id(image): index for index, image in reversed(list(enumerate(images)))}
         window = [Frame(first[id(image)], first[id(image)], None, image) for image in images]
-        return self._estimate(window, boxes, batch_size)
+        people = self._people(window, boxes, range(len(boxes)))
+        return self._estimate(self._estimator.start(0.0), [people], batch_size)[0]
 
-    def _estimate(
-        self,
-        window: Sequence[Frame],
-        boxes: np.ndarray,
-        batch_size: int | None,
-        cache: TokenCache | None = None,
-        track_ids: Iterable[int] = (),
-    ) -> np.ndarray:
-        manifest = self.manifest
-        largest = manifest.batch[2]
-        crop_boxes = expand_boxes(boxes, manifest.input_size, manifest.crop_scale)  # [P, 4]
-        keypoints, crop_boxes = self._estimator.estimate(
-            window, crop_boxes, min(batch_size or largest, largest), cache, track_ids
-        )
-        keypoints = keypoints.astype(np.float32)
-        keypoints[..., :2] = crop_to_image(keypoints[..., :2], crop_boxes[:, None], manifest.input_size)
-        return keypoints
+    def _people(self, window: Sequence[Frame], boxes: np.ndarray, track_ids: Iterable[int]) -> People:
+        crop_boxes = expand_boxes(boxes, self.manifest.input_size, self.manifest.crop_scale)  # [P, 4]
+        return People(window, crop_boxes, [int(track_id) for track_id in track_ids])
+
+    def _estimate(self, stream: Stream, keyframes: Sequence[People], batch_size: int | None) -> list[np.ndarray]:
+        """Estimate by keyframe, as `estimate` returns it."""
+        largest = self.manifest.batch[2]
+        found = []
+        for keypoints, crop_boxes in stream.estimate(keyframes, min(batch_size or largest, largest)):
+            points = crop_to_image(keypoints[..., :2], crop_boxes[:, None], self.manifest.input_size)
+            found.append(np.concatenate([points, keypoints[..., 2:]], axis=-1).astype(np.float32))
+        return found
 
     def track(
         self,
@@ -158,6 +171,7 @@ class PoseEngine:
         batch_size: int | None = None,
         max_frames: int | None = None,
         lookahead: int | None = None,
+        detect_every: int = 1,
     ) -> Generator[FrameResult, None, None]:
         """Run over a video or an image folder.
 
@@ -169,6 +183,7 @@ class PoseEngine:
             max_frames: stop after so many frames.
             lookahead: frames to wait for after a keyframe, 0 to δ; δ, the paper's, if not given. Frames of the window
                 that are not there yet are replaced by the newest one.
+            detect_every: run the detector on every k-th frame; in between people go on as they went.
 
         Yields:
             A result for every frame, in order, also where nobody is. What could not be read is in
@@ -183,56 +198,62 @@ class PoseEngine:
             raise InputError(f"--batch-size is {batch_size}: expected at least 1")
         if lookahead is not None and not 0 <= lookahead <= self.manifest.delta:
             raise InputError(f"--lookahead is {lookahead}: expected 0 to {self.manifest.delta}, this model's delta")
+        if detect_every < 1:
+            raise InputError(f"--detect-every is {detect_every}: expected at least 1")
+        if boxes is not None and detect_every > 1:
+            raise InputError("--detect-every is for detectors: with --boxes every frame has its own")
         if not isinstance(source, FrameSource):
             with open_source(Path(source)) as opened:
-                yield from self.track(opened, boxes, detector, batch_size, max_frames, lookahead)
+                yield from self.track(opened, boxes, detector, batch_size, max_frames, lookahead, detect_every)
                 if opened.problems:
                     raise VideoError("; ".join(opened.problems))
             return
         people = PeopleFinder(source, boxes, detector)
-        cache = self._estimator.make_cache(self._hold)
+        stream = self._estimator.start(self._hold)
         decoded = overlap(self._timed(source, max_frames), READ_AHEAD, "decode")
-        found = overlap(self._find(people, windows(decoded, self.manifest.delta, lookahead)), READ_AHEAD, "detect")
+        found = overlap_batches(
+            self._find(people, windows(decoded, self.manifest.delta, lookahead), detect_every), IN_FLIGHT, "detect"
+        )
         count = 0
         try:
-            for keyframe, window, who, track_ids in found:
-                count += 1
-                poses: list[Pose] = []
-                if keyframe.image is not None:
-                    keypoints = self._estimate(window, who.boxes, batch_size, cache, track_ids)
-                    poses = [
-                        Pose(int(track_id), points, box, float(score))
-                        for track_id, points, box, score in zip(
-                            track_ids, keypoints, who.boxes, who.scores, strict=True
-                        )
-                    ]
-                identifier = people.image_id(keyframe)
-                yield FrameResult(keyframe.index, keyframe.number, keyframe.name, identifier, keyframe.image, poses)
+            for batch in found:
+                seen = [self._people(item.window, item.who.boxes, item.track_ids) for item in batch if item.window]
+                keypoints = iter(self._estimate(stream, seen, batch_size))
+                for item in batch:
+                    count += 1
+                    frame, poses = item.keyframe, item.poses(next(keypoints)) if item.window else []
+                    yield FrameResult(frame.index, frame.number, frame.name, people.image_id(frame), frame.image, poses)
         finally:
             # Whatever happened, and whoever still holds the error: nobody reads the source when this has ended.
             found.close()
             decoded.close()
-            if cache is not None:
-                self.encoded += cache.encoded
-                self.reused += cache.reused
+            if stream.cache is not None:
+                self.encoded += stream.cache.encoded
+                self.reused += stream.cache.reused
         if max_frames is None:
             people.check_end(count)
 
     def _find(
-        self, people: PeopleFinder, stream: Iterable[tuple[Frame, list[Frame]]]
-    ) -> Iterator[tuple[Frame, list[Frame], FrameBoxes, np.ndarray]]:
+        self, people: PeopleFinder, stream: Iterable[tuple[Frame, list[Frame]]], detect_every: int
+    ) -> Iterator[_Found]:
         """Add to every window the people of its keyframe, and their track ids."""
-        tracker = Tracker()
+        tracker = Tracker(interval=detect_every)
+        due = 0  # the next keyframe that is searched
         for keyframe, window in stream:
-            found, track_ids = EMPTY, np.zeros(0, np.int64)
+            who, track_ids = EMPTY, np.zeros(0, np.int64)
             if keyframe.image is not None:
                 with self.times.stage("detect"):
-                    found = people.find(keyframe, keyframe.image)
-                    if found.track_ids is None:
-                        track_ids = tracker.update(found.boxes, found.scores, keyframe.index)
+                    if keyframe.index < due:
+                        boxes, scores, track_ids = tracker.predict(keyframe.index, keyframe.image.shape[:2])
+                        who = FrameBoxes(boxes, scores, track_ids)
                     else:
-                        track_ids = found.track_ids
-            yield keyframe, window, found, track_ids
+                        due = keyframe.index + detect_every
+                        who = people.find(keyframe, keyframe.image)
+                        if who.track_ids is None:
+                            track_ids = tracker.update(who.boxes, who.scores, keyframe.index)
+                        else:
+                            track_ids = who.track_ids
+            yield _Found(keyframe, window, who, track_ids)
 
     def close(self) -> None:
         """Release the backend."""

@@ -1,14 +1,15 @@
-"""From the frames of a window and the boxes of its people to keypoints: whole windows, or frame by frame.
+"""From the frames of windows and the boxes of their people to keypoints: whole windows, or frame by frame.
 
 `WindowEstimator` runs the whole network over T crops of each person. `StreamingEstimator` runs the bundle's two halves
-and encodes only what `sdtc.runtime.token_cache` does not hold. Both cut crops, fill up the smallest batch, and split
-what is larger than the largest.
+and encodes only what `sdtc.runtime.token_cache` does not know yet. Both take several keyframes at once, cut crops, fill
+up the smallest batch, and split what is larger than the largest.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,12 +18,56 @@ from sdtc.errors import EngineError
 from sdtc.manifest import Manifest
 from sdtc.runtime.sessions import Session
 from sdtc.runtime.timing import StageTimes
-from sdtc.runtime.token_cache import TokenCache, Track
+from sdtc.runtime.token_cache import TokenCache
 from sdtc.runtime.video import Frame
 
 
+@dataclass(frozen=True)
+class People:
+    """The people of one keyframe.
+
+    Attributes:
+        window: T frames with images, the keyframe in the middle; one that stands in for a missing one appears several
+            times.
+        crop_boxes: ``[P, 4]``, image pixels.
+        track_ids: ``[P]``.
+    """
+
+    window: Sequence[Frame]
+    crop_boxes: np.ndarray
+    track_ids: Sequence[int]
+
+
+Poses = tuple[np.ndarray, np.ndarray]  # float32 [P, J, 3]: x, y in crop pixels, score; [P, 4]: the crop boxes used
+
+
+class Stream(ABC):
+    """The people of one source, keyframe after keyframe.
+
+    Attributes:
+        cache: what it knows to be encoded; None for whole windows.
+    """
+
+    cache: TokenCache | None = None
+
+    @abstractmethod
+    def estimate(self, keyframes: Sequence[People], batch_size: int) -> list[Poses]:
+        """Estimate the poses of everybody in some keyframes, which follow each other.
+
+        Args:
+            keyframes: in order; `People.window` says of which frame.
+            batch_size: windows at once.
+
+        Returns:
+            By keyframe: keypoints and the crop boxes that they are in.
+
+        Raises:
+            EngineError: the backend failed, or its answer is not finite.
+        """
+
+
 class Estimator(ABC):
-    """Something that estimates the poses of all people of one keyframe.
+    """Something that estimates poses, for any number of sources.
 
     Attributes:
         backend: what runs it, for people.
@@ -30,33 +75,12 @@ class Estimator(ABC):
 
     backend: str
 
-    def make_cache(self, hold: float) -> TokenCache | None:
-        """Return a new cache for one source; None where nothing is cached."""
-        return None
-
     @abstractmethod
-    def estimate(
-        self,
-        window: Sequence[Frame],
-        crop_boxes: np.ndarray,
-        batch_size: int,
-        cache: TokenCache | None = None,
-        track_ids: Iterable[int] = (),
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Estimate the poses of people in the middle frame.
+    def start(self, hold: float) -> Stream:
+        """Begin a source.
 
         Args:
-            window: T frames with images; one that stands in for a missing one appears several times.
-            crop_boxes: ``[P, 4]``, image pixels.
-            batch_size: people at once.
-            cache: of this source, from `make_cache`.
-            track_ids: ``[P]``, of the people; needed with a cache.
-
-        Returns:
-            float32 ``[P, J, 3]``: x, y in crop pixels, score; and the crop boxes that they are in, ``[P, 4]``.
-
-        Raises:
-            EngineError: the backend failed, or its answer is not finite.
+            hold: how far a held box may be off, see `sdtc.runtime.token_cache.TokenCache`.
         """
 
     @abstractmethod
@@ -64,8 +88,8 @@ class Estimator(ABC):
         """Release the backend."""
 
 
-class WindowEstimator(Estimator):
-    """The whole network at once: every frame of every window is encoded.
+class WindowEstimator(Estimator, Stream):
+    """The whole network at once: every frame of every window is encoded. It remembers nothing, so it is its stream.
 
     Args:
         manifest: the bundle's.
@@ -78,39 +102,35 @@ class WindowEstimator(Estimator):
         T, (H, W) = manifest.num_frames, manifest.input_size
         self._clips = np.empty((manifest.batch[2], T, H, W, 3), np.uint8)  # reused by every batch
 
-    def estimate(
-        self,
-        window: Sequence[Frame],
-        crop_boxes: np.ndarray,
-        batch_size: int,
-        cache: TokenCache | None = None,
-        track_ids: Iterable[int] = (),
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def start(self, hold: float) -> Stream:
+        return self
+
+    def estimate(self, keyframes: Sequence[People], batch_size: int) -> list[Poses]:
+        everybody = [(people.window, crop_box) for people in keyframes for crop_box in people.crop_boxes]
         found = [_no_poses(self.manifest)]
-        for people in _batches(len(crop_boxes), batch_size):
+        for part in _batches(len(everybody), batch_size):
+            batch = everybody[part]
+            clips = self._clips[: max(len(batch), self.manifest.batch[0])]
             with self._times.stage("crop"):
-                clips = self._crop(window, crop_boxes[people])
+                for (window, crop_box), clip in zip(batch, clips, strict=False):
+                    self._crop(window, crop_box, clip)
+                clips[len(batch) :] = clips[len(batch) - 1]
             with self._times.stage("pose"):
-                keypoints = self._session.run({"clip": clips})["keypoints"][: len(crop_boxes[people])]
+                keypoints = self._session.run({"clip": clips})["keypoints"][: len(batch)]
             found.append(_checked(keypoints, self.backend))
-        return np.concatenate(found), crop_boxes
+        return _by_keyframe(np.concatenate(found), [people.crop_boxes for people in keyframes])
 
     def close(self) -> None:
         self._session.close()
 
-    def _crop(self, window: Sequence[Frame], crop_boxes: np.ndarray) -> np.ndarray:
-        """Cut ``[B, T, H, W, 3]`` out of the window; at least the smallest batch, its last windows repeated."""
-        count = max(len(crop_boxes), self.manifest.batch[0])
-        clips = self._clips[:count]
-        for person, crop_box in enumerate(crop_boxes):
-            for t, frame in enumerate(window):
-                if t and frame.image is window[t - 1].image:  # a clamped or missing frame
-                    clips[person, t] = clips[person, t - 1]
-                else:
-                    assert frame.image is not None
-                    crop_frame(frame.image, crop_box, self.manifest.input_size, out=clips[person, t])
-        clips[len(crop_boxes) :] = clips[len(crop_boxes) - 1]
-        return clips
+    def _crop(self, window: Sequence[Frame], crop_box: np.ndarray, clip: np.ndarray) -> None:
+        """Cut one person's ``[T, H, W, 3]`` out of the window."""
+        for t, frame in enumerate(window):
+            if t and frame.image is window[t - 1].image:  # a clamped or missing frame
+                clip[t] = clip[t - 1]
+            else:
+                assert frame.image is not None
+                crop_frame(frame.image, crop_box, self.manifest.input_size, out=clip[t])
 
 
 class StreamingEstimator(Estimator):
@@ -123,68 +143,88 @@ class StreamingEstimator(Estimator):
     """
 
     def __init__(self, manifest: Manifest, encoder: Session, temporal: Session, times: StageTimes) -> None:
-        self.manifest, self.backend, self._times = manifest, encoder.backend, times
-        self._encoder, self._temporal = encoder, temporal
-        self._dtype = temporal.inputs["tokens"].dtype
+        self.manifest, self.backend, self.times = manifest, encoder.backend, times
+        self.encoder, self.temporal = encoder, temporal
         T, (H, W), largest = manifest.num_frames, manifest.input_size, manifest.batch[2]
-        self._crops = np.empty((largest * T, H, W, 3), np.uint8)  # both are reused by every batch
-        self._windows = np.empty((largest, T, *manifest.token_shape), self._dtype)
+        dtype = temporal.inputs["tokens"].dtype
+        self.crops = np.empty((largest * T, H, W, 3), np.uint8)  # both are reused by every batch
+        self.windows = np.empty((largest, T, *manifest.token_shape), dtype)
 
-    def make_cache(self, hold: float) -> TokenCache:
-        return TokenCache(self.manifest.num_frames, self.manifest.token_shape, self._dtype, hold)
-
-    def estimate(
-        self,
-        window: Sequence[Frame],
-        crop_boxes: np.ndarray,
-        batch_size: int,
-        cache: TokenCache | None = None,
-        track_ids: Iterable[int] = (),
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if cache is None:  # a window on its own: nothing is held over
-            cache, track_ids = self.make_cache(0.0), range(len(crop_boxes))
-        T = self.manifest.num_frames
-        indices = [frame.index for frame in window]
-        tracks = cache.update(window[T // 2].index, crop_boxes, track_ids)
-        by_index = {frame.index: frame for frame in window}
-        # Everybody's new frames together: a batch is what makes the encoder fast.
-        self._encode([(track, by_index[index]) for track in tracks for index in cache.missing(track, indices)])
-        slots = [index % T for index in indices]
-        found = [_no_poses(self.manifest)]
-        for people in _batches(len(tracks), batch_size):
-            batch = tracks[people]
-            windows = self._windows[: max(len(batch), self.manifest.batch[0])]
-            for person, track in enumerate(batch):
-                np.take(track.tokens, slots, axis=0, out=windows[person])
-            windows[len(batch) :] = windows[len(batch) - 1]
-            with self._times.stage("temporal"):
-                keypoints = self._temporal.run({"tokens": windows})["keypoints"][: len(batch)]
-            found.append(_checked(keypoints, self.backend))
-        held = np.stack([track.crop_box for track in tracks]) if tracks else crop_boxes
-        return np.concatenate(found), held
+    def start(self, hold: float) -> Stream:
+        return _TokenStream(self, TokenCache(self.manifest.num_frames, hold))
 
     def close(self) -> None:
-        self._encoder.close()
-        self._temporal.close()
+        self.encoder.close()
+        self.temporal.close()
 
-    def _encode(self, work: list[tuple[Track, Frame]]) -> None:
-        """Encode frames and put the tokens into their slots."""
-        for part in _batches(len(work), len(self._crops)):
+
+class _TokenStream(Stream):
+    cache: TokenCache
+
+    def __init__(self, estimator: StreamingEstimator, cache: TokenCache) -> None:
+        self._estimator, self.cache = estimator, cache
+        self._tokens = np.empty((0, *estimator.windows.shape[2:]), estimator.windows.dtype)  # [slots, L, C]
+
+    def estimate(self, keyframes: Sequence[People], batch_size: int) -> list[Poses]:
+        work: list[tuple[Frame, np.ndarray, int]] = []
+        windows, boxes = [np.zeros((0, self._estimator.manifest.num_frames), np.int64)], []
+        for people in keyframes:
+            by_index = {frame.index: frame for frame in people.window}
+            keyframe = people.window[len(people.window) // 2].index
+            plan = self.cache.plan(
+                keyframe, [frame.index for frame in people.window], people.crop_boxes, people.track_ids
+            )
+            work += [(by_index[frame], plan.crop_boxes[person], slot) for frame, person, slot in plan.encode]
+            windows.append(plan.windows)
+            boxes.append(plan.crop_boxes)
+        # Everybody's new frames together: a batch is what makes the encoder fast.
+        self._encode(work)
+        keypoints = self._decode(np.concatenate(windows), batch_size)
+        self.cache.release()
+        return _by_keyframe(keypoints, boxes)
+
+    def _encode(self, work: Sequence[tuple[Frame, np.ndarray, int]]) -> None:
+        """Encode frames in boxes and put the tokens into their slots."""
+        estimator, times = self._estimator, self._estimator.times
+        known = len(self._tokens)
+        if self.cache.num_slots > known:  # twice as many, so that growing stays rare
+            grown = np.empty((max(self.cache.num_slots, 2 * known), *self._tokens.shape[1:]), self._tokens.dtype)
+            grown[:known] = self._tokens
+            self._tokens = grown
+        for part in _batches(len(work), len(estimator.crops)):
             batch = work[part]
-            crops = self._crops[: len(batch)]
-            with self._times.stage("crop"):
-                for (track, frame), crop in zip(batch, crops, strict=True):
+            crops = estimator.crops[: len(batch)]
+            with times.stage("crop"):
+                for (frame, crop_box, _), crop in zip(batch, crops, strict=True):
                     assert frame.image is not None
-                    crop_frame(frame.image, track.crop_box, self.manifest.input_size, out=crop)
-            with self._times.stage("encode"):
-                tokens = self._encoder.run({"frames": crops})["tokens"]
-            for (track, frame), frame_tokens in zip(batch, tokens, strict=True):
-                track.tokens[frame.index % len(track.tokens)] = frame_tokens
+                    crop_frame(frame.image, crop_box, estimator.manifest.input_size, out=crop)
+            with times.stage("encode"):
+                self._tokens[[slot for _, _, slot in batch]] = estimator.encoder.run({"frames": crops})["tokens"]
+
+    def _decode(self, slots: np.ndarray, batch_size: int) -> np.ndarray:
+        """Turn windows of slots ``[N, T]`` into keypoints ``[N, J, 3]``."""
+        estimator = self._estimator
+        found = [_no_poses(estimator.manifest)]
+        for part in _batches(len(slots), batch_size):
+            batch = slots[part]
+            windows = estimator.windows[: max(len(batch), estimator.manifest.batch[0])]
+            with estimator.times.stage("temporal"):
+                np.take(self._tokens, batch, axis=0, out=windows[: len(batch)])
+                windows[len(batch) :] = windows[len(batch) - 1]
+                keypoints = estimator.temporal.run({"tokens": windows})["keypoints"][: len(batch)]
+            found.append(_checked(keypoints, estimator.backend))
+        return np.concatenate(found)
 
 
 def _batches(count: int, size: int) -> Iterator[slice]:
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
+
+
+def _by_keyframe(keypoints: np.ndarray, boxes: Sequence[np.ndarray]) -> list[Poses]:
+    """Hand everybody's keypoints back to the keyframes whose crop boxes are given."""
+    ends = np.cumsum([len(each) for each in boxes])
+    return list(zip(np.split(keypoints, ends[:-1]), boxes, strict=True)) if boxes else []
 
 
 def _no_poses(manifest: Manifest) -> np.ndarray:

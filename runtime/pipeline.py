@@ -27,6 +27,7 @@ class _Stage(Generic[T]):
     def __init__(self, items: Iterable[T], depth: int, name: str) -> None:
         self.items = items
         self.queue: queue.Queue[T | _End] = queue.Queue(depth)
+        self.end: _End | None = None  # once it has been taken
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.run, name=f"sdtc-{name}", daemon=True)
 
@@ -47,6 +48,25 @@ class _Stage(Generic[T]):
                 except BaseException as caught:
                     error = error or caught
             self.queue.put(_End(error))
+
+    def take(self, limit: int) -> list[T]:
+        """Wait for an item, and take up to `limit` with those that are there already; none at the end.
+
+        Raises:
+            BaseException: what ended the stage, after the items before it.
+        """
+        batch: list[T] = []
+        while self.end is None and len(batch) < limit:
+            if batch and self.queue.empty():
+                return batch
+            item = self.queue.get()
+            if isinstance(item, _End):
+                self.end = item
+            else:
+                batch.append(item)
+        if not batch and self.end is not None and self.end.error is not None:
+            raise self.end.error
+        return batch
 
     def stop(self) -> None:
         """Let the thread end, whatever it waits for, and wait until it has."""
@@ -71,12 +91,23 @@ def overlap(items: Iterable[T], depth: int, name: str) -> Generator[T, None, Non
         depth: how many items may wait.
         name: of the thread, for debuggers and profilers.
     """
+    for (item,) in _taken(items, depth, 1, name):
+        yield item
+
+
+def overlap_batches(items: Iterable[T], depth: int, name: str) -> Generator[list[T], None, None]:
+    """As `overlap`, but yield everything that waits at once, up to `depth` items: who is late catches up in batches.
+
+    Nobody is waited for: a consumer that is faster than the stage gets one item at a time.
+    """
+    yield from _taken(items, depth, depth, name)
+
+
+def _taken(items: Iterable[T], depth: int, limit: int, name: str) -> Generator[list[T], None, None]:
     stage = _Stage(items, depth, name)
     stage.thread.start()
     try:
-        while not isinstance(item := stage.queue.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
+        while batch := stage.take(limit):
+            yield batch
     finally:
         stage.stop()

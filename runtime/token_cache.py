@@ -1,16 +1,17 @@
-"""The tokens of the people in a stream, so that a frame is encoded once and serves every window that holds it.
+"""Which tokens of the people in a stream are kept, and where, so that a frame is encoded once for all its windows.
 
 Tokens belong to a frame and a crop box. A window wants the tokens of its T frames in one and the same box; so a
 person's box is *held* from window to window while it still fits, and only a new frame has to be encoded. When the
 person has moved or grown too far, the box is taken anew and the window encoded again.
 
-Memory is bounded: T frames of tokens for each person seen in the last T frames.
+This module plans and holds no tokens itself: whoever does keeps an array of slots, on the host or on a GPU. Memory is
+bounded: T slots for each person seen in the last T frames, and those of the keyframes in flight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,20 +20,27 @@ HOLD = 0.03
 
 
 @dataclass
-class Track:
-    """One person's held box and tokens.
+class _Track:
+    """One person's held box and tokens."""
+
+    crop_box: np.ndarray  # [4], image pixels
+    last_seen: int  # the last keyframe that this person was in
+    slots: dict[int, int] = field(default_factory=dict)  # by frame
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one keyframe needs.
 
     Attributes:
-        crop_box: ``[4]``, image pixels.
-        tokens: ``[T, L, C]``; frame i lies in slot i mod T.
-        frames: int64 ``[T]``, the frame in each slot; -1 for none.
-        last_seen: the last keyframe that this person was in.
+        crop_boxes: ``[P, 4]``, the boxes that its people are cut out in, image pixels.
+        encode: (frame, person, slot) of all tokens that are not there yet; persons are rows of `crop_boxes`.
+        windows: int64 ``[P, T]``, the slots of every person's window.
     """
 
-    crop_box: np.ndarray
-    tokens: np.ndarray
-    frames: np.ndarray
-    last_seen: int
+    crop_boxes: np.ndarray
+    encode: list[tuple[int, int, int]]
+    windows: np.ndarray
 
 
 class TokenCache:
@@ -40,66 +48,85 @@ class TokenCache:
 
     Args:
         num_frames: T.
-        token_shape: (L, C).
-        dtype: of the tokens.
         hold: how far the centre of a box may move, and its sides may grow or shrink, in shares of its sides, before
             it is taken anew. With 0 every window is exactly its keyframe's box, as the paper has it.
 
     Attributes:
+        num_slots: how many slots are needed so far; it never shrinks.
         encoded, reused: how many frames of windows had to be encoded, and how many were there already.
     """
 
-    def __init__(self, num_frames: int, token_shape: tuple[int, int], dtype: np.dtype, hold: float = HOLD) -> None:
-        self.num_frames, self.token_shape, self.dtype, self.hold = num_frames, token_shape, dtype, hold
-        self.encoded = self.reused = 0
-        self._tracks: dict[int, Track] = {}
+    def __init__(self, num_frames: int, hold: float = HOLD) -> None:
+        self.num_frames, self.hold = num_frames, hold
+        self.num_slots = self.encoded = self.reused = 0
+        self._tracks: dict[int, _Track] = {}
+        self._free: list[int] = []
+        self._retired: list[int] = []  # no longer wanted, but perhaps by a plan that has not run yet
 
     def __len__(self) -> int:
         """Number of people whose tokens are kept."""
         return len(self._tracks)
 
-    def update(self, keyframe: int, crop_boxes: np.ndarray, track_ids: Iterable[int]) -> list[Track]:
-        """Take in the people of a keyframe and decide whose box is held.
+    def plan(self, keyframe: int, frames: Sequence[int], crop_boxes: np.ndarray, track_ids: Iterable[int]) -> Plan:
+        """Take in the people of a keyframe, decide whose box is held, and say what has to be encoded.
+
+        Plans may be run together; `release` once they have.
 
         Args:
             keyframe: its index; must not shrink from call to call.
+            frames: the T frames of its window; the same one several times where frames are missing.
             crop_boxes: ``[P, 4]``, image pixels.
             track_ids: ``[P]``; of two people with the same id only the first is remembered.
-
-        Returns:
-            Their tracks, in order; those whose box was taken anew are empty.
         """
-        expired = [key for key, track in self._tracks.items() if track.last_seen <= keyframe - self.num_frames]
-        for key in expired:
-            del self._tracks[key]
-        found: list[Track] = []
-        for track_id, crop_box in zip(track_ids, crop_boxes, strict=True):
-            track = self._tracks.get(int(track_id))
-            if track is None or any(track is other for other in found):
-                tokens = np.empty((self.num_frames, *self.token_shape), self.dtype)
-                track = Track(crop_box, tokens, np.full(self.num_frames, -1, np.int64), keyframe)
-                self._tracks.setdefault(int(track_id), track)
-            elif not fits(track.crop_box, crop_box, self.hold):
-                track.crop_box = crop_box
-                track.frames[:] = -1
-            track.last_seen = keyframe
-            found.append(track)
-        return found
-
-    def missing(self, track: Track, frames: Sequence[int]) -> list[int]:
-        """Say which frames of a window have to be encoded for a person, and count them; a slot is theirs from now on.
-
-        Args:
-            track: from `update`.
-            frames: indices of the window's frames; the same one several times where frames are missing.
-        """
+        for key in [key for key, track in self._tracks.items() if track.last_seen <= keyframe - self.num_frames]:
+            self._retire(self._tracks.pop(key), ())
         wanted = list(dict.fromkeys(frames))
-        new = [frame for frame in wanted if track.frames[frame % self.num_frames] != frame]
-        for frame in new:
-            track.frames[frame % self.num_frames] = frame
-        self.encoded += len(new)
-        self.reused += len(wanted) - len(new)
-        return new
+        encode: list[tuple[int, int, int]] = []
+        windows = np.empty((len(crop_boxes), len(frames)), np.int64)
+        held = np.array(crop_boxes, np.float64).reshape(-1, 4)
+        seen: set[int] = set()
+        for person, (track_id, crop_box) in enumerate(zip(track_ids, crop_boxes, strict=True)):
+            known = self._tracks.get(int(track_id))
+            again = int(track_id) in seen
+            if known is None or again:
+                track = _Track(crop_box, keyframe)
+                if not again:
+                    self._tracks[int(track_id)] = track
+            else:
+                track = known
+                if not fits(track.crop_box, crop_box, self.hold):
+                    track.crop_box = crop_box
+                    self._retire(track, ())
+            seen.add(int(track_id))
+            track.last_seen = keyframe
+            self._retire(track, wanted)
+            for frame in wanted:
+                if frame not in track.slots:
+                    track.slots[frame] = self._take()
+                    encode.append((frame, person, track.slots[frame]))
+            windows[person] = [track.slots[frame] for frame in frames]
+            held[person] = track.crop_box
+            if again:
+                self._retire(track, ())
+        self.encoded += len(encode)
+        self.reused += len(wanted) * len(windows) - len(encode)
+        return Plan(held, encode, windows)
+
+    def release(self) -> None:
+        """Everything that was planned has run: what nobody wants any more may be overwritten."""
+        self._free += self._retired
+        self._retired.clear()
+
+    def _take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self.num_slots += 1
+        return self.num_slots - 1
+
+    def _retire(self, track: _Track, wanted: Sequence[int]) -> None:
+        """Give up a track's tokens but for those of some frames."""
+        for frame in [frame for frame in track.slots if frame not in wanted]:
+            self._retired.append(track.slots.pop(frame))
 
 
 def fits(held: np.ndarray, wanted: np.ndarray, hold: float) -> bool:

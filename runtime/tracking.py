@@ -16,7 +16,7 @@ from sdtc.errors import InputError
 # Gains of the alpha-beta filter: share of a surprise that corrects the position, the velocity, the size. Detector
 # boxes jump by several percent of their size, so velocity and size follow slowly.
 POSITION_GAIN, VELOCITY_GAIN, SIZE_GAIN = 0.6, 0.2, 0.3
-VELOCITY_DECAY = 0.9  # per frame unseen: people who were lost sight of do not walk on for a whole second
+VELOCITY_DECAY = 0.9  # per search without them: people who were lost sight of do not walk on for a whole second
 NEW_TRACK_REACH = 2.0  # a track seen once has no velocity yet: its and the candidates' boxes are enlarged so much
 
 
@@ -26,25 +26,34 @@ class _Track:
     centre: np.ndarray  # [2] image pixels
     size: np.ndarray  # [2] image pixels
     last_frame: int
+    box_size: np.ndarray  # [2] of the last box as it was, image pixels
+    score: float  # of the last box
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))  # [2] image pixels per frame
+    interval: int = 1  # frames between two that are searched
     boxes_seen: int = 1
 
     def predict(self, frame_index: int) -> np.ndarray:
         """Where the centre should be in a later frame."""
-        gap = frame_index - self.last_frame
-        return self.centre + self.velocity * ((1 - VELOCITY_DECAY**gap) / (1 - VELOCITY_DECAY))
+        searches = self._searches(frame_index)
+        frames = (frame_index - self.last_frame) / searches  # those that nobody searched are no reason to slow down
+        return self.centre + self.velocity * (frames * (1 - VELOCITY_DECAY**searches) / (1 - VELOCITY_DECAY))
 
-    def update(self, centre: np.ndarray, size: np.ndarray, frame_index: int) -> None:
+    def update(self, centre: np.ndarray, size: np.ndarray, score: float, frame_index: int) -> None:
         """Take in a box that belongs to this track."""
         gap = frame_index - self.last_frame
         predicted = self.predict(frame_index)
         surprise = centre - predicted
         gain = (POSITION_GAIN, VELOCITY_GAIN) if self.boxes_seen > 1 else (1.0, 1.0)
         self.centre = predicted + gain[0] * surprise
-        self.velocity = self.velocity * VELOCITY_DECAY ** (gap - 1) + gain[1] * surprise / gap
+        self.velocity = self.velocity * VELOCITY_DECAY ** (self._searches(frame_index) - 1) + gain[1] * surprise / gap
         self.size = self.size + SIZE_GAIN * (size - self.size)
+        self.box_size, self.score = size, score
         self.last_frame = frame_index
         self.boxes_seen += 1
+
+    def _searches(self, frame_index: int) -> int:
+        """How often people were looked for since this one was last seen, a later frame included."""
+        return -((self.last_frame - frame_index) // self.interval)
 
 
 class Tracker:
@@ -54,9 +63,11 @@ class Tracker:
         match_iou: a box may continue a track if it overlaps the track's predicted box by at least this IoU.
         high_score: boxes with at least this score are matched first.
         max_lost: for so many frames may a person be missing and keep the id.
+        interval: every so many frames people are searched, and `update` is called.
     """
 
-    def __init__(self, match_iou: float = 0.2, high_score: float = 0.5, max_lost: int = 30) -> None:
+    def __init__(self, match_iou: float = 0.2, high_score: float = 0.5, max_lost: int = 30, interval: int = 1) -> None:
+        self.interval = interval
         self.match_iou = match_iou
         self.high_score = high_score
         self.max_lost = max_lost
@@ -103,14 +114,36 @@ class Tracker:
                 rows, columns = np.flatnonzero(free), np.flatnonzero(chosen)
                 for i, j in assign(overlap[np.ix_(rows, columns)]):
                     track, n = self._tracks[rows[i]], columns[j]
-                    track.update(boxes[n, :2] + boxes[n, 2:] / 2, boxes[n, 2:], frame_index)
+                    track.update(boxes[n, :2] + boxes[n, 2:] / 2, boxes[n, 2:], scores[n], frame_index)
                     ids[n] = track.track_id
                     free[rows[i]] = False
         for n in np.flatnonzero(ids < 0):
             ids[n] = self._next_id
-            self._tracks.append(_Track(self._next_id, boxes[n, :2] + boxes[n, 2:] / 2, boxes[n, 2:], frame_index))
+            centre, size = boxes[n, :2] + boxes[n, 2:] / 2, boxes[n, 2:]
+            self._tracks.append(
+                _Track(self._next_id, centre, size, frame_index, size, float(scores[n]), interval=self.interval)
+            )
             self._next_id += 1
         return ids
+
+    def predict(self, frame_index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Say where the people of the last update are in a later frame that nobody has searched.
+
+        Args:
+            frame_index: of the frame.
+            size: (H, W) of the frame; who has left it is left out.
+
+        Returns:
+            float32 boxes ``[N, 4]``, scores ``[N]`` and int64 track ids ``[N]``.
+        """
+        there = []
+        for track in self._tracks:
+            if track.last_frame == self._last_frame:
+                x, y = track.predict(frame_index) - track.box_size / 2
+                if -track.box_size[0] < x < size[1] and -track.box_size[1] < y < size[0]:
+                    there.append((np.array([x, y, *track.box_size]), track.score, track.track_id))
+        boxes, scores, ids = zip(*there, strict=True) if there else ((), (), ())
+        return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(ids, np.int64)
 
     def _overlaps(self, boxes: np.ndarray, frame_index: int) -> np.ndarray:
         """IoU of every predicted track with every box ``[tracks, N]``; 0 where it is below ``match_iou``."""

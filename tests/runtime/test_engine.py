@@ -248,3 +248,31 @@ def test_posetrack_frames_with_detector_boxes(engine, real_data) -> None:
     assert len(results[0].poses) > 10
     points = np.stack([pose.keypoints for pose in results[0].poses])
     assert np.isfinite(points).all()
+
+
+class Walker:
+    """Someone who walks steadily, found on every frame that is searched."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.asked = step, 0
+
+    def detect(self, frame: np.ndarray) -> Detections:
+        box = [10 + 4 * self.step * self.asked, 30, 40, 60]
+        self.asked += 1
+        return Detections(np.array([box], np.float32), np.array([0.9], np.float32))
+
+
+def test_between_detections_people_go_on(engine, folder) -> None:
+    (folder / "000004.png").write_bytes((folder / "000003.png").read_bytes())
+    every, third = Walker(1), Walker(3)
+    want = list(engine.track(folder, detector=every))
+    got = list(engine.track(folder, detector=third, detect_every=3))
+    assert (every.asked, third.asked) == (9, 3)
+    assert [[pose.track_id for pose in result.poses] for result in got] == [[0]] * 9
+    # From the second detection on it is known how fast they walk.
+    for a, b in zip(want[4:], got[4:], strict=True):
+        np.testing.assert_allclose(b.poses[0].bbox, a.poses[0].bbox, atol=0.5)
+    with pytest.raises(InputError, match="--detect-every is 0"):
+        next(engine.track(folder, detect_every=0))
+    with pytest.raises(InputError, match="--detect-every is for detectors"):
+        next(engine.track(folder, boxes=folder, detect_every=2))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdtc.errors import VideoError
-from sdtc.runtime.pipeline import overlap
+from sdtc.runtime.pipeline import overlap, overlap_batches
 
 
 def stage_threads() -> list[str]:
@@ -92,3 +92,37 @@ def test_nothing_runs_before_the_first_item_is_wanted() -> None:
     stream = overlap(iter([1]), 1, "idle")
     assert not stage_threads()
     assert list(stream) == [1]
+
+
+def test_a_late_consumer_gets_what_waits_in_batches() -> None:
+    stream = overlap_batches(range(10), 4, "quick")
+    batches = [next(stream)]
+    time.sleep(0.1)  # the stage fills its queue meanwhile
+    batches += stream
+    assert [number for batch in batches for number in batch] == list(range(10))
+    assert len(batches[1]) == 4
+    assert max(map(len, batches)) == 4
+
+
+def test_an_early_consumer_gets_one_item_at_a_time() -> None:
+    def slow():
+        for number in range(5):
+            time.sleep(0.02)
+            yield number
+
+    assert list(overlap_batches(slow(), 4, "slow")) == [[0], [1], [2], [3], [4]]
+
+
+@given(st.lists(st.integers()), st.integers(1, 4))
+def test_batches_lose_nothing_and_an_error_comes_last(items, depth) -> None:
+    def broken():
+        yield from items
+        raise VideoError("at the end")
+
+    seen = []
+    with pytest.raises(VideoError, match="at the end"):
+        for batch in overlap_batches(broken(), depth, "broken"):
+            assert 1 <= len(batch) <= depth
+            seen += batch
+    assert seen == items
+    assert not stage_threads()

@@ -227,3 +227,23 @@ def test_assignment_is_optimal(rows: int, columns: int, random: object, density:
 @pytest.mark.parametrize("shape", [(0, 0), (0, 4), (4, 0)])
 def test_assignment_of_nothing(shape: tuple[int, int]) -> None:
     assert assign(np.zeros(shape)) == []
+
+
+def test_people_go_on_as_they_went_where_nobody_looks() -> None:
+    tracker = Tracker()
+    for frame in range(6):
+        boxes = np.array([[10 + 4 * frame, 50, 40, 80], [300, 60, 30, 70]], np.float32)
+        ids = tracker.update(boxes, np.array([0.9, 0.4]), frame)
+    boxes, scores, predicted = tracker.predict(7, (400, 600))
+    np.testing.assert_array_equal(predicted, ids)
+    np.testing.assert_allclose(boxes, [[10 + 4 * 7, 50, 40, 80], [300, 60, 30, 70]], atol=1.0)
+    np.testing.assert_allclose(scores, [0.9, 0.4])
+    assert (boxes.dtype, scores.dtype, predicted.dtype) == (np.float32, np.float32, np.int64)
+
+
+def test_nobody_is_predicted_who_was_not_there_or_has_left() -> None:
+    tracker = Tracker()
+    tracker.update(np.array([[10, 50, 40, 80], [100, 50, 40, 80]]), np.ones(2), 0)
+    tracker.update(np.array([[10, 50, 40, 80]]), np.ones(1), 1)
+    assert tracker.predict(2, (400, 600))[2].tolist() == [0]
+    assert tracker.predict(2, (400, 5))[0].shape == (0, 4)
