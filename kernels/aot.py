@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sdtc.errors import KernelError
-from sdtc.files import atomic_write, make_directory
+from sdtc.files import atomic_write, cache_folder, make_directory
 from sdtc.kernels.gpu.launch import ALIGNMENT, Launch, triton
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
@@ -71,7 +71,7 @@ def compile_kernel(launch: Launch, architecture: int, cache: Path | None = None)
     """
     if architecture not in ARCHITECTURES:
         raise KernelError(f"architecture sm_{architecture} is not supported: expected one of {_listed(ARCHITECTURES)}")
-    path = (cache or default_cache()) / f"{_key(launch, architecture)}.json"
+    path = (cache or cache_folder("kernels")) / f"{_key(launch, architecture)}.json"
     cached = _read(path)
     if cached is None:
         cached = _compile(launch, architecture)
@@ -100,7 +100,7 @@ def compile_all(
     Raises:
         KernelError: as there.
     """
-    cache = cache or default_cache()
+    cache = cache or cache_folder("kernels")
     cached = [_read(cache / f"{_key(*job)}.json") for job in work]
     missing = [job for job, found in zip(work, cached, strict=True) if found is None]
     for _ in range(len(work) - len(missing)):
@@ -138,12 +138,6 @@ def architecture_for(capability: int) -> int:
 def supports(architecture: int, dtype: str) -> bool:
     """Whether an architecture computes in a dtype at all: Turing has no bf16."""
     return architecture >= 80 or dtype != "bf16"
-
-
-def default_cache() -> Path:
-    """Return the folder for compiled kernels: ``$SDTC_CACHE/kernels``, else below the user's cache folder."""
-    root = os.environ.get("SDTC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdtc"
-    return Path(root) / "kernels"
 
 
 def strip_hidden_parameters(ptx: str, count: int) -> str:

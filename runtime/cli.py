@@ -89,11 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     running.add_argument(
         "--backend", choices=("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), default="auto",
-        help="default: %(default)s",
+        help="auto: on a CPU the fastest of what is installed, measured once for each bundle (default: %(default)s)",
     )  # fmt: skip
     running.add_argument(
-        "--bf16", action="store_true",
-        help="compute in bf16 on the CPU, with OpenVINO: faster where the processor has it, a little less exact",
+        "--precision", choices=("auto", "fp32", "bf16", "int8"), default="fp32",
+        help="what a CPU computes in; bf16 and int8 need OpenVINO and a processor that has them, and are a little less "
+        "exact; auto is the fastest (default: %(default)s)",
     )  # fmt: skip
     running.add_argument(
         "--exact", action="store_true",
@@ -156,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.exact and args.hold is not None:
         raise InputError("--exact holds no boxes: leave out --hold, or --exact")
     hold = HOLD if args.hold is None else args.hold
-    with PoseEngine(args.engine, args.device, args.backend, args.threads, args.exact, hold, args.bf16) as engine:
+    with PoseEngine(args.engine, args.device, args.backend, args.threads, args.exact, hold, args.precision) as engine:
         if args.hold is not None and not engine.streaming:
             raise InputError("--hold is for bundles with the streaming pair of graphs, which this one has not")
         how = "frame by frame" if engine.streaming else "whole windows"
@@ -164,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"engine   {engine.manifest.name}, {engine.manifest.precision}, {how}, on {engine.backend}",
             quiet=args.quiet,
         )
+        if engine.measured:
+            say(f"measured {engine.measured}", quiet=args.quiet)
         if engine.notice:
             say(f"note     {engine.notice}", quiet=args.quiet)
         if not engine.manifest.trained:

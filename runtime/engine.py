@@ -22,8 +22,9 @@ from sdtc.posetrack import image_id, sequence_id
 from sdtc.runtime.detection import Detector, make_detector
 from sdtc.runtime.estimators import Estimator, People, Stream, StreamingEstimator, WindowEstimator
 from sdtc.runtime.pipeline import overlap, overlap_batches
+from sdtc.runtime.probe import open_sessions
 from sdtc.runtime.results import FrameResult, Pose
-from sdtc.runtime.sessions import Choice, Session, choose, open_session
+from sdtc.runtime.sessions import Choice, Session, choose
 from sdtc.runtime.timing import StageTimes
 from sdtc.runtime.token_cache import HOLD
 from sdtc.runtime.tracking import Tracker
@@ -56,18 +57,20 @@ class PoseEngine:
     Args:
         path: `model.plan`, `model.onnx`, `model.json` or the bundle's folder.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        backend: ``"auto"`` or one of `sdtc.runtime.sessions.BACKENDS`.
+        backend: one of `sdtc.runtime.sessions.BACKENDS`; ``"auto"`` measures which one is the fastest here, once.
         threads: CPU threads; all that this process may use if not given.
         exact: run whole windows, each in its keyframe's boxes, as the paper does; else frames are encoded once, in
             boxes that are held from frame to frame, where the bundle has the graphs for it.
         hold: how far a held box may be off, see `sdtc.runtime.token_cache.TokenCache`.
-        bf16: compute in bf16 on the CPU (OpenVINO, on processors that have it).
+        precision: what a CPU computes in: ``"fp32"``, ``"bf16"`` or ``"int8"`` (OpenVINO, on processors that have
+            them), or ``"auto"`` for the fastest.
 
     Attributes:
         manifest: the bundle's.
         skeleton: names and limbs of the keypoints.
         backend: what runs, and where, for people.
         notice: a sentence where something else runs than was asked for, or "".
+        measured: a sentence about backends that were just compared, or "".
         streaming: whether frames are encoded once.
         times: seconds by stage, over everything that this engine has run.
         encoded, reused: frames of windows that were encoded, and that had been before, over everything; 0 unless
@@ -87,27 +90,26 @@ class PoseEngine:
         threads: int | None = None,
         exact: bool = False,
         hold: float = HOLD,
-        bf16: bool = False,
+        precision: str = "fp32",
     ) -> None:
         if not 0 <= hold <= MAX_HOLD:
             raise InputError(f"--hold is {hold}: expected 0 (every box as it is) to {MAX_HOLD}")
         manifest_path = find_manifest(Path(path))
         manifest = Manifest.load(manifest_path)
-        choice = choose(manifest, Path(path).suffix != ".onnx", backend, device, bf16=bf16)
+        choice = choose(manifest, Path(path).suffix != ".onnx", backend, device, precision=precision)
         times = StageTimes()
         estimator: Estimator
         with ExitStack() as stack:
             graphs = ("encoder", "temporal") if not exact and _can_stream(manifest, choice) else ("model",)
-            sessions = [
-                stack.enter_context(open_session(manifest, manifest_path.parent, choice, graph, threads))
-                for graph in graphs
-            ]
+            opened = open_sessions(manifest, manifest_path.parent, choice, graphs, threads)
+            sessions = [stack.enter_context(session) for session in opened.sessions]
             if len(sessions) == 2:
                 estimator = StreamingEstimator(manifest, sessions[0], sessions[1], times)
             else:
                 estimator = WindowEstimator(manifest, sessions[0], times)
             stack.pop_all()
         self._start(manifest, estimator, times, choice.notice, hold)
+        self.measured = opened.measured
 
     @classmethod
     def from_session(cls, manifest: Manifest, session: Session) -> PoseEngine:
@@ -125,7 +127,7 @@ class PoseEngine:
     def _start(self, manifest: Manifest, estimator: Estimator, times: StageTimes, notice: str, hold: float) -> None:
         self.manifest = manifest
         self.skeleton = manifest.get_skeleton()
-        self.notice = notice
+        self.notice, self.measured = notice, ""
         self.times = times
         self.backend = estimator.backend
         self.streaming = isinstance(estimator, StreamingEstimator)

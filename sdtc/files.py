@@ -67,6 +67,12 @@ def make_directory(path: Path) -> Path:
     return path
 
 
+def cache_folder(name: str) -> Path:
+    """Return the folder for what can be made again: ``$SDTC_CACHE/name``, else below the user's cache folder."""
+    root = os.environ.get("SDTC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdtc"
+    return Path(root) / name
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.

@@ -1,14 +1,16 @@
 """Backends behind one interface: a session runs one graph of a bundle.
 
-One module per backend; each imports its library only when a session is opened. `open_session` picks the file and
-the backend.
+One module per backend; each imports its library only when a session is opened. `choose` decides what may run a bundle,
+`sdtc.runtime.probe` which of several is fastest, and `open_session` opens a graph in it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +21,7 @@ from sdtc.manifest import FLAVOURS, Manifest
 
 BACKENDS = ("auto", "onnxruntime", "openvino", *FLAVOURS)
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,15 @@ class Choice:
     """What `choose` decided.
 
     Attributes:
+        backend: what runs it; on the CPU ``"auto"`` for the fastest of what is installed.
         notice: a sentence where it is not what the user asked for, or "".
-        bf16: whether a CPU computes in bf16 what the graph says in fp32.
+        precision: what a CPU computes in, whatever the graph says; ``"auto"`` for the fastest.
     """
 
     backend: str
     device: str
     notice: str = ""
-    bf16: bool = False
+    precision: str = "fp32"
 
 
 def choose(
@@ -84,7 +88,7 @@ def choose(
     backend: str = "auto",
     device: str = "auto",
     gpu_problem: str | None = None,
-    bf16: bool = False,
+    precision: str = "fp32",
 ) -> Choice:
     """Decide what runs a bundle.
 
@@ -94,41 +98,46 @@ def choose(
         backend: one of `BACKENDS`.
         device: one of `DEVICES`.
         gpu_problem: why no GPU is usable, "" if one is; None to find out.
-        bf16: compute in bf16 on the CPU, which only OpenVINO does.
+        precision: one of `PRECISIONS`, for a CPU; bf16 and int8 are OpenVINO's.
 
     Raises:
         InputError: backend and device exclude each other, or are unknown.
         EngineError: a GPU was asked for, and there is none; or the CPU cannot run the bundle.
         MissingExtraError: a GPU is there for ``--backend onnxruntime``, which is not installed.
     """
-    for value, allowed, option in ((backend, BACKENDS, "--backend"), (device, DEVICES, "--device")):
+    for value, allowed, option in (
+        (backend, BACKENDS, "--backend"),
+        (device, DEVICES, "--device"),
+        (precision, PRECISIONS, "--precision"),
+    ):
         if value not in allowed:
             raise InputError(f"{option} is '{value}': expected one of {', '.join(allowed)}")
     if backend in FLAVOURS and device == "cpu":
         raise InputError(f"--backend {backend} runs on a GPU only: leave out --device cpu, or choose onnxruntime")
     if backend == "openvino" and device == "cuda":
         raise InputError("--backend openvino runs on the CPU: leave out --device cuda, or choose onnxruntime")
-    if bf16:
+    if precision in ("bf16", "int8"):
         if device == "cuda" or backend not in ("auto", "openvino"):
             given = f"--backend {backend}" if backend != "auto" else f"--device {device}"
             raise InputError(
-                f"--bf16 is how OpenVINO computes on the CPU: leave out {given}, or export the bundle with --precision "
-                "bf16"
+                f"--precision {precision} is how OpenVINO computes on the CPU: leave out {given}; for a GPU, export "
+                "the bundle with the precision that it is to have"
             )
-        return Choice("openvino", "cpu", bf16=True)
+        return Choice("openvino", "cpu", precision=precision)
     flavour = manifest.engine.flavour if manifest.engine and manifest.graphs["model"].plan else None
     if backend in FLAVOURS and flavour != backend:
         has = f"its engine is for {flavour}" if flavour else "it has none"
         raise EngineError(f"the bundle has no {backend} engine ({has}): export it with --flavour {backend}")
 
     def on_cpu(why: str = "") -> Choice:
-        if manifest.precision == "bf16" and backend != "openvino":
+        only_openvino = manifest.precision == "bf16"
+        if only_openvino and (backend == "onnxruntime" or not _is_installed("openvino")):
             raise EngineError(
                 f"{why}{'; ' if why else ''}this bundle is bf16, which ONNX Runtime has no CPU kernels for: run it on "
-                "a GPU, with --backend openvino, or export it with --precision fp32"
+                "a GPU, with --backend openvino (pip install 'sdtc[openvino]'), or export it with --precision fp32"
             )
         notice = f"{why}: running the bundle's ONNX on the CPU" if why else ""
-        return Choice("onnxruntime" if backend == "auto" else backend, "cpu", notice)
+        return Choice("openvino" if only_openvino else backend, "cpu", notice, precision)
 
     if device == "cpu" or backend == "openvino":
         return on_cpu()
@@ -188,7 +197,7 @@ def open_session(
     if choice.backend == "openvino":
         from sdtc.runtime.sessions.openvino_session import OpenVINOSession
 
-        return OpenVINOSession(path, threads, "bf16" if choice.bf16 else "f32")
+        return OpenVINOSession(path, threads, choice.precision)
     from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, choice.device, threads)
@@ -196,9 +205,32 @@ def open_session(
 
 def available_cpus() -> int:
     """Return how many processors this process may use; a container often allows fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # a share of time, as Docker's --cpus and Kubernetes' limits give it
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        count = min(count, max(1, int(quota) // int(period)))
+    return count
+
+
+def _is_installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def cpu_candidates(choice: Choice) -> list[Choice]:
+    """List what a choice with ``"auto"`` in it may mean on this machine; a choice without it is its only candidate.
+
+    Raises:
+        MissingExtraError: no CPU backend is installed.
+    """
+    backends = [choice.backend] if choice.backend != "auto" else ["onnxruntime", "openvino"]
+    precisions = [choice.precision] if choice.precision != "auto" else ["fp32", "bf16", "int8"]
+    found = [
+        replace(choice, backend=backend, precision=precision)
+        for backend in backends
+        for precision in precisions
+        if (backend == "openvino" or precision == "fp32") and (choice.backend == backend or _is_installed(backend))
+    ]
+    return found or [replace(choice, backend="onnxruntime", precision="fp32")]  # which says what to install
 
 
 def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Any]) -> None:

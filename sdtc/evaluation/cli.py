@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         "--backend", choices=("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), default="auto",
         help="of the engine (default: %(default)s)",
     )  # fmt: skip
+    running.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "int8"), default="fp32",
+        help="what a CPU computes an engine in (default: %(default)s)",
+    )  # fmt: skip
     running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the most possible)")
     running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all that may be used)")
     results = parser.add_argument_group("results")
@@ -148,7 +152,9 @@ def _run(args: argparse.Namespace, truth: Truth) -> list[Result]:
     boxes = truth_boxes(truth) if args.boxes == "truth" else file_boxes(args.boxes, truth)
     results = []
     if args.engine:
-        with PoseEngine(args.engine, args.device, args.backend, args.threads, exact=True) as engine:
+        with PoseEngine(
+            args.engine, args.device, args.backend, args.threads, exact=True, precision=args.precision
+        ) as engine:
             results.append(_run_one(args, truth, "engine", args.engine, engine, boxes, images))
     if args.checkpoint:
         with open_checkpoint(args.checkpoint, args.device, args.threads) as engine:

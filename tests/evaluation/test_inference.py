@@ -78,12 +78,13 @@ def pattern(dataset, torch_engine, tmp_path_factory) -> Path:
 def test_pytorch_onnx_and_sdtc_infer_agree(pattern, torch_engine, tiny_bundle, tmp_path) -> None:
     """Within 0.1 AP in every column and every row."""
     truth, from_torch = run(torch_engine, pattern)
-    with sdtc.runtime.open(tiny_bundle / "model.onnx") as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime") as engine:
         from_onnx = run(engine, pattern)[1]
     for path in truth.paths:
         folder = pattern / "images" / "val" / path.stem
         arguments = ["--engine", tiny_bundle / "model.onnx", "--input", folder, "--boxes", path, "--output", tmp_path]
-        assert infer([str(argument) for argument in [*arguments, "--exact", "--quiet", "--format", "posetrack"]]) == 0
+        arguments += ["--exact", "--backend", "onnxruntime", "--quiet", "--format", "posetrack"]
+        assert infer([str(argument) for argument in arguments]) == 0
     from_file = read_predictions([tmp_path], truth)
     results = [evaluate(truth.people, poses.people) for poses in (from_torch, from_onnx, from_file)]
     assert 30 < results[0].scores.total < 90  # the comparison means something

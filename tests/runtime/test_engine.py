@@ -23,13 +23,13 @@ SIZE = (128, 96)
 
 @pytest.fixture(scope="module")
 def engine(tiny_bundle):
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", exact=True) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", exact=True) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def streaming(tiny_bundle):
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", hold=0.0) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", hold=0.0) as engine:
         yield engine
 
 
@@ -151,7 +151,7 @@ def test_a_smallest_batch_above_one_is_filled_up(tiny_bundle, folder, tmp_path, 
 
     path = boxes_file(tmp_path, numbers=(2,), per_frame=2)
     want = list(engine.track(folder, boxes=path))[2].poses
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", exact=exact) as other:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", exact=exact) as other:
         other._estimator.manifest = dataclasses.replace(other.manifest, batch=(4, 4, 8))
         got = list(other.track(folder, boxes=path))[2].poses
     assert len(got) == 2

@@ -286,7 +286,7 @@ def test_smoothed_poses_keep_their_scores(tiny_bundle, clip, tmp_path) -> None:
         (["--hold", "0.9"], "--hold is 0.9: expected 0"),
         (["--hold", "nan"], "--hold is nan: expected 0"),
         (["--lookahead", "3"], "--lookahead is 3: expected 0 to 2"),
-        (["--bf16", "--backend", "onnxruntime"], "--bf16 is how OpenVINO computes"),
+        (["--precision", "bf16", "--backend", "onnxruntime"], "--precision bf16 is how OpenVINO computes"),
     ],
 )
 def test_streaming_options_that_cannot_be(bundle, clip, tmp_path, options, sentence) -> None:
