@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 from sdtc.errors import EngineError, require
 from sdtc.runtime.sessions import TensorSpec, check_inputs
 from sdtc.runtime.sessions.quantize import GROUP, quantize_weights
+
+_LOCK = threading.Lock()  # graphs are opened side by side
 
 
 class OpenVINOSession:
@@ -32,9 +36,9 @@ class OpenVINOSession:
 
     def __init__(self, path: Path, threads: int = 1, precision: str = "fp32") -> None:
         ov = require("openvino", "openvino", "--backend openvino")
+        core = _core()
         onnx = require("onnx", "openvino", "--backend openvino")
         inliner = require("onnx.inliner", "openvino", "--backend openvino")
-        core = ov.Core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision != "fp32" and precision.upper() not in able:
             raise EngineError(f"this processor does not compute in {precision}: leave out --precision {precision}")
@@ -70,6 +74,22 @@ class OpenVINOSession:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _core() -> Any:
+    """Return the one `openvino.Core` of this process.
+
+    Each Core gives its thread a stack for signal handlers, and takes it away when the last model of that Core is gone.
+    Of two that go in the order in which they came, the second puts the first one's stack back, which is no more: the
+    next signal that Python handles (Ctrl-C, a child's end) then kills the process. A Core that stays takes none away.
+    """
+    with _LOCK:
+        return _make_core()
+
+
+@functools.cache
+def _make_core() -> Any:
+    return require("openvino", "openvino", "--backend openvino").Core()
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,6 +124,22 @@ def test_a_container_that_allows_half_of_a_processor_gets_one_thread(monkeypatch
     for text, count in (("max 100000", 8), ("50000 100000", 1), ("300000 100000", 3), ("9900000 100000", 8), ("x", 8)):
         monkeypatch.setattr(Path, "read_text", lambda *_, text=text, **__: text)
         assert available_cpus() == count
+
+
+def test_a_signal_after_openvino_was_closed_is_handled(tiny_bundle) -> None:
+    """In a process of its own, which does not survive where OpenVINO leaves a stack for signals that is gone."""
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    code = (
+        "import signal, sys\n"
+        "from sdtc.runtime.sessions.openvino_session import OpenVINOSession as Session\n"
+        "sessions = [Session(path) for path in sys.argv[1:]]\n"
+        "while sessions: sessions.pop(0).close()\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('alive')"
+    )
+    graphs = [tiny_bundle / "model.encoder.onnx", tiny_bundle / "model.temporal.onnx"]
+    run = subprocess.run([sys.executable, "-c", code, *graphs], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "alive\n"), run.stderr
 
 
 @pytest.mark.parametrize(
