@@ -147,7 +147,9 @@ class StreamingEstimator(Estimator):
         self.encoder, self.temporal = encoder, temporal
         T, (H, W), largest = manifest.num_frames, manifest.input_size, manifest.batch[2]
         dtype = temporal.inputs["tokens"].dtype
-        self.crops = np.empty((largest * T, H, W, 3), np.uint8)  # both are reused by every batch
+        # Both are reused by every batch. A graph takes T times as many frames as windows at once; on a CPU they would
+        # only need more memory.
+        self.crops = np.empty((largest, H, W, 3), np.uint8)
         self.windows = np.empty((largest, T, *manifest.token_shape), dtype)
 
     def start(self, hold: float) -> Stream:

@@ -46,8 +46,6 @@ class OnnxRuntimeSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # its warnings are about its own optimiser
-        # An arena keeps the largest batch's memory for ever; without it a run is as fast, and memory stays flat.
-        options.enable_cpu_mem_arena = False
         providers = ["CPUExecutionProvider"]
         if device == "cuda":
             providers.insert(0, "CUDAExecutionProvider")
