@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         "--lookahead", type=int, metavar="N", help="frames to wait for after each, 0 to the model's delta (default)"
     )
     running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the bundle's maximum)")
-    running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all that may be used)")
+    running.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: one or all, whichever is faster)"
+    )
     running.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each input")
     running.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser

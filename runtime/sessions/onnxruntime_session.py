@@ -45,6 +45,8 @@ class OnnxRuntimeSession:
         ort = require("onnxruntime", "cpu", "running an ONNX graph")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that spin while they wait for work take the processor from decoding and detection.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # its warnings are about its own optimiser
         providers = ["CPUExecutionProvider"]
         if device == "cuda":

@@ -47,18 +47,22 @@ def machine(monkeypatch, tmp_path):
         ("openvino", "int8"): 0.002,
     }  # fmt: skip
     opened: list[FakeSession] = []
+    slower_alone = [4.0]  # how much slower one thread is than two
 
     def open_session(manifest, directory, choice, graph, threads):
         value = seconds[choice.backend, choice.precision]
         if isinstance(value, Exception):
             raise value
-        opened.append(FakeSession(choice, graph, value))
+        opened.append(FakeSession(choice, graph, value if threads > 1 else value * slower_alone[0]))
         return opened[-1]
 
     monkeypatch.setattr(probe, "open_session", open_session)
     monkeypatch.setattr(sessions, "_is_installed", lambda module: True)
+    monkeypatch.setattr(probe, "available_cpus", lambda: 2)
     monkeypatch.setenv("SDTC_CACHE", str(tmp_path / "cache"))
-    return SimpleNamespace(seconds=seconds, opened=opened, cache=tmp_path / "cache" / "backends")
+    return SimpleNamespace(
+        seconds=seconds, opened=opened, slower_alone=slower_alone, cache=tmp_path / "cache" / "backends"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +98,9 @@ def test_the_fastest_is_taken_and_the_others_are_closed(manifest, machine, tmp_p
     assert (opened.choice.backend, opened.choice.precision) == ("openvino", "bf16")
     assert [session.graph for session in opened.sessions] == list(GRAPHS)
     assert all(session.closed == (session not in opened.sessions) for session in machine.opened)
-    assert len(machine.opened) == 8
-    assert "openvino bf16 is used from now on" in opened.measured
+    assert len(machine.opened) == 10
+    assert opened.threads == 2
+    assert "openvino bf16 on 2 threads is used from now on" in opened.measured
     assert len(opened.measured.splitlines()) == 1
 
 
@@ -104,13 +109,31 @@ def test_it_is_measured_once_for_a_bundle_and_a_number_of_threads(manifest, mach
     machine.seconds["openvino", "bf16"] = 1.0
     again = open_all(manifest, tmp_path)
     assert (again.choice, again.measured) == (first.choice, "")
-    assert len(machine.opened) == 8 + 2
-    assert open_all(manifest, tmp_path, threads=7).choice.precision == "int8"
+    assert len(machine.opened) == 10 + 2
+    given = open_all(manifest, tmp_path, threads=7)
+    assert (given.choice.precision, given.threads) == ("int8", 7)
     fp32 = open_all(manifest, tmp_path, Choice("auto", "cpu"))
     assert (fp32.choice.backend, fp32.choice.precision) == ("openvino", "fp32")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"backend": "tensorrt", "precision": "fp32"}', '{"backend": [1]}'])
+def test_one_thread_is_taken_where_two_are_no_faster(manifest, machine, tmp_path) -> None:
+    machine.slower_alone[0] = 0.5
+    opened = open_all(manifest, tmp_path)
+    assert (opened.choice.precision, opened.threads) == ("bf16", 1)
+    assert all(session.closed == (session not in opened.sessions) for session in machine.opened)
+    again = open_all(manifest, tmp_path)
+    assert (again.threads, again.measured) == (1, "")
+    alone = open_all(manifest, tmp_path, Choice("onnxruntime", "cpu"))  # threads are still open
+    assert (alone.threads, len(alone.measured.split(" ms"))) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", '{"backend": "tensorrt", "precision": "fp32", "threads": 2}',
+        '{"backend": "openvino", "precision": "bf16", "threads": 64}', '{"backend": [1], "threads": [2]}',
+    ],
+)  # fmt: skip
 def test_a_damaged_cache_is_measured_again(manifest, machine, tmp_path, text) -> None:
     open_all(manifest, tmp_path)
     (file,) = machine.cache.iterdir()
@@ -150,7 +173,7 @@ def test_half_an_engine_is_closed(manifest, machine, tmp_path, monkeypatch) -> N
 
 
 def test_nothing_is_measured_where_there_is_no_choice(manifest, machine, tmp_path) -> None:
-    opened = open_all(manifest, tmp_path, Choice("openvino", "cpu", precision="int8"))
+    opened = open_all(manifest, tmp_path, Choice("openvino", "cpu", precision="int8"), threads=2)
     assert (opened.choice.precision, opened.measured) == ("int8", "")
     assert not machine.cache.exists()
 
