@@ -2,84 +2,83 @@
 
 The stages of the runtime are generators over generators. Where one of them is wrapped in `overlap`, it works on the
 next items while the stage behind it works on the last; OpenCV, FFmpeg and every backend let go of the interpreter
-while they compute. Order is kept, and a stage that is ahead waits: no more than `depth` items lie between two.
+while they compute. Order is kept, and a stage that is ahead waits: no more than `depth` items lie between two. Only a
+`Handover` made to drop does not wait: a camera cannot.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass
-class _End:
-    """The last thing that a stage hands over: how it ended."""
+class Handover(Generic[T]):
+    """Where one thread leaves items for another, in order.
 
-    error: BaseException | None
+    Args:
+        depth: how many items may wait; with 0, `put` returns when its item has been taken.
+        drop: newest wins: where `depth` items (at least one) wait already, the oldest makes room; `put` never waits.
 
+    Attributes:
+        dropped: items that made room for newer ones.
+        error: what ended it, once there is nothing more to take.
+        closed: nobody takes any more.
+    """
 
-class _Stage(Generic[T]):
-    def __init__(self, items: Iterable[T], depth: int, name: str) -> None:
-        self.items = items
-        self.queue: queue.Queue[T | _End] = queue.Queue(depth)
-        self.end: _End | None = None  # once it has been taken
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self.run, name=f"sdtc-{name}", daemon=True)
+    def __init__(self, depth: int, drop: bool = False) -> None:
+        self._depth, self._drop = depth, drop
+        self._items: deque[T] = deque()
+        self._ended = False
+        self._changed = threading.Condition()
+        self.dropped, self.closed = 0, False
+        self.error: BaseException | None = None
 
-    def run(self) -> None:
-        iterator = iter(self.items)
-        error = None
-        try:
-            for item in iterator:
-                self.queue.put(item)
-                if self.stopped.is_set():
-                    break
-        except BaseException as caught:  # it is raised where the items are taken
-            error = caught
-        finally:
-            if isinstance(iterator, Generator):
-                try:
-                    iterator.close()  # here, for no other thread may touch what it holds
-                except BaseException as caught:
-                    error = error or caught
-            self.queue.put(_End(error))
+    def put(self, item: T) -> bool:
+        """Leave an item; False where nobody takes any more."""
+        with self._changed:
+            if self._drop and len(self._items) >= max(self._depth, 1):
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
+            # This one is there to be taken while it waits for its place.
+            self._changed.wait_for(lambda: self._drop or self.closed or len(self._items) <= self._depth)
+            return not self.closed
 
-    def take(self, limit: int) -> list[T]:
-        """Wait for an item, and take up to `limit` with those that are there already; none at the end.
+    def end(self, error: BaseException | None = None) -> None:
+        """Say that nothing more comes, and why; what waits is still to be had."""
+        with self._changed:
+            self.error, self._ended = error, True
+            self._changed.notify_all()
 
-        Raises:
-            BaseException: what ended the stage, after the items before it.
-        """
-        batch: list[T] = []
-        while self.end is None and len(batch) < limit:
-            if batch and self.queue.empty():
-                return batch
-            item = self.queue.get()
-            if isinstance(item, _End):
-                self.end = item
-            else:
-                batch.append(item)
-        if not batch and self.end is not None and self.end.error is not None:
-            raise self.end.error
-        return batch
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until `take` would return at once; False if it still would not after so many seconds."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: self.closed or self._ended or self._items, timeout))
 
-    def stop(self) -> None:
-        """Let the thread end, whatever it waits for, and wait until it has."""
-        self.stopped.set()
-        while self.thread.is_alive():
-            try:  # make room for an item that it cannot hand over
-                self.queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        self.thread.join()
+    def take(self, limit: int = 1) -> list[T]:
+        """Wait for an item, and take up to `limit` with those that are there already; none at the end."""
+        with self._changed:
+            self.wait()
+            batch = [self._items.popleft() for _ in range(min(limit, len(self._items)))]
+            self._changed.notify_all()
+            return batch
+
+    def close(self) -> None:
+        """Take no more: whoever waits, on either side, goes on at once."""
+        with self._changed:
+            self.closed = True
+            self._items.clear()
+            self._changed.notify_all()
 
 
-def overlap(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]:
+def overlap(
+    items: Iterable[T], depth: int, name: str, stop: Callable[[], None] | None = None
+) -> Generator[T, None, None]:
     """Yield items that a thread of its own takes from an iterable, up to `depth` ahead.
 
     The thread starts with the first item that is asked for. An error of the iterable is raised here, after the items
@@ -88,26 +87,56 @@ def overlap(items: Iterable[T], depth: int, name: str) -> Generator[T, None, Non
 
     Args:
         items: the stage; used in the thread alone.
-        depth: how many items may wait.
+        depth: how many items may wait beside the one in hand; with 0 the stage begins an item when the last one has
+            been taken, so that none gets older than it must.
         name: of the thread, for debuggers and profilers.
+        stop: called before the thread is waited for: makes an item come soon that could be long in coming, or none.
     """
-    for (item,) in _taken(items, depth, 1, name):
+    for (item,) in _taken(items, depth, 1, name, stop):
         yield item
 
 
-def overlap_batches(items: Iterable[T], depth: int, name: str) -> Generator[list[T], None, None]:
+def overlap_batches(
+    items: Iterable[T], depth: int, name: str, stop: Callable[[], None] | None = None
+) -> Generator[list[T], None, None]:
     """As `overlap`, but yield everything that waits at once, up to `depth` items: who is late catches up in batches.
 
     Nobody is waited for: a consumer that is faster than the stage gets one item at a time.
     """
-    yield from _taken(items, depth, depth, name)
+    yield from _taken(items, depth, max(depth, 1), name, stop)
 
 
-def _taken(items: Iterable[T], depth: int, limit: int, name: str) -> Generator[list[T], None, None]:
-    stage = _Stage(items, depth, name)
-    stage.thread.start()
+def _taken(
+    items: Iterable[T], depth: int, limit: int, name: str, stop: Callable[[], None] | None
+) -> Generator[list[T], None, None]:
+    handover: Handover[T] = Handover(depth)
+    thread = threading.Thread(target=_run, args=(items, handover), name=f"sdtc-{name}", daemon=True)
+    thread.start()
     try:
-        while batch := stage.take(limit):
+        while batch := handover.take(limit):
             yield batch
+        if handover.error is not None:
+            raise handover.error
     finally:
-        stage.stop()
+        handover.close()
+        if stop is not None:
+            stop()
+        thread.join()
+
+
+def _run(items: Iterable[T], handover: Handover[T]) -> None:
+    iterator = iter(items)
+    error: BaseException | None = None
+    try:
+        for item in iterator:
+            if not handover.put(item):
+                break
+    except BaseException as caught:  # it is raised where the items are taken
+        error = caught
+    finally:
+        if isinstance(iterator, Generator):
+            try:
+                iterator.close()  # here, for no other thread may touch what it holds
+            except BaseException as caught:
+                error = error or caught
+        handover.end(error)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdtc.errors import VideoError
-from sdtc.runtime.pipeline import overlap, overlap_batches
+from sdtc.runtime.pipeline import Handover, overlap, overlap_batches
 
 
 def stage_threads() -> list[str]:
@@ -126,3 +126,71 @@ def test_batches_lose_nothing_and_an_error_comes_last(items, depth) -> None:
             seen += batch
     assert seen == items
     assert not stage_threads()
+
+
+# --- handing over ------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(0, 3))
+def test_the_newest_items_win(steps, depth) -> None:
+    """Against a list: True puts the next number, False takes one."""
+    handover, waiting, dropped = Handover(depth, drop=True), [], 0
+    for number, puts in enumerate(steps):
+        if puts:
+            assert handover.put(number)
+            waiting.append(number)
+            if len(waiting) > max(depth, 1):
+                waiting, dropped = waiting[1:], dropped + 1
+        elif waiting:
+            assert handover.take() == [waiting.pop(0)]
+        assert handover.dropped == dropped
+        assert handover.wait(0) is bool(waiting)
+    handover.end()
+    assert handover.take(99) == waiting
+    assert handover.take() == []
+
+
+def test_with_depth_0_the_next_item_is_begun_when_the_last_is_taken() -> None:
+    made = []
+
+    def source():
+        for number in range(5):
+            made.append(number)
+            yield number
+
+    stream = overlap(source(), 0, "source")
+    for number in range(5):
+        assert next(stream) == number
+        time.sleep(0.05)
+        assert made == list(range(min(number + 2, 5)))
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("waits", ["put", "take", "wait"])
+def test_closing_wakes_whoever_waits(waits) -> None:
+    handover = Handover(1)
+    if waits == "put":
+        handover.put(0)
+    done = []
+    calls = {"put": lambda: handover.put(1), "take": handover.take, "wait": handover.wait}
+    thread = threading.Thread(target=lambda: done.append(calls[waits]()))
+    thread.start()
+    time.sleep(0.05)
+    assert not done
+    handover.close()
+    thread.join(1)
+    assert done == [{"put": False, "take": [], "wait": True}[waits]]
+
+
+def test_many_threads_lose_and_double_nothing() -> None:
+    handover, taken = Handover(3), []
+    putters = [threading.Thread(target=lambda n=n: [handover.put((n, i)) for i in range(300)]) for n in range(4)]
+    takers = [threading.Thread(target=lambda: [taken.extend(handover.take(2)) for _ in range(2000)]) for _ in range(3)]
+    for thread in putters + takers:
+        thread.start()
+    for thread in putters:
+        thread.join()
+    handover.end()
+    for thread in takers:
+        thread.join()
+    assert sorted(taken) == [(n, i) for n in range(4) for i in range(300)]
