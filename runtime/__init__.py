@@ -17,10 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdtc.runtime.engine import PoseEngine, open
+    from sdtc.runtime.live import LiveSource
     from sdtc.runtime.results import FrameResult, Pose
 
-_MODULES = {"open": "engine", "PoseEngine": "engine", "FrameResult": "results", "Pose": "results"}
-__all__ = ["FrameResult", "Pose", "PoseEngine", "open"]
+_MODULES = {
+    "open": "engine",
+    "PoseEngine": "engine",
+    "LiveSource": "live",
+    "FrameResult": "results",
+    "Pose": "results",
+}
+__all__ = ["FrameResult", "LiveSource", "Pose", "PoseEngine", "open"]
 
 
 def __getattr__(name: str) -> Any:

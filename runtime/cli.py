@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,8 @@ _EPILOG = """examples:
   sdtc-infer --engine model.onnx --input 'clips/*.mp4' --output poses --format jsonl
   sdtc-infer --engine bundle/ --input images/val/012834_mpii_test --boxes detections.json
   sdtc-infer --engine model.plan --input video.mp4 --detector yolox_s.onnx
+  sdtc-infer --engine model.plan --input rtsp://camera/stream --drop-late --format jsonl
+  ffmpeg -i … -f mpegts - | sdtc-infer --engine model.plan --input -
 
 The engine is any file of a bundle that export/to_trt.py wrote, or its folder. Without a usable GPU the bundle's ONNX
 graph runs on the CPU; --device cuda makes that an error.
@@ -49,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     required.add_argument(
         "--engine", required=True, metavar="FILE", help="model.plan, model.onnx, or a bundle's folder"
     )
-    required.add_argument("--input", required=True, metavar="VIDEO|FOLDER|GLOB", help="what to look at; quote a glob")
+    required.add_argument(
+        "--input", required=True, metavar="VIDEO|FOLDER|GLOB|LIVE",
+        help="what to look at; quote a glob. Live: a camera's number or /dev/videoN; an address rtsp://, rtmp://, "
+        "http://, tcp://, udp:// or srt://; the path of a pipe; or - for standard input",
+    )  # fmt: skip
     people = parser.add_argument_group("people")
     people.add_argument(
         "--boxes", type=Path, metavar="FILE", help="person boxes from a JSON file instead of a detector"
@@ -112,6 +118,15 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=int, metavar="N", help="CPU threads (default: one or all, whichever is faster)"
     )
     running.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each input")
+    running.add_argument(
+        "--drop-late",
+        action="store_true",
+        help="live input: the newest frame wins, those that come too fast are dropped",
+    )
+    running.add_argument(
+        "--reconnect", type=float, metavar="SECONDS",
+        help="live input: how long to try when a camera or stream is lost, 0 for never, inf for ever (default: 30)",
+    )  # fmt: skip
     running.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
 
@@ -124,6 +139,7 @@ class _Totals:
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     interrupted: bool = False
+    latency: str = ""
 
 
 @command("sdtc-infer")
@@ -159,7 +175,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.exact and args.hold is not None:
         raise InputError("--exact holds no boxes: leave out --hold, or --exact")
     hold = HOLD if args.hold is None else args.hold
-    with PoseEngine(args.engine, args.device, args.backend, args.threads, args.exact, hold, args.precision) as engine:
+    with (
+        _live_log(args.quiet),
+        PoseEngine(args.engine, args.device, args.backend, args.threads, args.exact, hold, args.precision) as engine,
+    ):
         if args.hold is not None and not engine.streaming:
             raise InputError("--hold is for bundles with the streaming pair of graphs, which this one has not")
         how = "frame by frame" if engine.streaming else "whole windows"
@@ -178,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stems: set[str] = set()
         for entry in inputs:
             try:
-                with open_input(entry) as source:
+                with open_input(entry, args.drop_late, args.reconnect) as source:
                     _run(args, engine, source, _unique(source.name, stems), boxes, detector, totals)
             except SdtcError as error:
                 if len(inputs) == 1:
@@ -210,6 +229,7 @@ def _run(
     from sdtc.runtime.drawing import draw_frame
     from sdtc.runtime.pipeline import overlap
     from sdtc.runtime.smoothing import smooth
+    from sdtc.runtime.timing import Durations
     from sdtc.runtime.writers import VideoWriter, Writer, make_writer, result_path
 
     results_file, video_file = (
@@ -224,6 +244,7 @@ def _run(
     track_ids: set[int] = set()
     writers: list[Writer] = []
     frames = 0
+    latencies, waits = Durations(), Durations()
     with ExitStack() as stack:
         _restore_signals_after(stack)
         bar = stack.enter_context(
@@ -234,7 +255,7 @@ def _run(
         )
         if args.smooth:
             poses = smooth(poses, source.fps)
-        results = overlap(poses, 2, "pose")  # files are written meanwhile
+        results = overlap(poses, 0 if source.drop_late else 2, "pose", source.stop)  # files are written meanwhile
         stack.callback(results.close)
         try:
             for result in results:
@@ -248,6 +269,9 @@ def _run(
                 for writer in writers:
                     with engine.times.stage("video" if isinstance(writer, VideoWriter) else "write"):
                         writer.write(result)
+                if source.live:
+                    latencies.add(result.latency)
+                    waits.add(result.waited)
                 frames += 1
                 totals.frames += 1
                 totals.poses += len(result.poses)
@@ -261,9 +285,41 @@ def _run(
                 raise
             totals.problems.append(f"{error} (frames before this are kept)")
         _ignore_signals()  # a second Ctrl-C must not cut the closing of the files
+    if latencies.count:
+        lookahead = engine.manifest.delta if args.lookahead is None else args.lookahead
+        p50, p95, p99 = (
+            f"p{100 * share:.0f} {1000 * latencies.percentile(share):.0f} ms" for share in (0.5, 0.95, 0.99)
+        )
+        totals.latency = (
+            f"latency  {p50}, {p95}, {p99} (of which look-ahead {lookahead} frames, "
+            f"{1000 * waits.percentile(0.5):.0f} ms); {source.dropped} frames dropped"
+        )
     totals.people += len(track_ids)
     totals.problems += source.problems
     totals.files += [writer.path for writer in writers if writer.path.exists()]
+
+
+@contextmanager
+def _live_log(quiet: bool) -> Iterator[None]:
+    """Show what becomes of live sources on stderr, above the progress bar."""
+    import logging
+
+    from tqdm import tqdm
+
+    class AboveBar(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tqdm.write(self.format(record), file=sys.stderr)
+
+    log, handler = logging.getLogger("sdtc.live"), logging.NullHandler() if quiet else AboveBar()
+    handler.setFormatter(logging.Formatter("live     %(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -320,6 +376,7 @@ def _summary(totals: _Totals, engine: PoseEngine, wall: float) -> str:
                 if engine.encoded
                 else []
             ),
+            *([totals.latency] if totals.latency else []),
             *(f"wrote    {path}" for path in totals.files),
         ]
     )

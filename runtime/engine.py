@@ -7,6 +7,7 @@ One engine, many inputs: `open` it once, `track` as often as needed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from sdtc.runtime.sessions import Choice, Session, choose
 from sdtc.runtime.timing import StageTimes
 from sdtc.runtime.token_cache import HOLD
 from sdtc.runtime.tracking import Tracker
-from sdtc.runtime.video import Frame, FrameSource, ImageSequence, check_max_frames, open_source
+from sdtc.runtime.video import GAP, Frame, FrameSource, ImageSequence, check_max_frames, open_source
 from sdtc.runtime.windows import windows
 
 READ_AHEAD = 2  # frames that wait to be searched
@@ -49,6 +50,13 @@ class _Found:
         """Make poses of ``[P, J, 3]``."""
         everybody = zip(self.track_ids, keypoints, self.who.boxes, self.who.scores, strict=True)
         return [Pose(int(track_id), points, box, float(score)) for track_id, points, box, score in everybody]
+
+    def times(self) -> tuple[float, float, float]:
+        """Return when a live keyframe came, the seconds since, and how many of them its window waited; 0 for files."""
+        received = self.keyframe.received
+        if not received:
+            return 0.0, 0.0, 0.0
+        return received, time.monotonic() - received, max(frame.received for frame in self.window) - received
 
 
 class PoseEngine:
@@ -175,10 +183,10 @@ class PoseEngine:
         lookahead: int | None = None,
         detect_every: int = 1,
     ) -> Generator[FrameResult, None, None]:
-        """Run over a video or an image folder.
+        """Run over a video, an image folder or a live source.
 
         Args:
-            source: path of a video, image or folder, or an open source.
+            source: path of a video, image or folder, what `sdtc.runtime.live.is_live` knows, or an open source.
             boxes: JSON file of person boxes; the detector is not used then.
             detector: ``"hog"``, path of an ONNX detector, or any object with ``detect(image)``.
             batch_size: people at once; the bundle's maximum if not given.
@@ -205,26 +213,31 @@ class PoseEngine:
         if boxes is not None and detect_every > 1:
             raise InputError("--detect-every is for detectors: with --boxes every frame has its own")
         if not isinstance(source, FrameSource):
-            with open_source(Path(source)) as opened:
+            with open_source(source) as opened:
                 yield from self.track(opened, boxes, detector, batch_size, max_frames, lookahead, detect_every)
                 if opened.problems:
                     raise VideoError("; ".join(opened.problems))
             return
         people = PeopleFinder(source, boxes, detector)
         stream = self._estimator.start(self._hold)
-        decoded = overlap(self._timed(source, max_frames), READ_AHEAD, "decode")
-        found = overlap_batches(
-            self._find(people, windows(decoded, self.manifest.delta, lookahead), detect_every), IN_FLIGHT, "detect"
-        )
+        decoded = self._timed(source, max_frames)
+        if not source.live:  # which decodes in a thread of its own
+            decoded = overlap(decoded, READ_AHEAD, "decode")
+        in_flight = 0 if source.drop_late else IN_FLIGHT  # what waits grows old
+        keyframes = windows(decoded, self.manifest.delta, lookahead)
+        found = overlap_batches(self._find(people, keyframes, detect_every), in_flight, "detect", source.stop)
         count = 0
         try:
             for batch in found:
                 seen = [self._people(item.window, item.who.boxes, item.track_ids) for item in batch if item.window]
                 keypoints = iter(self._estimate(stream, seen, batch_size))
                 for item in batch:
-                    count += 1
                     frame, poses = item.keyframe, item.poses(next(keypoints)) if item.window else []
-                    yield FrameResult(frame.index, frame.number, frame.name, people.image_id(frame), frame.image, poses)
+                    count = frame.number + 1  # of all that came, also where late ones were dropped
+                    identifier = people.image_id(frame)
+                    yield FrameResult(
+                        frame.index, frame.number, frame.name, identifier, frame.image, poses, *item.times()
+                    )
         finally:
             # Whatever happened, and whoever still holds the error: nobody reads the source when this has ended.
             found.close()
@@ -267,15 +280,15 @@ class PoseEngine:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _timed(self, source: FrameSource, max_frames: int | None) -> Iterator[Frame]:
+    def _timed(self, source: FrameSource, max_frames: int | None) -> Generator[Frame, None, None]:
         frames = iter(source)
         count = 0
         while max_frames is None or count < max_frames:
-            with self.times.stage("decode"):
+            with self.times.stage("receive" if source.live else "decode"):
                 frame = next(frames, None)
             if frame is None:
                 return
-            count += 1
+            count += frame is not GAP
             yield frame
 
 

@@ -40,6 +40,9 @@ class FrameResult:
         image_id: what the frame is called in PoseTrack's and COCO's files.
         image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
         poses: of every person; empty where nobody is.
+        received: when the frame came, `time.monotonic` seconds; 0 unless the source is live.
+        latency: seconds from then to this result; 0 unless the source is live.
+        waited: the part of the latency in which the frames that it looks ahead at were not there yet.
     """
 
     index: int
@@ -48,3 +51,6 @@ class FrameResult:
     image_id: int
     image: np.ndarray | None
     poses: list[Pose] = field(default_factory=list)
+    received: float = 0.0
+    latency: float = 0.0
+    waited: float = 0.0

@@ -25,6 +25,7 @@ FORGET = 1.0  # seconds without a person, after which the filter starts anew
 @dataclass
 class _State:
     frame: int
+    time: float  # seconds
     points: np.ndarray  # [J, 2] image pixels
     speed: np.ndarray  # [J, 2] pixels a second
 
@@ -50,23 +51,23 @@ class OneEuro:
 
     def __call__(self, result: FrameResult) -> FrameResult:
         """Return a frame's result with its poses filtered; frames come in order."""
-        oldest = result.index - FORGET * self.fps
-        self._states = {key: state for key, state in self._states.items() if state.frame >= oldest}
-        return dataclasses.replace(result, poses=[self._filter(pose, result.index) for pose in result.poses])
+        now = result.received or result.index / self.fps  # live frames are dropped, and come when they come
+        self._states = {key: state for key, state in self._states.items() if state.time >= now - FORGET}
+        return dataclasses.replace(result, poses=[self._filter(pose, result.index, now) for pose in result.poses])
 
-    def _filter(self, pose: Pose, frame: int) -> Pose:
+    def _filter(self, pose: Pose, frame: int, now: float) -> Pose:
         points, scores = pose.keypoints[:, :2].astype(np.float64), pose.keypoints[:, 2:]
         state = self._states.get(pose.track_id)
         if state is None or frame <= state.frame:
-            self._states[pose.track_id] = _State(frame, points, np.zeros_like(points))
+            self._states[pose.track_id] = _State(frame, now, points, np.zeros_like(points))
             return pose
-        seconds = (frame - state.frame) / self.fps
+        seconds = max(now - state.time, 0.5 / self.fps)  # what a network held up comes all at once
         speed = state.speed + _share(SPEED_CUTOFF, seconds) * ((points - state.points) / seconds - state.speed)
         size = max(float(pose.bbox[2:].max()), 1.0)
         fast = np.linalg.norm(speed, axis=1, keepdims=True) / size  # [J, 1] box sizes a second
         share = _share(self.min_cutoff + self.beta * fast, seconds) * np.clip(scores, 0.05, 1.0) ** 0.5
         points = state.points + share * (points - state.points)
-        self._states[pose.track_id] = _State(frame, points, speed)
+        self._states[pose.track_id] = _State(frame, now, points, speed)
         return dataclasses.replace(pose, keypoints=np.concatenate([points, scores], axis=1).astype(np.float32))
 
 

@@ -35,12 +35,17 @@ class Frame:
         number: the number in the file name; the index for videos.
         name: file name; None for videos.
         image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
+        received: when it came from a live source, `time.monotonic` seconds; 0 for files.
     """
 
     index: int
     number: int
     name: str | None
     image: np.ndarray | None
+    received: float = 0.0
+
+
+GAP = Frame(-1, -1, None, None)  # stands between frames of a live source: nothing comes, what follows is apart
 
 
 class FrameSource(ABC):
@@ -52,6 +57,9 @@ class FrameSource(ABC):
         fps: frames per second.
         num_frames: how many there should be; None where nobody knows.
         problems: sentences about what could not be read; complete after the iteration.
+        live: frames come when they come (`sdtc.runtime.live`), with the time at which they did, and `GAP` between.
+        drop_late: frames that nobody is ready for make room for newer ones.
+        dropped: how many have.
     """
 
     path: Path
@@ -59,9 +67,15 @@ class FrameSource(ABC):
     fps: float
     num_frames: int | None
     problems: list[str]
+    live: bool = False
+    drop_late: bool = False
+    dropped: int = 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
+
+    def stop(self) -> None:  # noqa: B027  (files are never waited for)
+        """End the iteration soon, also while it waits for a frame; from any thread."""
 
     def close(self) -> None:  # noqa: B027  (an image folder holds nothing open)
         """Release the files."""
@@ -88,7 +102,7 @@ class VideoFile(FrameSource):
         try:
             self._container = av.open(str(path.absolute()))  # a relative name with a colon would be a protocol
         except (av.FFmpegError, ValueError) as error:
-            raise VideoError(f"'{path}' cannot be opened as a video: {_reason(error)}") from None
+            raise VideoError(f"'{path}' cannot be opened as a video: {reason(error)}") from None
         if not self._container.streams.video:
             self._container.close()
             raise VideoError(f"'{path}' has no video stream")
@@ -112,11 +126,11 @@ class VideoFile(FrameSource):
             return
         reached = f"frame {count - 1} ({count / self.fps:.2f} s)"
         if count == 0:
-            reason = _reason(error) if error else "it holds no frames"
-            self.problems.append(f"no frame of video '{self.path}' can be decoded: {reason}")
+            why = reason(error) if error else "it holds no frames"
+            self.problems.append(f"no frame of video '{self.path}' can be decoded: {why}")
         elif error is not None:
             self.problems.append(
-                f"video '{self.path}' breaks after {reached}: {_reason(error)}; what was decoded before is kept"
+                f"video '{self.path}' breaks after {reached}: {reason(error)}; what was decoded before is kept"
             )
         elif promised := self._promised_more_than(count):
             self.problems.append(
@@ -143,7 +157,7 @@ class VideoFile(FrameSource):
             held: list[np.ndarray] = []
             with self._lock, suppress(av.FFmpegError):
                 if not self._closed:
-                    held += (_upright(frame) for frame in self._stream.codec_context.decode(None))
+                    held += (upright(frame) for frame in self._stream.codec_context.decode(None))
             yield from held
             yield error
 
@@ -154,7 +168,7 @@ class VideoFile(FrameSource):
             if frame is None:
                 return None
             self._last_time = frame.time
-            return _upright(frame)
+            return upright(frame)
 
     def close(self) -> None:
         with self._lock:  # a container that is closed while it decodes takes the process down
@@ -202,12 +216,17 @@ class ImageSequence(FrameSource):
         return image
 
 
-def open_source(path: Path) -> FrameSource:
-    """Open one video file, image file or folder of images.
+def open_source(path: str | Path) -> FrameSource:
+    """Open one video file, image file or folder of images; or, given as text, a live source (`sdtc.runtime.live`).
 
     Raises:
         VideoError: it does not exist, or holds nothing to read.
     """
+    from sdtc.runtime.live import LiveSource, is_live  # which needs the classes above
+
+    if is_live(str(path)):
+        return LiveSource(str(path))
+    path = Path(path)
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
         if not files:
@@ -220,21 +239,26 @@ def open_source(path: Path) -> FrameSource:
     return VideoFile(path)
 
 
-def find_inputs(spec: str) -> list[Path | list[Path]]:
-    """Resolve ``--input``: a path, or a glob that names videos, folders or images.
+def find_inputs(spec: str) -> list[str | Path | list[Path]]:
+    """Resolve ``--input``: a live source, a path, or a glob that names videos, folders or images.
 
     Returns:
-        Paths for :func:`open_source`; the images of one folder, matched by a glob, stay together as a list.
+        What :func:`open_source` takes, live sources as text; the images of one folder, matched by a glob, stay
+        together as a list.
 
     Raises:
         VideoError: nothing matches.
     """
+    from sdtc.runtime.live import is_live
+
+    if is_live(spec):
+        return [spec]
     if Path(spec).exists() or not glob.has_magic(spec):
         return [Path(spec)]
     matches = sorted(Path(match) for match in glob.glob(spec, recursive=True))
     if not matches:
         raise VideoError(f"no file matches the input '{spec}'")
-    inputs: list[Path | list[Path]] = []
+    inputs: list[str | Path | list[Path]] = []
     folders: dict[Path, list[Path]] = {}
     for match in matches:
         if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file():
@@ -247,12 +271,29 @@ def find_inputs(spec: str) -> list[Path | list[Path]]:
     return inputs
 
 
-def open_input(entry: Path | list[Path]) -> FrameSource:
-    """Open what :func:`find_inputs` returned one of."""
+def open_input(entry: str | Path | list[Path], drop_late: bool = False, reconnect: float | None = None) -> FrameSource:
+    """Open what :func:`find_inputs` returned one of.
+
+    Args:
+        entry: one of them.
+        drop_late, reconnect: of a live source, see `sdtc.runtime.live.LiveSource`.
+
+    Raises:
+        InputError: files are never dropped from, nor connected to.
+        VideoError: see `open_source`.
+    """
+    if isinstance(entry, str):
+        from sdtc.runtime.live import RECONNECT, LiveSource
+
+        return LiveSource(entry, drop_late, RECONNECT if reconnect is None else reconnect)
+    if drop_late or reconnect is not None:
+        raise InputError(
+            "--drop-late and --reconnect are for cameras, network streams and pipes: leave them out for files"
+        )
     return ImageSequence(entry[0].parent, entry) if isinstance(entry, list) else open_source(entry)
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
+def upright(frame: av.VideoFrame) -> np.ndarray:
     image = frame.to_ndarray(format="rgb24")
     quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store how they were held
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
@@ -277,7 +318,7 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return text[:200] or type(error).__name__
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,6 +70,22 @@ def test_people_are_filtered_apart_and_forgotten() -> None:
     again = one_euro(result(60, far, track_id=1))  # more than a second later
     np.testing.assert_array_equal(again.poses[0].keypoints[:, :2], far)
     assert len(one_euro._states) == 1
+
+
+def test_live_frames_are_filtered_by_the_clock(rng) -> None:
+    """Of 25 frames a second every other one is dropped: as 12.5 a second from a file; after a pause it begins anew."""
+    path = np.cumsum(rng.normal(0, 3, (20, 2, 2)), axis=0)
+    live = [dataclasses.replace(result(i, points), received=900 + 2 * i / FPS) for i, points in enumerate(path)]
+    got = [r.poses[0].keypoints for r in smooth(live, FPS)]
+    want = [r.poses[0].keypoints for r in smooth([result(i, points) for i, points in enumerate(path)], FPS / 2)]
+    np.testing.assert_allclose(got, want, atol=1e-3)
+    one_euro = OneEuro(FPS)
+    one_euro(dataclasses.replace(result(0, path[0]), received=900.0))
+    late = one_euro(dataclasses.replace(result(1, path[0] + 50), received=905.0))
+    np.testing.assert_allclose(late.poses[0].keypoints[:, :2], path[0] + 50, atol=1e-3)
+    one_euro(dataclasses.replace(result(2, path[0]), received=905.04))
+    burst = one_euro(dataclasses.replace(result(3, path[0]), received=905.0400001))  # held up by the network
+    assert np.isfinite(burst.poses[0].keypoints).all()
 
 
 def test_scores_and_everything_else_stay() -> None:

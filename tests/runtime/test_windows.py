@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.runtime.video import Frame
+from sdtc.runtime.video import GAP, Frame
 from sdtc.runtime.windows import windows
 
 
@@ -75,3 +75,29 @@ def test_memory_holds_one_window(delta) -> None:
     for _ in windows(source(), delta):
         most = max(most, sum(ref() is not None for ref in alive))
     assert most <= 2 * delta + 3
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 3), st.integers(0, 3))
+def test_a_gap_is_an_end_and_a_beginning(lengths, delta, lookahead) -> None:
+    """The windows are those of each piece on its own, and all of a piece are there before what follows it is read."""
+    lookahead = min(lookahead, delta)
+    frames = make(range(sum(lengths)))
+    pieces, start = [], 0
+    for length in lengths:
+        pieces.append(frames[start : start + length])
+        start += length
+    read = []
+
+    def stream():
+        for piece in pieces:
+            for frame in piece:
+                read.append(frame)
+                yield frame
+            yield GAP
+
+    apart = [window for piece in pieces for window in windows(piece, delta, lookahead)]
+    together = []
+    for keyframe, window in windows(stream(), delta, lookahead):
+        together.append((keyframe, window))
+        assert read[-1].index - keyframe.index <= lookahead
+    assert [(k.index, [f.index for f in w]) for k, w in together] == [(k.index, [f.index for f in w]) for k, w in apart]
