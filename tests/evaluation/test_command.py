@@ -127,7 +127,8 @@ def test_undefined_is_null_and_a_dash(dataset, poses, tmp_path, capsys) -> None:
 def test_engine_and_checkpoint_in_one_table(dataset, tiny_bundle, tiny_checkpoint, tmp_path, capsys) -> None:
     truth = annotations(dataset)[1]
     arguments = ["--truth", truth, "--engine", tiny_bundle / "model.onnx", "--checkpoint", tiny_checkpoint]
-    assert main([str(a) for a in [*arguments, "--output", tmp_path / "ap.json", "--device", "cpu"]]) == 0
+    arguments += ["--backend", "onnxruntime", "--device", "cpu", "--output", tmp_path / "ap.json"]
+    assert main([str(argument) for argument in arguments]) == 0
     out = capsys.readouterr().out
     assert "model.onnx (onnxruntime)" in out
     assert "tiny.pth (torch)" in out
