@@ -24,7 +24,14 @@ except MissingExtraError as error:
     if __name__ != "__main__":
         raise
     sys.exit(f"sdtc.kernels.report: error: {error}")
-from sdtc.kernels.gpu import crop_frame, cross_attention, decode_heatmaps, self_refinement, spatial_attention
+from sdtc.kernels.gpu import (
+    crop_frame,
+    cross_attention,
+    decode_heatmaps,
+    gather_tokens,
+    self_refinement,
+    spatial_attention,
+)
 from sdtc.kernels.gpu import temporal_attention as temporal
 from sdtc.kernels.gpu.launch import DTYPES, FLOATS, Launch
 
@@ -153,6 +160,13 @@ def cases(T: int = 5, grid: tuple[int, int] = (16, 12), C: int = 256, heads: int
     found.append(Case(
         "crop_frame", f"H={H} W={W}", "u8", "block", crop_frame.plan((H, W)), 2 * H * W * 3, 2 * H * W * 3, 0,
     ))  # fmt: skip
+    moved = 2 * L * C * 4 + 4  # tokens pass between the two halves of the network in fp32
+    found += [
+        Case(
+            "gather_tokens", f"L={L} C={C}", "fp32", tactic, gather_tokens.plan(L * C, "fp32", tactic), moved, moved, 0
+        )
+        for tactic in gather_tokens.TACTICS
+    ]
     return found
 
 

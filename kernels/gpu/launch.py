@@ -24,6 +24,7 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp64": torch.float64,
     "u8": torch.uint8,
+    "i32": torch.int32,
 }
 FLOATS = ("fp32", "fp16", "bf16")
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

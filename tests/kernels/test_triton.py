@@ -29,11 +29,13 @@ from sdtc.kernels.attention import (
 )
 from sdtc.kernels.cross_attention import cross_attention_plain, cross_attention_reference
 from sdtc.kernels.refinement import self_refinement_plain, self_refinement_reference
+from sdtc.kernels.tokens import gather_tokens_reference, scatter_tokens_reference
 
 pytest.importorskip("triton", reason="needs the extra kernels")
 from sdtc.kernels.gpu import (
     crop_frame,
     cross_attention,
+    gather_tokens,
     self_refinement,
     spatial_attention,
     temporal_attention,
@@ -269,6 +271,18 @@ def test_crops_are_the_crop_functions_to_the_bit(size) -> None:
     np.testing.assert_allclose(normalised, (want - np.float32(mean)) / np.float32(std), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("length", [1, 24, 1023, 1024, 3072, 3073], ids=name)
+def test_tokens_in_and_out_of_slots(length, dtype) -> None:
+    pool, rows = random((7, length), dtype), random((4, length), dtype, seed=1)
+    slots = torch.tensor([5, 0, 5, 6], dtype=torch.int32, device=DEVICE)
+    assert torch.equal(gather_tokens.gather(pool, slots), gather_tokens_reference(pool, slots))
+    slots = torch.tensor([6, 2, 0, 3], dtype=torch.int32, device=DEVICE)
+    want = scatter_tokens_reference(rows, slots, pool)
+    gather_tokens.scatter(rows, slots, pool)
+    assert torch.equal(pool, want)
+
+
 @pytest.mark.parametrize("dtype", HALF, ids=name)
 def test_scores_beyond_the_exponential_are_survived(dtype) -> None:
     """exp(x) is infinite in fp16 from 12, in fp32 from 89: these scores go to thousands."""
@@ -307,6 +321,11 @@ def cases(dtype: torch.dtype) -> dict[str, tuple]:
         found[f"self_refinement {tactic}"] = (launch, maps[:1], (B, C, N), dtype, B, {})
     launch = decode_kernel.plan(3, 9, 7, (36, 28), name_of)
     found["decode_heatmaps"] = (launch, [random((2, 3, 9, 7), dtype)], (2, 3, 3), torch.float32, 2, {})
+    slots = torch.tensor([2, 0, 1], dtype=torch.int32, device=DEVICE)  # all of a pool, so that all of it is written
+    for tactic in gather_tokens.TACTICS:
+        found[f"gather_tokens {tactic}"] = (
+            gather_tokens.plan(1056, name_of, tactic), [random((3, 1056), dtype), slots], (3, 1056), dtype, 3, {},
+        )  # fmt: skip
     frame = torch.arange(20 * 30 * 3, dtype=torch.int64).remainder(251).to(torch.uint8).view(20, 30, 3).to(DEVICE)
     boxes = np.array([[-5.0, -5.0, 24.0, 32.0], [20.0, 10.0, 12.0, 16.0]])
     matrices = torch.from_numpy(np.stack([crops.crop_to_image_matrix(box, (23, 19)) for box in boxes])).to(DEVICE)
@@ -356,6 +375,7 @@ def test_memory_is_read_and_written_once(case, monkeypatch) -> None:
         "spatial_attention": size // 3 * (1 + 2 * tiles),  # q once, k and v for every tile of q
         "cross_attention": size * (1 + 2 * tiles),  # the same
         "self_refinement": size * (1 + 3 * tiles),  # its own pixels once, all three times
+        "gather_tokens": size + 2 * 4 * len(inputs[-1]),  # a slot for each of two blocks
         "decode_heatmaps": size + 4 * inputs[0].element_size() * out.numel() // 3,  # and four neighbours
     }[case.split()[0]]
     assert traffic.requested() == loaded + out.numel() * out.element_size()
@@ -413,6 +433,12 @@ QKV = (1, 5, 4, 3, 2, 16)
             "expected them to agree",
         ),
         (lambda: decode_kernel.run(torch.zeros(1, 2, 1, 8), (4, 32)), "h is 1"),
+        (lambda: gather_tokens.gather(torch.zeros(2, 8), torch.zeros(2).long()), "expected torch.int32"),
+        (
+            lambda: gather_tokens.scatter(torch.zeros(3, 8), torch.zeros(2).int(), torch.zeros(4, 8)),
+            "a slot for each",
+        ),
+        (lambda: gather_tokens.plan(8, "fp32", "both"), "tactic is 'both': expected one of gather, scatter"),
         (
             lambda: crop_frame.run(torch.zeros(4, 4, 4, dtype=torch.uint8), torch.zeros(1, 2, 3).double(), (8, 8)),
             r"expected \[H, W, 3\]",
