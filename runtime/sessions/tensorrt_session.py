@@ -1,12 +1,16 @@
 """TensorRT and TensorRT-RTX: one module, since their runtime interfaces agree.
 
-Dynamic batch, one stream, `cuda-python` for memory. Both version and GPU are compared with the manifest before the
-engine is touched, because TensorRT's own message names neither.
+Dynamic batch, `cuda-python` for memory. `run` takes arrays and waits for the answer; `lane` is for whoever keeps
+everything on the GPU and queues it there. Both version and GPU are compared with the manifest before the engine is
+touched, because TensorRT's own message names neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from sdtc.errors import EngineError, require
+from sdtc.errors import EngineError, OutputError, require
+from sdtc.files import atomic_write, make_directory
 from sdtc.manifest import EngineInfo
-from sdtc.runtime.cuda import DeviceBuffer, Gpu, Stream, find_gpu, synchronize_stream
+from sdtc.runtime.cuda import DeviceBuffer, DeviceMemory, Gpu, Stream, find_gpu, synchronize_stream
 from sdtc.runtime.sessions import TensorSpec, check_inputs
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_MAX_CACHE_BYTES = 1 << 30
 EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "gpu-rtx"}  # of this package, that bring what runs an engine
 
 
@@ -47,7 +53,7 @@ def check_compatible(info: EngineInfo, installed_version: str, gpu: Gpu) -> None
 
 
 class TensorRTSession:
-    """One engine on one GPU and one stream.
+    """One engine on one GPU.
 
     Args:
         path: the ``.plan`` file, its hash already checked.
@@ -55,6 +61,8 @@ class TensorRTSession:
 
     Attributes:
         batch_range: by input, the smallest and the largest batch of the engine's profile.
+        gpu: where it runs.
+        own_graphs: it makes CUDA graphs of its own, and is not to be put into anybody else's.
 
     Raises:
         EngineError: no GPU, another version, another GPU, no memory, or TensorRT refuses the file.
@@ -67,6 +75,8 @@ class TensorRTSession:
         trt = require(MODULES[info.flavour], extra, f"a {info.flavour} engine (or use --device cpu)")
         check_compatible(info, trt.__version__, gpu)
         self.backend = f"{info.flavour} {trt.__version__} ({gpu.name})"
+        self.gpu = gpu
+        self.own_graphs = info.flavour == "tensorrt-rtx"
         self.inputs: dict[str, TensorSpec] = {}
         self.outputs: dict[str, TensorSpec] = {}
         self.batch_range: dict[str, tuple[int, int]] = {}
@@ -82,16 +92,22 @@ class TensorRTSession:
     def _start(self, trt: Any, path: Path, info: EngineInfo, gpu: Gpu) -> None:
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        plan = path.read_bytes()
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(
                 f"{info.flavour} {trt.__version__} cannot load '{path}' (built by {info.version} for compute "
                 f"capability {', '.join(info.compute_capabilities)}; this GPU has {gpu.compute_capability}): "
                 "export again here"
             )
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise EngineError(f"{info.flavour} could not create an execution context for '{path}': is GPU memory full?")
+        # All contexts of the engine work in the same memory, one after the other.
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._working = DeviceMemory(self._engine.device_memory_size_v2)
+        self._memory.callback(self._working.close)
+        self._config: Any = strategy
+        if self.own_graphs:
+            self._configure(trt, strategy, hashlib.sha256(plan).hexdigest(), gpu)
+        self._context = self._new_context()
         self._stream = Stream()
         self._memory.callback(self._stream.close)
         for index in range(self._engine.num_io_tensors):
@@ -109,15 +125,69 @@ class TensorRTSession:
             batch = max(largest for _, largest in self.batch_range.values())
             self._allocate(name, tuple(batch if side is None else side for side in spec.shape), spec)
 
+    def _configure(self, trt: Any, strategy: Any, digest: str, gpu: Gpu) -> None:
+        """Let TensorRT-RTX make its own CUDA graphs, and keep what it compiles on this GPU for the next time."""
+        self._config = self._engine.create_runtime_config()
+        self._config.set_execution_context_allocation_strategy(strategy)
+        self._config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        path = _cache_folder() / f"{digest[:32]}-{re.sub('[^A-Za-z0-9]+', '-', gpu.name)}.bin"
+        cache = self._config.create_runtime_cache()
+        known = path.read_bytes() if path.is_file() and path.stat().st_size <= _MAX_CACHE_BYTES else b""
+        if known:
+            cache.deserialize(known)  # it checks itself what it is, and is empty if that does not fit
+        self._config.set_runtime_cache(cache)
+
+        def save() -> None:
+            compiled = bytes(memoryview(cache.serialize()))
+            if compiled != known:
+                with suppress(OutputError, OSError):  # it only makes the next start faster
+                    make_directory(path.parent)
+                    with atomic_write(path) as temporary:
+                        temporary.write_bytes(compiled)
+
+        self._memory.callback(save)
+
+    def _new_context(self) -> Any:
+        context = self._engine.create_execution_context(self._config)
+        if context is None:
+            raise EngineError(f"{self.backend} could not create an execution context: is GPU memory full?")
+        context.set_device_memory(self._working.address, self._working.nbytes)
+        return context
+
+    def address(self, name: str) -> int:
+        """Return the address of the device memory in which a lane takes an input, or gives an output."""
+        return self._buffers[name].device
+
+    def lane(self, batch: int) -> Callable[[Stream], None]:
+        """Prepare runs of one batch size, from and to the device memory at `address`.
+
+        A context that a CUDA graph was made of must not be changed any more, so every size has its own. They share
+        their memory with `run` too: queue one at a time.
+
+        Returns:
+            What queues a run on a stream.
+
+        Raises:
+            EngineError: the engine does not take the batch, or TensorRT refuses; also when called.
+        """
+        context = self._new_context()
+        for name, spec in self.inputs.items():
+            smallest, largest = self.batch_range[name]
+            if not smallest <= batch <= largest:
+                raise EngineError(f"input '{name}' has batch {batch}, the engine takes {smallest} to {largest}")
+            _set_shape(context, name, (batch, *(side or 0 for side in spec.shape[1:])))
+        for name, buffer in self._buffers.items():
+            _set_address(context, name, buffer.device)
+        return lambda stream: _execute(context, stream)
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if set(inputs) != set(self.inputs):
             raise EngineError(f"inputs are {sorted(inputs)}: the graph takes {sorted(self.inputs)}")
         for name, value in inputs.items():
             self._set_input(name, value)
         for name in self.outputs:
-            self._set_address(name, self._buffers[name].device)
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise EngineError("TensorRT failed to run the engine: its log above says why")
+            _set_address(self._context, name, self._buffers[name].device)
+        _execute(self._context, self._stream)
         results = {}
         for name, spec in self.outputs.items():
             shape = tuple(int(side) for side in self._context.get_tensor_shape(name))
@@ -127,9 +197,12 @@ class TensorRTSession:
         return {name: array.copy() for name, array in results.items()}  # the buffers are used again
 
     def close(self) -> None:
-        self._context = self._engine = self._runtime = None
-        self._buffers.clear()
-        self._memory.close()
+        self._context = None
+        try:
+            self._memory.close()
+        finally:
+            self._config = self._engine = self._runtime = None
+            self._buffers.clear()
 
     def __enter__(self) -> TensorRTSession:
         return self
@@ -149,7 +222,7 @@ class TensorRTSession:
         if interface is not None:
             shape, dtype = tuple(int(side) for side in interface["shape"]), np.dtype(interface["typestr"])
             check_inputs({name: spec}, {name: SimpleNamespace(shape=shape, dtype=dtype)})
-            if not _is_contiguous(shape, interface.get("strides"), dtype.itemsize):
+            if not is_contiguous(shape, interface.get("strides"), dtype.itemsize):
                 raise EngineError(f"input '{name}' lies on the GPU with gaps or transposed: make it contiguous first")
         else:
             check_inputs({name: spec}, {name: value})
@@ -166,16 +239,32 @@ class TensorRTSession:
             address = buffer.device
             buffer.view(shape, spec.dtype)[...] = value
             buffer.upload(value.nbytes, self._stream)
-        if not self._context.set_input_shape(name, shape):
-            raise EngineError(f"input '{name}' of shape {list(shape)} does not fit the engine's profile")
-        self._set_address(name, address)
-
-    def _set_address(self, name: str, address: int) -> None:
-        if not self._context.set_tensor_address(name, address):
-            raise EngineError(f"TensorRT refuses the memory of tensor '{name}': its log above says why")
+        _set_shape(self._context, name, shape)
+        _set_address(self._context, name, address)
 
 
-def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:
+def _set_shape(context: Any, name: str, shape: tuple[int, ...]) -> None:
+    if not context.set_input_shape(name, shape):
+        raise EngineError(f"input '{name}' of shape {list(shape)} does not fit the engine's profile")
+
+
+def _set_address(context: Any, name: str, address: int) -> None:
+    if not context.set_tensor_address(name, address):
+        raise EngineError(f"TensorRT refuses the memory of tensor '{name}': its log above says why")
+
+
+def _execute(context: Any, stream: Stream) -> None:
+    if not context.execute_async_v3(stream.handle):
+        raise EngineError("TensorRT failed to run the engine: its log above says why")
+
+
+def _cache_folder() -> Path:
+    """Return where TensorRT-RTX's compiled kernels are kept: in ``$SDTC_CACHE``, else in the user's cache folder."""
+    root = os.environ.get("SDTC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdtc"
+    return Path(root) / "tensorrt-rtx"
+
+
+def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:
     """Whether an array lies in C order without gaps; None says so itself, PyCUDA spells the strides out."""
     if strides is None:
         return True

@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import sys
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ class HostDriver:
 
     cudaError_t = Status
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down")
+    cudaStreamNonBlocking = 1
 
     def __init__(self) -> None:
         self.device: dict[int, ctypes.Array] = {}
@@ -85,7 +87,7 @@ class HostDriver:
     def cudaFreeHost(self, address):
         return self._free("cudaFreeHost", self.host, address)
 
-    def cudaStreamCreate(self):
+    def cudaStreamCreateWithFlags(self, flags):
         handle = 77 + len(self.streams)
         self.streams.add(handle)
         return Status.cudaSuccess, handle
@@ -142,7 +144,12 @@ class Context:
     """Doubles the first two columns of a uint8 input `x [B, 3]` into a float32 output `y [B, 2]`."""
 
     def __init__(self, driver: HostDriver) -> None:
-        self.driver, self.address, self.shape = driver, {}, None
+        self.driver, self.address, self.shape, self.working = driver, {}, None, 0
+
+    def set_device_memory(self, address, size):
+        assert address in self.driver.device
+        assert len(self.driver.device[address]) == size == 64
+        self.working = address
 
     def set_input_shape(self, name, shape):
         assert name == "x"
@@ -158,9 +165,34 @@ class Context:
 
     def execute_async_v3(self, stream):
         x, y, batch = self.address["x"], self.address["y"], self.shape[0]
+        assert self.working in self.driver.device
         self.driver.queue.append(
             lambda: np.copyto(at(y, (batch, 2), np.float32), 2.0 * at(x, (batch, 3), np.uint8)[:, :2])
         )
+        return True
+
+
+class RuntimeConfig:
+    """TensorRT-RTX's; its cache holds what was in it, and what this run has compiled."""
+
+    made: ClassVar[list[RuntimeConfig]] = []
+
+    def __init__(self) -> None:
+        self.strategy = self.cuda_graph_strategy = None
+        self.content = b""
+        self.made.append(self)
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.strategy = strategy
+
+    def create_runtime_cache(self):
+        def deserialize(blob):
+            self.content = blob
+            return True
+
+        return SimpleNamespace(deserialize=deserialize, serialize=lambda: self.content + b"compiled")
+
+    def set_runtime_cache(self, cache):
         return True
 
 
@@ -173,7 +205,9 @@ def make_trt(driver: HostDriver, version: str = "1.7.1.116", smallest: int = 1, 
         get_tensor_dtype=lambda name: {"x": np.uint8, "y": np.float32}[name],
         get_tensor_mode=lambda name: {"x": "in", "y": "out"}[name],
         get_tensor_profile_shape=lambda name, profile: ((smallest, 3), (smallest, 3), (4, 3)),
-        create_execution_context=lambda: Context(driver),
+        create_execution_context=lambda config: Context(driver),
+        create_runtime_config=RuntimeConfig,
+        device_memory_size_v2=64,
     )
     vars(engine).update(engine_changes)
 
@@ -184,12 +218,15 @@ def make_trt(driver: HostDriver, version: str = "1.7.1.116", smallest: int = 1, 
 
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine if data == b"plan" else None)
     return SimpleNamespace(
-        __version__=version, Logger=Logger, Runtime=lambda logger: runtime, TensorIOMode=mode, nptype=lambda kind: kind
-    )
+        __version__=version, Logger=Logger, Runtime=lambda logger: runtime, TensorIOMode=mode, nptype=lambda kind: kind,
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user"),
+        CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole"),
+    )  # fmt: skip
 
 
 @pytest.fixture
-def driver(monkeypatch) -> HostDriver:
+def driver(monkeypatch, tmp_path) -> HostDriver:
+    monkeypatch.setenv("SDTC_CACHE", str(tmp_path / "cache"))
     driver = HostDriver()
     monkeypatch.setattr(cuda, "_cudart", lambda *args: driver)
     monkeypatch.setattr(tensorrt_session, "require", lambda *args: make_trt(driver))
@@ -241,6 +278,50 @@ def test_device_arrays_are_used_where_they_lie(driver, plan) -> None:
         assert driver.copies == ["down"]
         assert driver.synchronized[0] == 2  # whoever wrote the array may still have been at it
         np.testing.assert_array_equal(session.run({"x": x + 1})["y"], 2.0 * (x + 1)[:, :2])  # and the host way again
+
+
+def test_a_lane_runs_one_batch_size_where_the_memory_is(driver, plan) -> None:
+    x = np.arange(9, dtype=np.uint8).reshape(3, 3)
+    with TensorRTSession(plan, INFO) as session:
+        stream = cuda.Stream()
+        lane, other = session.lane(3), session.lane(1)
+        at(session.address("x"), (3, 3), np.uint8)[...] = x
+        lane(stream)
+        stream.synchronize()
+        np.testing.assert_array_equal(at(session.address("y"), (3, 2), np.float32), 2.0 * x[:, :2])
+        other(stream)
+        np.testing.assert_array_equal(session.run({"x": x + 1})["y"], 2.0 * (x + 1)[:, :2])
+        assert driver.copies == ["up", "down"]  # of `run` alone
+        with pytest.raises(EngineError, match="batch 5, the engine takes 1 to 4"):
+            session.lane(5)
+        stream.close()
+    assert driver.clean
+
+
+def test_tensorrt_rtx_keeps_what_it_compiles_for_the_next_time(driver, plan, tmp_path) -> None:
+    RuntimeConfig.made.clear()
+    with TensorRTSession(plan, INFO) as session:
+        assert session.own_graphs
+    (kept,) = (tmp_path / "cache" / "tensorrt-rtx").iterdir()
+    assert kept.name.endswith("-Fake.bin")
+    assert kept.read_bytes() == b"compiled"
+    with TensorRTSession(plan, INFO):
+        assert RuntimeConfig.made[-1].content == b"compiled"
+    assert [(config.strategy, config.cuda_graph_strategy) for config in RuntimeConfig.made] == [("user", "whole")] * 2
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.write_bytes(b"")  # a folder that cannot be made
+    with TensorRTSession(plan, INFO):
+        pass
+    assert driver.clean
+
+
+def test_full_tensorrt_has_neither(driver, plan, tmp_path) -> None:
+    RuntimeConfig.made.clear()
+    with TensorRTSession(plan, dataclasses.replace(INFO, flavour="tensorrt")) as session:
+        assert not session.own_graphs
+    assert not RuntimeConfig.made
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(
@@ -341,10 +422,11 @@ def test_a_missing_library_names_the_extra_of_its_flavour(driver, plan, monkeypa
 @pytest.mark.parametrize(
     ("trouble", "sentence"),
     [
-        ({"create_execution_context": lambda: None}, "could not create an execution context"),
+        ({"create_execution_context": lambda config: None}, "could not create an execution context"),
         ({"get_tensor_profile_shape": lambda name, profile: 1 / 0}, "division"),
-        ({"cudaMalloc": 0}, "cudaErrorMemoryAllocation"),  # of the first tensor
-        ({"cudaMalloc": 1}, "cudaErrorMemoryAllocation"),  # of the second one
+        ({"cudaMalloc": 0}, "cudaErrorMemoryAllocation"),  # what the engine works in
+        ({"cudaMalloc": 1}, "cudaErrorMemoryAllocation"),  # the first tensor
+        ({"cudaMalloc": 2}, "cudaErrorMemoryAllocation"),  # the second one
         ({"cudaMallocHost": 0}, "cudaErrorMemoryAllocation"),
         ({"cudaMallocHost": 1}, "cudaErrorMemoryAllocation"),
         ({"cudaMallocHost": 1, "cudaFree": 99}, "cudaErrorMemoryAllocation"),
@@ -518,6 +600,11 @@ def test_names_exist_in_the_real_libraries() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
     used = {
         trt: ("Logger", "Runtime", "TensorIOMode", "nptype", "__version__"),
+        trt.ExecutionContextAllocationStrategy: ("USER_MANAGED",),
+        trt.CudaGraphStrategy: ("WHOLE_GRAPH_CAPTURE",),
+        trt.IRuntimeConfig: [name for name in vars(RuntimeConfig) if "runtime_cache" in name or "allocation" in name]
+        + ["cuda_graph_strategy"],
+        trt.IRuntimeCache: ("deserialize", "serialize"),
         trt.Runtime: ("deserialize_cuda_engine",),
         trt.ICudaEngine: [
             "num_io_tensors",
@@ -527,8 +614,16 @@ def test_names_exist_in_the_real_libraries() -> None:
             "get_tensor_mode",
             "get_tensor_profile_shape",
             "create_execution_context",
+            "create_runtime_config",
+            "device_memory_size_v2",
         ],
-        trt.IExecutionContext: ("set_input_shape", "set_tensor_address", "get_tensor_shape", "execute_async_v3"),
+        trt.IExecutionContext: (
+            "set_device_memory",
+            "set_input_shape",
+            "set_tensor_address",
+            "get_tensor_shape",
+            "execute_async_v3",
+        ),
         runtime: [name for name in dir(HostDriver) if name.startswith("cuda")],
     }
     for owner, names in used.items():
