@@ -15,7 +15,7 @@ import numpy as np
 from onnx import ModelProto
 
 from sdtc.errors import BundleError, ExportError, InputError, OutputError, say
-from sdtc.export import engine, graphs, verify
+from sdtc.export import device_kernels, engine, graphs, verify
 from sdtc.export.engine import Target
 from sdtc.export.graphs import GraphSpec
 from sdtc.export.verify import Parity
@@ -28,6 +28,7 @@ from sdtc.runtime.sessions import Session, available_cpus
 from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
 
 FILE_STEMS = {"model": "model", "encoder": "model.encoder", "temporal": "model.temporal"}
+KERNELS = "model.kernels.json"
 
 
 def export(
@@ -89,6 +90,9 @@ def export(
         figures["onnx_vs_pytorch"]["frames"] = f"noise and {verify_on.name if verify_on else 'rendered people'}"
         if target is not None:
             plugin_layers = _build_engines(work, specs, target, batch, plugins, steps)
+            with steps.step(f"compile {KERNELS}") as note:
+                size, shape = network.config.input_size, network.config.token_shape
+                note(device_kernels.write_kernels(work / KERNELS, size, shape, target.compute_capabilities))
             gpu, _ = gpu_or_reason()
             if gpu is not None and gpu.compute_capability in target.compute_capabilities:
                 figures["engine_vs_pytorch"] = _verify_engine(work, target, network, precision, parity, crops, steps)
@@ -206,6 +210,7 @@ def _describe(
         },
         files={path.name: sha256(path) for path in sorted(work.iterdir())},
         engine=info,
+        kernels=KERNELS if (work / KERNELS).exists() else None,
         parity=figures,
     )
 
@@ -216,7 +221,7 @@ def _protect_foreign_files(output: Path, checkpoint: Path) -> None:
     Raises:
         InputError: a file of a bundle's name is there without, or as, a manifest that is none.
     """
-    names = ["model.json", *(f"{stem}.{kind}" for stem in FILE_STEMS.values() for kind in ("onnx", "plan"))]
+    names = ["model.json", KERNELS, *(f"{stem}.{kind}" for stem in FILE_STEMS.values() for kind in ("onnx", "plan"))]
     there = [output / name for name in names if (output / name).exists()]
     if not there:
         return
@@ -254,8 +259,8 @@ def _hand_over(work: Path, manifest: Manifest, output: Path) -> None:
     So at every moment either a manifest matches its files, or there is none.
     """
     (output / "model.json").unlink(missing_ok=True)
-    for stem in FILE_STEMS.values():  # an old engine must not outlive its bundle
-        (output / f"{stem}.plan").unlink(missing_ok=True)
+    for name in (KERNELS, *(f"{stem}.plan" for stem in FILE_STEMS.values())):  # an old one must not outlive its bundle
+        (output / name).unlink(missing_ok=True)
     for name in manifest.files:
         os.replace(work / name, output / name)
     manifest.save(output / "model.json")

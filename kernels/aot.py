@@ -29,6 +29,7 @@ from sdtc.kernels.gpu.launch import ALIGNMENT, Launch, triton
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
 _SPECIFIC = (90, 100, 120)  # Triton makes sm_90a and so on of them, whose PTX does not move forward
+HIDDEN_PARAMETERS = 2  # pointers that a cubin takes behind its own, and that may be null
 _VERSION = 1  # of what this module does to a kernel
 
 
@@ -40,7 +41,7 @@ class Compiled:
         name: of the entry function.
         architecture: e.g. 80.
         ptx: with the parameters that `Launch` names, and no others.
-        cubin: as Triton makes it: its two scratch pointers come after them, and may be null.
+        cubin: as Triton makes it: `HIDDEN_PARAMETERS` come after them.
         num_warps: a block has 32 times as many threads.
         shared: dynamic shared memory of a block, bytes.
         registers: of a thread.

@@ -61,7 +61,11 @@ class MissingExtraError(SdtcError, ImportError):
     """An optional dependency is not installed."""
 
 
-_PACKAGES = {"cuda.bindings.runtime": "cuda-python", "tensorrt_rtx": "tensorrt-rtx"}  # installed under another name
+_PACKAGES = {  # installed under another name
+    "cuda.bindings.driver": "cuda-python",
+    "cuda.bindings.runtime": "cuda-python",
+    "tensorrt_rtx": "tensorrt-rtx",
+}
 
 
 def require(module: str, extra: str, needed_by: str) -> ModuleType:

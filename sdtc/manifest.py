@@ -72,6 +72,7 @@ class Manifest:
         checkpoint_sha256: of the checkpoint that this was exported from.
         trained: whether the checkpoint claims to have been trained at all.
         engine: None where no engine was built.
+        kernels: file of the kernels that the runtime launches on GPUs, see `sdtc.kernel_file`; None without.
         parity: figures measured at export, by comparison.
     """
 
@@ -97,6 +98,7 @@ class Manifest:
     crop_scale: float = CROP_SCALE
     input_layout: str = "NHWC uint8 RGB"
     engine: EngineInfo | None = None
+    kernels: str | None = None
     parity: dict[str, dict[str, Any]] = field(default_factory=dict)
     created_by: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -139,7 +141,7 @@ class Manifest:
             )
         try:
             known = {f.name for f in dataclasses.fields(Manifest)}
-            manifest = _build(Manifest, {key: value for key, value in data.items() if key in known}, "")
+            manifest = build_from_json(Manifest, {key: value for key, value in data.items() if key in known}, "")
             manifest._check()
         except (ValueError, ConfigError) as error:
             raise BundleError(
@@ -190,6 +192,7 @@ class Manifest:
         for graph in self.graphs.values():
             for name in filter(None, (graph.onnx, graph.plan)):
                 expect(name in self.files, f"no hash for {name!r}")
+        expect(self.kernels is None or self.kernels in self.files, f"no hash for {self.kernels!r}")
         for name, digest in self.files.items():
             expect(bool(_FILE_NAME.fullmatch(name)), f"bad file name {name!r}")
             expect(bool(_SHA256.fullmatch(digest)), f"bad SHA-256 for {name}")
@@ -203,7 +206,7 @@ class Manifest:
 _T = typing.TypeVar("_T")
 
 
-def _build(cls: type[_T], data: Any, where: str) -> _T:
+def build_from_json(cls: type[_T], data: Any, where: str) -> _T:
     """Build a dataclass from JSON's objects, every value of exactly the type that its field has.
 
     Stricter than `sdtc.settings`, whose readers are people: a program wrote this file.
@@ -242,7 +245,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} is {reprlib.repr(value)}, not an object")
         return {key: _typed(args[1], v, f"{where}.{key}") for key, v in value.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return _build(kind, value, where)
+        return build_from_json(kind, value, where)
     if kind is Any:
         return value
     if kind is float and type(value) in (int, float):

@@ -21,7 +21,9 @@ ALLOWED = {
     "export": {"sdtc", "kernels", "runtime", "export"},
     "runtime": {"sdtc", "runtime"},
 }
-NUMPY_ONLY = {"boxes", "crops", "errors", "files", "heatmaps", "images", "manifest", "posetrack", "skeleton"}
+NUMPY_ONLY = {
+    "boxes", "crops", "errors", "files", "heatmaps", "images", "kernel_file", "manifest", "posetrack", "skeleton",
+}  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:

@@ -48,6 +48,16 @@ def test_round_trip(bundle) -> None:
     assert dataclasses.is_dataclass(manifest.graphs["model"])
 
 
+def test_kernels_are_optional_and_hashed(bundle) -> None:
+    assert Manifest.load(edit(bundle, kernels="model.onnx")).kernels == "model.onnx"
+    data = json.loads((bundle / "model.json").read_text())
+    data.pop("kernels")  # as bundles of before have it
+    (bundle / "model.json").write_text(json.dumps(data))
+    assert Manifest.load(bundle / "model.json").kernels is None
+    with pytest.raises(BundleError, match=r"no hash for 'elsewhere\.json'"):
+        Manifest.load(edit(bundle, kernels="elsewhere.json"))
+
+
 def test_every_file_matches_its_hash(bundle) -> None:
     manifest = Manifest.load(bundle / "model.json")
     assert set(manifest.files) == {path.name for path in bundle.iterdir()} - {"model.json"}

@@ -1,0 +1,71 @@
+"""The kernels that the runtime launches itself, compiled into a bundle's `model.kernels.json`.
+
+Not the plugins inside full TensorRT's engines: those are `sdtc.kernels.plugins`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from sdtc.errors import SdtcError
+from sdtc.kernel_file import SIGNATURES, KernelCode, KernelFile, crops_are_aligned
+
+
+def write_kernels(
+    path: Path, input_size: tuple[int, int], token_shape: tuple[int, int], compute_capabilities: Sequence[str]
+) -> str:
+    """Compile what the runtime launches, and write it unless nothing can be compiled.
+
+    Args:
+        path: of the file.
+        input_size: (H, W) of a crop.
+        token_shape: (L, C).
+        compute_capabilities: GPUs, e.g. ``("8.6", "8.9")``; those that the kernels do not know are left out.
+
+    Returns:
+        For people: what was compiled, or why not.
+    """
+    if find_spec("triton") is None:
+        return "left out, crops are cut on the CPU: Triton is not installed (extra kernels)"
+    if not crops_are_aligned(input_size):
+        return f"left out, crops are cut on the CPU: rows of {input_size[1]} pixels do not suit the kernels"
+    kernels: dict[str, dict[str, KernelCode]] = {}
+    refused: dict[str, list[str]] = {}
+    for capability in compute_capabilities:
+        try:
+            kernels[capability] = _compile(input_size, token_shape, int(capability.replace(".", "")))
+        except SdtcError as error:  # the bundle works without
+            refused.setdefault(str(error), []).append(capability)
+    if kernels:
+        KernelFile(input_size, token_shape, kernels).save(path)
+    done = [f"for {', '.join(kernels)}"] if kernels else []
+    return "; ".join([*done, *(f"not for {', '.join(those)}: {reason}" for reason, those in refused.items())])
+
+
+def _compile(input_size: tuple[int, int], token_shape: tuple[int, int], capability: int) -> dict[str, KernelCode]:
+    from sdtc.kernels import aot
+    from sdtc.kernels.gpu import crop_frame, gather_tokens
+
+    length = token_shape[0] * token_shape[1]
+    launches = {
+        "crop_frame": crop_frame.plan(input_size),
+        "gather_tokens": gather_tokens.plan(length, "fp32", "gather"),
+        "scatter_tokens": gather_tokens.plan(length, "fp32", "scatter"),
+    }
+    architecture = aot.architecture_for(capability)
+    found = {}
+    for name, launch in launches.items():
+        compiled = aot.compile_kernel(launch, architecture)
+        arguments = (*launch.inputs, *launch.scalars, *launch.outputs)
+        assert arguments == SIGNATURES[name]
+        # A cubin asks nothing of the driver's version, PTX moves to relatives (8.7 of 8.6).
+        exact = architecture == capability
+        found[name] = KernelCode(
+            compiled.name, architecture, arguments, aot.HIDDEN_PARAMETERS if exact else 0, launch.blocks(1),
+            compiled.num_warps, compiled.shared, "" if exact else compiled.ptx,
+            base64.b64encode(compiled.cubin).decode() if exact else "",
+        )  # fmt: skip
+    return found
