@@ -21,7 +21,8 @@ from sdtc.errors import InputError, VideoError
 from sdtc.manifest import FLAVOURS, Manifest, find_manifest
 from sdtc.posetrack import image_id, sequence_id
 from sdtc.runtime.detection import Detector, make_detector
-from sdtc.runtime.estimators import Estimator, People, Stream, StreamingEstimator, WindowEstimator
+from sdtc.runtime.device_estimator import streaming_estimator
+from sdtc.runtime.estimators import Estimator, People, Stream, WindowEstimator
 from sdtc.runtime.pipeline import overlap, overlap_batches
 from sdtc.runtime.probe import open_sessions
 from sdtc.runtime.results import FrameResult, Pose
@@ -107,16 +108,20 @@ class PoseEngine:
         choice = choose(manifest, Path(path).suffix != ".onnx", backend, device, precision=precision)
         times = StageTimes()
         estimator: Estimator
+        notice = choice.notice
         with ExitStack() as stack:
             graphs = ("encoder", "temporal") if not exact and _can_stream(manifest, choice) else ("model",)
             opened = open_sessions(manifest, manifest_path.parent, choice, graphs, threads)
             sessions = [stack.enter_context(session) for session in opened.sessions]
             if len(sessions) == 2:
-                estimator = StreamingEstimator(manifest, sessions[0], sessions[1], times)
+                estimator, why_on_cpu = streaming_estimator(
+                    manifest, manifest_path.parent, sessions[0], sessions[1], times
+                )
+                notice = notice or why_on_cpu
             else:
                 estimator = WindowEstimator(manifest, sessions[0], times)
             stack.pop_all()
-        self._start(manifest, estimator, times, choice.notice, hold)
+        self._start(manifest, estimator, times, notice, hold)
         self.measured = opened.measured
 
     @classmethod
@@ -138,7 +143,7 @@ class PoseEngine:
         self.notice, self.measured = notice, ""
         self.times = times
         self.backend = estimator.backend
-        self.streaming = isinstance(estimator, StreamingEstimator)
+        self.streaming = not isinstance(estimator, WindowEstimator)
         self.encoded = self.reused = 0
         self._estimator = estimator
         self._hold = hold
@@ -148,7 +153,8 @@ class PoseEngine:
 
         Args:
             images: the T frames of the window, uint8 ``[H, W, 3]`` RGB, the keyframe in the middle; a frame that
-                stands in for a missing one is the same array.
+                stands in for a missing one is the same array. Where all of it runs on a GPU, anything there with
+                ``__cuda_array_interface__`` is taken where it lies.
             boxes: ``[P, 4]`` person boxes in the keyframe, image pixels.
             batch_size: people at once; the bundle's maximum if not given.
 
@@ -158,7 +164,11 @@ class PoseEngine:
         first = {id(image): index for index, image in reversed(list(enumerate(images)))}
         window = [Frame(first[id(image)], first[id(image)], None, image) for image in images]
         people = self._people(window, boxes, range(len(boxes)))
-        return self._estimate(self._estimator.start(0.0), [people], batch_size)[0]
+        stream = self._estimator.start(0.0)
+        try:
+            return self._estimate(stream, [people], batch_size)[0]
+        finally:
+            stream.end()
 
     def _people(self, window: Sequence[Frame], boxes: np.ndarray, track_ids: Iterable[int]) -> People:
         crop_boxes = expand_boxes(boxes, self.manifest.input_size, self.manifest.crop_scale)  # [P, 4]
@@ -245,6 +255,7 @@ class PoseEngine:
             if stream.cache is not None:
                 self.encoded += stream.cache.encoded
                 self.reused += stream.cache.reused
+            stream.end()
         if max_frames is None:
             people.check_end(count)
 

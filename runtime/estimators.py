@@ -65,6 +65,9 @@ class Stream(ABC):
             EngineError: the backend failed, or its answer is not finite.
         """
 
+    def end(self) -> None:  # noqa: B027  (most have nothing to give back)
+        """The source has ended."""
+
 
 class Estimator(ABC):
     """Something that estimates poses, for any number of sources.
@@ -108,7 +111,7 @@ class WindowEstimator(Estimator, Stream):
     def estimate(self, keyframes: Sequence[People], batch_size: int) -> list[Poses]:
         everybody = [(people.window, crop_box) for people in keyframes for crop_box in people.crop_boxes]
         found = [_no_poses(self.manifest)]
-        for part in _batches(len(everybody), batch_size):
+        for part in batches(len(everybody), batch_size):
             batch = everybody[part]
             clips = self._clips[: max(len(batch), self.manifest.batch[0])]
             with self._times.stage("crop"):
@@ -117,8 +120,8 @@ class WindowEstimator(Estimator, Stream):
                 clips[len(batch) :] = clips[len(batch) - 1]
             with self._times.stage("pose"):
                 keypoints = self._session.run({"clip": clips})["keypoints"][: len(batch)]
-            found.append(_checked(keypoints, self.backend))
-        return _by_keyframe(np.concatenate(found), [people.crop_boxes for people in keyframes])
+            found.append(checked(keypoints, self.backend))
+        return by_keyframe(np.concatenate(found), [people.crop_boxes for people in keyframes])
 
     def close(self) -> None:
         self._session.close()
@@ -168,24 +171,14 @@ class _TokenStream(Stream):
         self._tokens = np.empty((0, *estimator.windows.shape[2:]), estimator.windows.dtype)  # [slots, L, C]
 
     def estimate(self, keyframes: Sequence[People], batch_size: int) -> list[Poses]:
-        work: list[tuple[Frame, np.ndarray, int]] = []
-        windows, boxes = [np.zeros((0, self._estimator.manifest.num_frames), np.int64)], []
-        for people in keyframes:
-            by_index = {frame.index: frame for frame in people.window}
-            keyframe = people.window[len(people.window) // 2].index
-            plan = self.cache.plan(
-                keyframe, [frame.index for frame in people.window], people.crop_boxes, people.track_ids
-            )
-            work += [(by_index[frame], plan.crop_boxes[person], slot) for frame, person, slot in plan.encode]
-            windows.append(plan.windows)
-            boxes.append(plan.crop_boxes)
+        work, windows, boxes = plan_all(self.cache, keyframes)
         # Everybody's new frames together: a batch is what makes the encoder fast.
         self._encode(work)
-        keypoints = self._decode(np.concatenate(windows), batch_size)
+        keypoints = self._decode(windows, batch_size)
         self.cache.release()
-        return _by_keyframe(keypoints, boxes)
+        return by_keyframe(keypoints, boxes)
 
-    def _encode(self, work: Sequence[tuple[Frame, np.ndarray, int]]) -> None:
+    def _encode(self, work: Sequence[Work]) -> None:
         """Encode frames in boxes and put the tokens into their slots."""
         estimator, times = self._estimator, self._estimator.times
         known = len(self._tokens)
@@ -193,7 +186,7 @@ class _TokenStream(Stream):
             grown = np.empty((max(self.cache.num_slots, 2 * known), *self._tokens.shape[1:]), self._tokens.dtype)
             grown[:known] = self._tokens
             self._tokens = grown
-        for part in _batches(len(work), len(estimator.crops)):
+        for part in batches(len(work), len(estimator.crops)):
             batch = work[part]
             crops = estimator.crops[: len(batch)]
             with times.stage("crop"):
@@ -207,23 +200,45 @@ class _TokenStream(Stream):
         """Turn windows of slots ``[N, T]`` into keypoints ``[N, J, 3]``."""
         estimator = self._estimator
         found = [_no_poses(estimator.manifest)]
-        for part in _batches(len(slots), batch_size):
+        for part in batches(len(slots), batch_size):
             batch = slots[part]
             windows = estimator.windows[: max(len(batch), estimator.manifest.batch[0])]
             with estimator.times.stage("temporal"):
                 np.take(self._tokens, batch, axis=0, out=windows[: len(batch)])
                 windows[len(batch) :] = windows[len(batch) - 1]
                 keypoints = estimator.temporal.run({"tokens": windows})["keypoints"][: len(batch)]
-            found.append(_checked(keypoints, estimator.backend))
+            found.append(checked(keypoints, estimator.backend))
         return np.concatenate(found)
 
 
-def _batches(count: int, size: int) -> Iterator[slice]:
+Work = tuple[Frame, np.ndarray, int]  # a frame to encode, the crop box [4], the slot for its tokens
+
+
+def plan_all(cache: TokenCache, keyframes: Sequence[People]) -> tuple[list[Work], np.ndarray, list[np.ndarray]]:
+    """Plan some keyframes that follow each other.
+
+    Returns:
+        What to encode; the slots of everybody's window, int64 ``[P, T]``; by keyframe the crop boxes.
+    """
+    work: list[Work] = []
+    windows, boxes = [np.zeros((0, cache.num_frames), np.int64)], []
+    for people in keyframes:
+        by_index = {frame.index: frame for frame in people.window}
+        keyframe = people.window[len(people.window) // 2].index
+        plan = cache.plan(keyframe, [frame.index for frame in people.window], people.crop_boxes, people.track_ids)
+        work += [(by_index[frame], plan.crop_boxes[person], slot) for frame, person, slot in plan.encode]
+        windows.append(plan.windows)
+        boxes.append(plan.crop_boxes)
+    return work, np.concatenate(windows), boxes
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Cut so many items into parts of a size; the last may be smaller."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
-def _by_keyframe(keypoints: np.ndarray, boxes: Sequence[np.ndarray]) -> list[Poses]:
+def by_keyframe(keypoints: np.ndarray, boxes: Sequence[np.ndarray]) -> list[Poses]:
     """Hand everybody's keypoints back to the keyframes whose crop boxes are given."""
     ends = np.cumsum([len(each) for each in boxes])
     return list(zip(np.split(keypoints, ends[:-1]), boxes, strict=True)) if boxes else []
@@ -233,7 +248,8 @@ def _no_poses(manifest: Manifest) -> np.ndarray:
     return np.zeros((0, len(manifest.keypoints), 3), np.float32)
 
 
-def _checked(keypoints: np.ndarray, backend: str) -> np.ndarray:
+def checked(keypoints: np.ndarray, backend: str) -> np.ndarray:
+    """Return an engine's keypoints, or raise `EngineError` if they are not finite."""
     if not np.isfinite(keypoints).all():
         raise EngineError(
             f"the engine ({backend}) answered with values that are not finite: export the checkpoint again, with "

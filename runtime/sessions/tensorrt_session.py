@@ -8,7 +8,6 @@ touched, because TensorRT's own message names neither.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sdtc.errors import EngineError, OutputError, require
-from sdtc.files import atomic_write, make_directory
+from sdtc.files import atomic_write, cache_folder, make_directory
 from sdtc.manifest import EngineInfo
 from sdtc.runtime.cuda import DeviceBuffer, DeviceMemory, Gpu, Stream, find_gpu, synchronize_stream
 from sdtc.runtime.sessions import TensorSpec, check_inputs
@@ -130,7 +129,7 @@ class TensorRTSession:
         self._config = self._engine.create_runtime_config()
         self._config.set_execution_context_allocation_strategy(strategy)
         self._config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        path = _cache_folder() / f"{digest[:32]}-{re.sub('[^A-Za-z0-9]+', '-', gpu.name)}.bin"
+        path = cache_folder("tensorrt-rtx") / f"{digest[:32]}-{re.sub('[^A-Za-z0-9]+', '-', gpu.name)}.bin"
         cache = self._config.create_runtime_cache()
         known = path.read_bytes() if path.is_file() and path.stat().st_size <= _MAX_CACHE_BYTES else b""
         if known:
@@ -138,8 +137,9 @@ class TensorRTSession:
         self._config.set_runtime_cache(cache)
 
         def save() -> None:
-            compiled = bytes(memoryview(cache.serialize()))
-            if compiled != known:
+            content = cache.serialize()
+            compiled = b"" if content is None else bytes(memoryview(content))
+            if compiled and compiled != known:
                 with suppress(OutputError, OSError):  # it only makes the next start faster
                     make_directory(path.parent)
                     with atomic_write(path) as temporary:
@@ -256,12 +256,6 @@ def _set_address(context: Any, name: str, address: int) -> None:
 def _execute(context: Any, stream: Stream) -> None:
     if not context.execute_async_v3(stream.handle):
         raise EngineError("TensorRT failed to run the engine: its log above says why")
-
-
-def _cache_folder() -> Path:
-    """Return where TensorRT-RTX's compiled kernels are kept: in ``$SDTC_CACHE``, else in the user's cache folder."""
-    root = os.environ.get("SDTC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdtc"
-    return Path(root) / "tensorrt-rtx"
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:

@@ -298,7 +298,7 @@ def test_a_lane_runs_one_batch_size_where_the_memory_is(driver, plan) -> None:
     assert driver.clean
 
 
-def test_tensorrt_rtx_keeps_what_it_compiles_for_the_next_time(driver, plan, tmp_path) -> None:
+def test_tensorrt_rtx_keeps_what_it_compiles_for_the_next_time(driver, plan, tmp_path, monkeypatch) -> None:
     RuntimeConfig.made.clear()
     with TensorRTSession(plan, INFO) as session:
         assert session.own_graphs
@@ -308,6 +308,12 @@ def test_tensorrt_rtx_keeps_what_it_compiles_for_the_next_time(driver, plan, tmp
     with TensorRTSession(plan, INFO):
         assert RuntimeConfig.made[-1].content == b"compiled"
     assert [(config.strategy, config.cuda_graph_strategy) for config in RuntimeConfig.made] == [("user", "whole")] * 2
+    nothing = SimpleNamespace(deserialize=lambda blob: False, serialize=lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(RuntimeConfig, "create_runtime_cache", lambda self: nothing)
+        with TensorRTSession(plan, INFO):
+            pass
+    assert kept.read_bytes() == b"compiledcompiled"  # what cannot be had replaces nothing
     kept.unlink()
     kept.parent.rmdir()
     kept.parent.write_bytes(b"")  # a folder that cannot be made
