@@ -14,10 +14,12 @@ class StageTimes:
 
     Attributes:
         seconds: by stage name, in the order of first use.
+        durations: of the single times, by stage name.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.durations: dict[str, Durations] = defaultdict(Durations)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -25,7 +27,9 @@ class StageTimes:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            duration = time.perf_counter() - start
+            self.seconds[name] += duration
+            self.durations[name].add(duration)
 
 
 class Durations:
