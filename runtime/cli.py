@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sdtc.runtime.detection import Detector
     from sdtc.runtime.engine import PoseEngine
     from sdtc.runtime.results import FrameResult
+    from sdtc.runtime.resume import Progress
     from sdtc.runtime.video import FrameSource
 
 _DESCRIPTION = "Find the poses of all people in a video, a folder of images or many of them, with an engine bundle."
@@ -36,6 +37,8 @@ graph runs on the CPU; --device cuda makes that an error.
 
 Boxes: a COCO detection list [{"image_id", "bbox": [x, y, w, h], "score"}], or COCO/PoseTrack annotations. image_id is
 the frame number from 0, or PoseTrack's id where the input is named as a PoseTrack sequence.
+
+--boxes FOLDER takes FOLDER/<name of the input>.json for each input.
 
 Exit codes: 0 done, 1 something broke (what was done before is kept), 2 unusable input, 130 interrupted (kept too)."""
 
@@ -58,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     people = parser.add_argument_group("people")
     people.add_argument(
-        "--boxes", type=Path, metavar="FILE", help="person boxes from a JSON file instead of a detector"
+        "--boxes",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="person boxes from JSON instead of a detector; of a folder, the file named as the input",
     )
     people.add_argument(
         "--detector", default="hog", metavar="hog|MODEL.onnx",
@@ -80,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
         choices=("posetrack", "coco", "jsonl"),
         help="default: posetrack for its 15 joints, coco for COCO's 17",
     )
+    results.add_argument(
+        "--resume", action="store_true",
+        help="go on behind the last whole line of a killed run's files; needs --format jsonl",
+    )  # fmt: skip
     results.add_argument("--save-video", action="store_true", help="also write an overlay video, H.264 in MP4")
     results.add_argument(
         "--min-score",
@@ -156,18 +166,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sdtc.runtime.engine import PoseEngine
     from sdtc.runtime.token_cache import HOLD
     from sdtc.runtime.video import check_max_frames, find_inputs, open_input
+    from sdtc.runtime.windows import check_lookahead
 
     check_max_frames(args.max_frames)
     for option, value in (("--batch-size", args.batch_size), ("--threads", args.threads)):
         if value is not None and value < 1:
             raise InputError(f"{option} is {value}: expected at least 1")
+    if args.resume and args.format != "jsonl":
+        raise InputError("--resume needs --format jsonl: of the other formats a kill leaves nothing to go on from")
+    if args.resume and args.save_video:
+        raise InputError("--resume cannot go on with half a video: leave out --save-video, or --resume")
     inputs = find_inputs(args.input)
-    boxes = BoxFile(args.boxes) if args.boxes else None
+    # One file serves all inputs; a folder has a file for each, which is read with it.
+    boxes = BoxFile(args.boxes) if args.boxes and not args.boxes.is_dir() else None
     options = {"layout": args.detector_layout, "person_class": args.person_class}
     given = {name: value for name, value in options.items() if value is not None}
-    if given and (boxes or args.detector == "hog"):
+    if given and (args.boxes or args.detector == "hog"):
         raise InputError("--detector-layout and --person-class belong to an ONNX detector: add --detector MODEL.onnx")
-    detector = None if boxes else make_detector(args.detector, **given)
+    detector = None if args.boxes else make_detector(args.detector, **given)
     make_directory(args.output)
 
     totals = _Totals()
@@ -180,7 +196,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         PoseEngine(args.engine, args.device, args.backend, args.threads, args.exact, hold, args.precision) as engine,
     ):
         if args.hold is not None and not engine.streaming:
-            raise InputError("--hold is for bundles with the streaming pair of graphs, which this one has not")
+            raise InputError(
+                "--hold is for bundles with the streaming pair of graphs, which this one has not: leave it out, or "
+                "export the checkpoint again"
+            )
+        check_lookahead(args.lookahead, engine.manifest.delta)
         how = "frame by frame" if engine.streaming else "whole windows"
         say(
             f"engine   {engine.manifest.name}, {engine.manifest.precision}, {how}, on {engine.backend}",
@@ -192,8 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"note     {engine.notice}", quiet=args.quiet)
         if not engine.manifest.trained:
             say("note     the checkpoint of this engine is untrained: its poses mean nothing", quiet=args.quiet)
-        if boxes is not None and boxes.skipped_phrase:
-            say(f"note     boxes left out: {boxes.skipped_phrase}", quiet=args.quiet)
+        if boxes is not None:
+            _say_skipped(args, boxes)
         stems: set[str] = set()
         for entry in inputs:
             try:
@@ -226,21 +246,33 @@ def _run(
     """Run one input and write its files; on Ctrl-C and on errors they are finished as far as they go."""
     from tqdm import tqdm
 
+    from sdtc.boxes import read_boxes
     from sdtc.runtime.drawing import draw_frame
     from sdtc.runtime.pipeline import overlap
+    from sdtc.runtime.resume import read_progress
     from sdtc.runtime.smoothing import smooth
     from sdtc.runtime.timing import Durations
-    from sdtc.runtime.writers import VideoWriter, Writer, make_writer, result_path
+    from sdtc.runtime.writers import JsonlWriter, VideoWriter, Writer, make_writer, result_path
 
+    if args.boxes and boxes is None:
+        boxes = read_boxes(args.boxes, source.name)
+        _say_skipped(args, boxes)
     results_file, video_file = (
         result_path(args.format, args.output / stem, engine.skeleton),
         args.output / f"{stem}.mp4",
     )
     for target in (results_file, video_file) if args.save_video else (results_file,):
-        _protect_inputs(args, source, target)
+        _protect_inputs(args, source, boxes, target)
     expected = source.num_frames
     if args.max_frames is not None:
         expected = min(expected, args.max_frames) if expected else args.max_frames
+    done = None
+    if args.resume and results_file.exists():
+        done = read_progress(results_file, source, len(engine.skeleton.keypoints))
+        if done.frames == source.num_frames or done.frames >= (args.max_frames or float("inf")):
+            _leave(args, results_file, done)
+            return
+        say(f"resume   {results_file}, {done.frames} frames are there and skipped", quiet=args.quiet)
     track_ids: set[int] = set()
     writers: list[Writer] = []
     frames = 0
@@ -248,19 +280,26 @@ def _run(
     with ExitStack() as stack:
         _restore_signals_after(stack)
         bar = stack.enter_context(
-            tqdm(total=expected, desc=source.name[:24], unit="frame", disable=True if args.quiet else None)
-        )
+            tqdm(
+                total=expected, initial=done.frames if done else 0, desc=source.name[:24], unit="frame",
+                disable=True if args.quiet else None,
+            )
+        )  # fmt: skip
         poses: Iterator[FrameResult] = engine.track(
-            source, boxes, detector or "hog", args.batch_size, args.max_frames, args.lookahead, args.detect_every
+            source, boxes, detector or "hog", args.batch_size, args.max_frames, args.lookahead, args.detect_every, done
         )
         if args.smooth:
-            poses = smooth(poses, source.fps)
+            poses = smooth(poses, source.fps, done.tail if done else ())
         results = overlap(poses, 0 if source.drop_late else 2, "pose", source.stop)  # files are written meanwhile
         stack.callback(results.close)
         try:
             for result in results:
                 if not writers:  # not before a first frame: an input that gives none leaves no files
-                    writers.append(make_writer(args.format, args.output / stem, source.name, engine.skeleton))
+                    writers.append(
+                        JsonlWriter(results_file, keep=done.size)
+                        if done
+                        else make_writer(args.format, args.output / stem, source.name, engine.skeleton)
+                    )
                     stack.enter_context(writers[0])
                     if args.save_video:
                         draw = lambda r: draw_frame(r, engine.skeleton, args.min_score)  # noqa: E731
@@ -284,6 +323,9 @@ def _run(
             if frames == 0:
                 raise
             totals.problems.append(f"{error} (frames before this are kept)")
+        else:
+            if done and not frames:
+                _leave(args, results_file, done)
         _ignore_signals()  # a second Ctrl-C must not cut the closing of the files
     if latencies.count:
         lookahead = engine.manifest.delta if args.lookahead is None else args.lookahead
@@ -322,6 +364,20 @@ def _live_log(quiet: bool) -> Iterator[None]:
         log.setLevel(level)
 
 
+def _say_skipped(args: argparse.Namespace, boxes: BoxFile) -> None:
+    if boxes.skipped_phrase:
+        say(f"note     boxes left out: {boxes.skipped_phrase}", quiet=args.quiet)
+
+
+def _leave(args: argparse.Namespace, path: Path, done: Progress) -> None:
+    """Say that nothing is left to do for a file, and cut off what is torn."""
+    from sdtc.runtime.writers import JsonlWriter
+
+    if done.torn:
+        JsonlWriter(path, keep=done.size).close()
+    say(f"complete {path}, all {done.frames} frames were there", quiet=args.quiet)
+
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -342,7 +398,7 @@ def _ignore_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _protect_inputs(args: argparse.Namespace, source: FrameSource, target: Path) -> None:
+def _protect_inputs(args: argparse.Namespace, source: FrameSource, boxes: BoxFile | None, target: Path) -> None:
     """Refuse to write over what is being read.
 
     Raises:
@@ -352,7 +408,7 @@ def _protect_inputs(args: argparse.Namespace, source: FrameSource, target: Path)
     from sdtc.manifest import find_manifest
 
     read = [source.path, Path(args.detector), find_manifest(Path(args.engine)), Path(args.engine)]
-    read += [args.boxes] if args.boxes else []
+    read += [boxes.path] if boxes else []
     if target.exists() and any(path.is_file() and path.samefile(target) for path in read):
         raise InputError(
             f"the result '{target}' would replace a file that is read: choose another folder with --output"

@@ -26,12 +26,13 @@ from sdtc.runtime.estimators import Estimator, People, Stream, WindowEstimator
 from sdtc.runtime.pipeline import overlap, overlap_batches
 from sdtc.runtime.probe import open_sessions
 from sdtc.runtime.results import FrameResult, Pose
+from sdtc.runtime.resume import Progress
 from sdtc.runtime.sessions import Choice, Session, choose
 from sdtc.runtime.timing import StageTimes
 from sdtc.runtime.token_cache import HOLD
 from sdtc.runtime.tracking import Tracker
 from sdtc.runtime.video import GAP, Frame, FrameSource, ImageSequence, check_max_frames, open_source
-from sdtc.runtime.windows import windows
+from sdtc.runtime.windows import check_lookahead, windows
 
 READ_AHEAD = 2  # frames that wait to be searched
 IN_FLIGHT = 4  # keyframes that wait for their poses: as many are estimated at once
@@ -192,6 +193,7 @@ class PoseEngine:
         max_frames: int | None = None,
         lookahead: int | None = None,
         detect_every: int = 1,
+        resume_from: Progress | None = None,
     ) -> Generator[FrameResult, None, None]:
         """Run over a video, an image folder or a live source.
 
@@ -204,27 +206,30 @@ class PoseEngine:
             lookahead: frames to wait for after a keyframe, 0 to δ; δ, the paper's, if not given. Frames of the window
                 that are not there yet are replaced by the newest one.
             detect_every: run the detector on every k-th frame; in between people go on as they went.
+            resume_from: where an earlier run got to. Frames that it did are decoded, no more, and not yielded.
 
         Yields:
-            A result for every frame, in order, also where nobody is. What could not be read is in
+            A result for every frame (every further one), in order, also where nobody is. What could not be read is in
             ``source.problems`` afterwards; without a source of your own, it is raised.
 
         Raises:
-            InputError: boxes that do not belong to the source, and other unusable arguments.
+            InputError: boxes that do not belong to the source, one that ends before the frames that are done, and
+                other unusable arguments.
             VideoError: the source cannot be opened, or broke in the middle (after the last good frame).
         """
         check_max_frames(max_frames)
         if batch_size is not None and batch_size < 1:
             raise InputError(f"--batch-size is {batch_size}: expected at least 1")
-        if lookahead is not None and not 0 <= lookahead <= self.manifest.delta:
-            raise InputError(f"--lookahead is {lookahead}: expected 0 to {self.manifest.delta}, this model's delta")
+        check_lookahead(lookahead, self.manifest.delta)
         if detect_every < 1:
             raise InputError(f"--detect-every is {detect_every}: expected at least 1")
         if boxes is not None and detect_every > 1:
             raise InputError("--detect-every is for detectors: with --boxes every frame has its own")
         if not isinstance(source, FrameSource):
             with open_source(source) as opened:
-                yield from self.track(opened, boxes, detector, batch_size, max_frames, lookahead, detect_every)
+                yield from self.track(
+                    opened, boxes, detector, batch_size, max_frames, lookahead, detect_every, resume_from
+                )
                 if opened.problems:
                     raise VideoError("; ".join(opened.problems))
             return
@@ -235,8 +240,10 @@ class PoseEngine:
             decoded = overlap(decoded, READ_AHEAD, "decode")
         in_flight = 0 if source.drop_late else IN_FLIGHT  # what waits grows old
         keyframes = windows(decoded, self.manifest.delta, lookahead)
-        found = overlap_batches(self._find(people, keyframes, detect_every), in_flight, "detect", source.stop)
-        count = 0
+        found = overlap_batches(
+            self._find(people, keyframes, detect_every, resume_from), in_flight, "detect", source.stop
+        )
+        count = resume_from.frames if resume_from else 0
         try:
             for batch in found:
                 seen = [self._people(item.window, item.who.boxes, item.track_ids) for item in batch if item.window]
@@ -260,12 +267,20 @@ class PoseEngine:
             people.check_end(count)
 
     def _find(
-        self, people: PeopleFinder, stream: Iterable[tuple[Frame, list[Frame]]], detect_every: int
+        self,
+        people: PeopleFinder,
+        stream: Iterable[tuple[Frame, list[Frame]]],
+        detect_every: int,
+        done: Progress | None,
     ) -> Iterator[_Found]:
-        """Add to every window the people of its keyframe, and their track ids."""
-        tracker = Tracker(interval=detect_every)
+        """Add to every window the people of its keyframe, and their track ids; leave out keyframes that are done."""
+        tracker = done.make_tracker(detect_every) if done else Tracker(interval=detect_every)
         due = 0  # the next keyframe that is searched
+        seen = 0
         for keyframe, window in stream:
+            seen += 1
+            if done and keyframe.index < done.frames:
+                continue
             who, track_ids = EMPTY, np.zeros(0, np.int64)
             if keyframe.image is not None:
                 with self.times.stage("detect"):
@@ -280,6 +295,11 @@ class PoseEngine:
                         else:
                             track_ids = who.track_ids
             yield _Found(keyframe, window, who, track_ids)
+        if done and seen < done.frames:
+            raise InputError(
+                f"{done.frames} frames of '{people.name}' are done, but it ends after {seen}: they are of another "
+                "input, choose another --output"
+            )
 
     def close(self) -> None:
         """Release the backend."""
@@ -315,6 +335,7 @@ class PeopleFinder:
     def __init__(self, source: FrameSource, boxes: str | Path | BoxFile | None, detector: str | Detector) -> None:
         self._detector: Detector | None = None
         self._boxes: SourceBoxes | None = None
+        self.name = source.name
         self._vid_id = sequence_id(source.name)
         if boxes is None:
             self._detector = make_detector(detector) if isinstance(detector, str) else detector

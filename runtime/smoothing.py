@@ -55,6 +55,15 @@ class OneEuro:
         self._states = {key: state for key, state in self._states.items() if state.time >= now - FORGET}
         return dataclasses.replace(result, poses=[self._filter(pose, result.index, now) for pose in result.poses])
 
+    def recall(self, result: FrameResult) -> None:
+        """Take in a frame that has been filtered already, such as the last ones of a run that is continued."""
+        for pose in result.poses:
+            points, now = pose.keypoints[:, :2].astype(np.float64), result.index / self.fps
+            at_rest = _State(result.index - 1, now - 1 / self.fps, points, np.zeros_like(points))
+            state = self._states.get(pose.track_id, at_rest)
+            speed = _speed(state, points, now - state.time)
+            self._states[pose.track_id] = _State(result.index, now, points, speed)
+
     def _filter(self, pose: Pose, frame: int, now: float) -> Pose:
         points, scores = pose.keypoints[:, :2].astype(np.float64), pose.keypoints[:, 2:]
         state = self._states.get(pose.track_id)
@@ -62,7 +71,7 @@ class OneEuro:
             self._states[pose.track_id] = _State(frame, now, points, np.zeros_like(points))
             return pose
         seconds = max(now - state.time, 0.5 / self.fps)  # what a network held up comes all at once
-        speed = state.speed + _share(SPEED_CUTOFF, seconds) * ((points - state.points) / seconds - state.speed)
+        speed = _speed(state, points, seconds)
         size = max(float(pose.bbox[2:].max()), 1.0)
         fast = np.linalg.norm(speed, axis=1, keepdims=True) / size  # [J, 1] box sizes a second
         share = _share(self.min_cutoff + self.beta * fast, seconds) * np.clip(scores, 0.05, 1.0) ** 0.5
@@ -71,11 +80,24 @@ class OneEuro:
         return dataclasses.replace(pose, keypoints=np.concatenate([points, scores], axis=1).astype(np.float32))
 
 
-def smooth(results: Iterable[FrameResult], fps: float) -> Iterator[FrameResult]:
-    """Filter the results of `PoseEngine.track`, frame by frame."""
+def smooth(results: Iterable[FrameResult], fps: float, done: Iterable[FrameResult] = ()) -> Iterator[FrameResult]:
+    """Filter the results of `PoseEngine.track`, frame by frame.
+
+    Args:
+        results: the frames.
+        fps: frames a second.
+        done: filtered frames before them.
+    """
     one_euro = OneEuro(fps)
+    for result in done:
+        one_euro.recall(result)
     for result in results:
         yield one_euro(result)
+
+
+def _speed(state: _State, points: np.ndarray, seconds: float) -> np.ndarray:
+    """Return the speed after new points ``[J, 2]``, pixels a second."""
+    return state.speed + _share(SPEED_CUTOFF, seconds) * ((points - state.points) / seconds - state.speed)
 
 
 def _share(cutoff: float | np.ndarray, seconds: float) -> np.ndarray:

@@ -7,6 +7,7 @@ box given here gets a pose. People who look alike and change direction while hid
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from sdtc.errors import InputError
 # boxes jump by several percent of their size, so velocity and size follow slowly.
 POSITION_GAIN, VELOCITY_GAIN, SIZE_GAIN = 0.6, 0.2, 0.3
 VELOCITY_DECAY = 0.9  # per search without them: people who were lost sight of do not walk on for a whole second
+MAX_LOST = 30  # frames
 NEW_TRACK_REACH = 2.0  # a track seen once has no velocity yet: its and the candidates' boxes are enlarged so much
 
 
@@ -64,15 +66,23 @@ class Tracker:
         high_score: boxes with at least this score are matched first.
         max_lost: for so many frames may a person be missing and keep the id.
         interval: every so many frames people are searched, and `update` is called.
+        first_id: of the tracks to come.
     """
 
-    def __init__(self, match_iou: float = 0.2, high_score: float = 0.5, max_lost: int = 30, interval: int = 1) -> None:
+    def __init__(
+        self,
+        match_iou: float = 0.2,
+        high_score: float = 0.5,
+        max_lost: int = MAX_LOST,
+        interval: int = 1,
+        first_id: int = 0,
+    ) -> None:
         self.interval = interval
         self.match_iou = match_iou
         self.high_score = high_score
         self.max_lost = max_lost
         self._tracks: list[_Track] = []
-        self._next_id = 0
+        self._next_id = first_id
         self._last_frame: int | None = None
 
     def __len__(self) -> int:
@@ -88,7 +98,7 @@ class Tracker:
             frame_index: of the frame; must grow from call to call, gaps are allowed.
 
         Returns:
-            int64 ``[N]``: track ids from 0 on, unique within the frame, never reused.
+            int64 ``[N]``: track ids from `first_id` on, unique within the frame, never reused.
 
         Raises:
             InputError: the frame index does not grow, or boxes and scores do not belong together.
@@ -97,15 +107,7 @@ class Tracker:
         scores = np.asarray(scores, dtype=np.float64).reshape(-1)
         if len(boxes) != len(scores):
             raise InputError(f"the tracker needs one score per box, got {len(boxes)} boxes and {len(scores)} scores")
-        if self._last_frame is not None and frame_index <= self._last_frame:
-            raise InputError(
-                f"the tracker needs growing frame indices, got {frame_index} after {self._last_frame}: "
-                "use a new Tracker for each video"
-            )
-        self._last_frame = frame_index
-        # a person unseen in all frames between: last_frame + 1 ... frame_index - 1
-        self._tracks = [t for t in self._tracks if frame_index - t.last_frame - 1 <= self.max_lost]
-
+        self._advance(frame_index)
         ids = np.full(len(boxes), -1, dtype=np.int64)
         if self._tracks and len(boxes):
             overlap = self._overlaps(boxes, frame_index)  # [tracks, N]
@@ -144,6 +146,39 @@ class Tracker:
                     there.append((np.array([x, y, *track.box_size]), track.score, track.track_id))
         boxes, scores, ids = zip(*there, strict=True) if there else ((), (), ())
         return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(ids, np.int64)
+
+    def recall(self, boxes: np.ndarray, scores: np.ndarray, track_ids: Iterable[int], frame_index: int) -> None:
+        """Take in a frame whose boxes have their ids already, such as the last ones of a run that is continued.
+
+        Args:
+            boxes: ``[N, 4]``, image pixels.
+            scores: ``[N]``, 0-1.
+            track_ids: ``[N]``, below `first_id`; of two people with the same id the last is remembered.
+            frame_index: as for `update`.
+
+        Raises:
+            InputError: the frame index does not grow.
+        """
+        self._advance(frame_index)
+        tracks = {track.track_id: track for track in self._tracks}
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        for track_id, n in {track_id: n for n, track_id in enumerate(track_ids)}.items():
+            centre, size, score = boxes[n, :2] + boxes[n, 2:] / 2, boxes[n, 2:], float(scores[n])
+            if track_id in tracks:
+                tracks[track_id].update(centre, size, score, frame_index)
+            else:
+                self._tracks.append(_Track(track_id, centre, size, frame_index, size, score, interval=self.interval))
+
+    def _advance(self, frame_index: int) -> None:
+        """Go to a frame, and forget who was lost too long before it."""
+        if self._last_frame is not None and frame_index <= self._last_frame:
+            raise InputError(
+                f"the tracker needs growing frame indices, got {frame_index} after {self._last_frame}: "
+                "use a new Tracker for each video"
+            )
+        self._last_frame = frame_index
+        # a person unseen in all frames between: last_frame + 1 ... frame_index - 1
+        self._tracks = [t for t in self._tracks if frame_index - t.last_frame - 1 <= self.max_lost]
 
     def _overlaps(self, boxes: np.ndarray, frame_index: int) -> np.ndarray:
         """IoU of every predicted track with every box ``[tracks, N]``; 0 where it is below ``match_iou``."""

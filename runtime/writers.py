@@ -135,11 +135,18 @@ class CocoWriter(Writer):
 
 
 class JsonlWriter(Writer):
-    """One line a frame, as it goes: ``{"frame", "name", "poses": [{"track_id", "bbox", "score", "keypoints"}]}``."""
+    """One line a frame, as it goes: ``{"frame", "name", "poses": [{"track_id", "bbox", "score", "keypoints"}]}``.
 
-    def __init__(self, path: Path) -> None:
+    A line is handed to the system as a whole, so that only a kill in the middle of that can tear the last one.
+
+    Args:
+        path: the file.
+        keep: of an earlier run's file, go on behind so many bytes; what follows them is cut off.
+    """
+
+    def __init__(self, path: Path, keep: int | None = None) -> None:
         self.path = path
-        self._file = _Stream(path, path)
+        self._file = _Stream(path, path, keep=keep)
 
     def write(self, result: FrameResult) -> None:
         line = {
@@ -263,13 +270,17 @@ class _Stream:
         final: the name that the user knows, for messages.
         path: where to write; `finish` renames it to the final name.
         unlink: take the name away at once, where the system allows it: nothing is left behind even by a kill.
+        keep: so many bytes of the file that is there; None to begin a new one.
     """
 
-    def __init__(self, final: Path, path: Path, unlink: bool = False) -> None:
+    def __init__(self, final: Path, path: Path, unlink: bool = False, keep: int | None = None) -> None:
         self._final, self._path = final, path
         self._items = 0
         with _output_errors(final):
-            self._file = path.open("w+b", buffering=0)
+            self._file = path.open("w+b" if keep is None else "r+b", buffering=0)
+            if keep is not None:
+                self._file.truncate(keep)
+                self._file.seek(keep)
             if unlink:
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -310,7 +321,7 @@ class _Stream:
             try:
                 while rest:
                     rest = rest[self._file.write(rest) :]
-            except OSError:  # a full disk may have taken a part
+            except BaseException:  # a full disk may have taken a part, or Ctrl-C come in the middle
                 self._file.truncate(start)
                 self._file.seek(start)
                 raise

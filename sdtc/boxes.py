@@ -280,6 +280,27 @@ class SourceBoxes:
             )
 
 
+def read_boxes(path: Path, name: str) -> BoxFile:
+    """Read the boxes of one input.
+
+    Args:
+        path: a file, or a folder with a file for every input, as PoseTrack distributes its annotations.
+        name: the input's name, and that of its file in a folder.
+
+    Raises:
+        InputError: as `BoxFile`; or the folder has no file for this input.
+    """
+    if not path.is_dir():
+        return BoxFile(path)
+    file = path / f"{name}.json"
+    if not file.exists():
+        raise InputError(
+            f"the folder of boxes '{path}' has no '{file.name}' for the input '{name}': name one file with all boxes, "
+            "or a folder with a file named as each input"
+        )
+    return BoxFile(file)
+
+
 def _is_number(value: Any) -> bool:
     """Whether a JSON value is a number that can be calculated with."""
     return type(value) in (int, float) and abs(value) < float("inf")  # neither true nor NaN
