@@ -100,3 +100,47 @@ def test_scores_and_everything_else_stay() -> None:
 def test_values_that_cannot_be(options) -> None:
     with pytest.raises(InputError, match="expected more than 0"):
         OneEuro(**options)
+
+
+@given(
+    hnp.arrays(np.float64, (10, 2, 2), elements=st.floats(-1e4, 1e4)),
+    st.lists(st.tuples(st.integers(-100, 100), st.sets(st.integers(0, 2))), min_size=10, max_size=10),
+    st.floats(0, 1),
+)
+def test_clocks_that_stand_still_or_go_backwards(path, frames, score) -> None:
+    """Whatever the order of the indices, poses stay finite and among what was seen, and nobody new is remembered."""
+    one_euro = OneEuro(FPS)
+    for points, (index, people) in zip(path, frames, strict=True):
+        poses = [result(index, points, score, track_id).poses[0] for track_id in people]
+        got = one_euro(FrameResult(index, index, None, index, None, poses))
+        assert [pose.track_id for pose in got.poses] == list(people)
+        for pose in got.poses:
+            assert np.isfinite(pose.keypoints).all()
+            assert (pose.keypoints[:, :2] >= path.min((0, 1)) - 1e-2).all()
+            assert (pose.keypoints[:, :2] <= path.max((0, 1)) + 1e-2).all()
+    assert set(one_euro._states) <= {0, 1, 2}
+
+
+def test_after_a_step_backwards_the_filter_starts_anew() -> None:
+    one_euro = OneEuro(FPS)
+    near, far = np.zeros((1, 2)), np.full((1, 2), 300.0)
+    for index in (10, 11):
+        one_euro(result(index, near))
+    np.testing.assert_array_equal(one_euro(result(5, far)).poses[0].keypoints[:, :2], far)
+    np.testing.assert_array_equal(one_euro(result(6, far)).poses[0].keypoints[:, :2], far)
+
+
+def test_filtering_goes_on_behind_what_was_filtered_before(rng) -> None:
+    """Of the frames before, the filtered poses are all that is left: enough to go on without a jump."""
+    path = np.cumsum(rng.normal(0, 3, (80, 4, 2)), axis=0)
+    results = [result(i, points) for i, points in enumerate(path)]
+    want = list(smooth(results, FPS))
+    continued, anew = (list(smooth(results[40:], FPS, done)) for done in (want[10:40], []))
+
+    def off(got: list[FrameResult]) -> float:
+        return max(
+            np.abs(a.poses[0].keypoints - b.poses[0].keypoints).max() for a, b in zip(got, want[40:], strict=True)
+        )
+
+    assert [r.index for r in continued] == list(range(40, 80))
+    assert off(continued) < 0.25 * off(anew)

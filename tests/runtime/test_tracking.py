@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdtc.errors import InputError
-from sdtc.runtime.tracking import Tracker, assign
+from sdtc.runtime.tracking import MAX_LOST, Tracker, assign
 
 PERSON = (40.0, 100.0)
 
@@ -247,3 +247,34 @@ def test_nobody_is_predicted_who_was_not_there_or_has_left() -> None:
     tracker.update(np.array([[10, 50, 40, 80]]), np.ones(1), 1)
     assert tracker.predict(2, (400, 600))[2].tolist() == [0]
     assert tracker.predict(2, (400, 5))[0].shape == (0, 4)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 60), st.floats(-3, 3)), min_size=1, max_size=8),
+    st.integers(1, 70),
+)
+def test_a_tracker_that_recalls_the_last_frames_goes_on_as_the_first_would_have(lives, cut) -> None:
+    """People come, walk in lanes of their own and go; boxes come back rounded, as files have them."""
+    frames = [
+        [box_at(300 + speed * index, 1000 * lane) for lane, (first, length, speed) in enumerate(lives)
+         if first <= index < first + length]
+        for index in range(120)
+    ]  # fmt: skip
+    ids = run(Tracker(), frames)
+    tracker = Tracker(first_id=max((i + 1 for frame in ids[:cut] for i in frame), default=0))
+    for index in range(max(cut - MAX_LOST - 1, 0), cut):
+        boxes = np.round(np.array(frames[index]).reshape(-1, 4), 3)
+        tracker.recall(boxes, np.full(len(boxes), 0.9), ids[index], index)
+    later = [
+        tracker.update(np.array(boxes).reshape(-1, 4), np.full(len(boxes), 0.9), index).tolist()
+        for index, boxes in enumerate(frames[cut:], start=cut)
+    ]
+    assert later == ids[cut:]
+
+
+def test_recalled_frames_come_in_order_and_an_id_once() -> None:
+    tracker = Tracker(first_id=8)
+    tracker.recall(np.array([box_at(0), box_at(500)]), np.ones(2), [7, 7], 3)  # of two with one id the last is taken
+    assert tracker.update(np.array([box_at(500), box_at(0)]), np.ones(2), 4).tolist() == [7, 8]
+    with pytest.raises(InputError, match="growing frame indices"):
+        tracker.recall(np.zeros((0, 4)), [], [], 4)

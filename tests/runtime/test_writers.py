@@ -9,7 +9,7 @@ import pytest
 from sdtc.errors import InputError, OutputError
 from sdtc.runtime.drawing import draw_frame, track_color
 from sdtc.runtime.results import FrameResult, Pose
-from sdtc.runtime.writers import VideoWriter, make_writer
+from sdtc.runtime.writers import JsonlWriter, VideoWriter, make_writer
 from sdtc.skeleton import COCO, POSETRACK
 
 
@@ -249,3 +249,44 @@ def test_values_that_are_not_finite_never_become_json(tmp_path) -> None:
         writer = make_writer(output_format, tmp_path / "p", "video", POSETRACK)
         with pytest.raises(ValueError, match="JSON compliant"):
             writer.write(bad)
+
+
+class Interrupted:
+    """A raw file that Ctrl-C meets in the middle of a line, once."""
+
+    def __init__(self, file) -> None:
+        self.file = file
+
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("output_format", ["posetrack", "coco", "jsonl"])
+def test_ctrl_c_in_the_middle_of_a_write_leaves_whole_pieces(tmp_path, output_format) -> None:
+    writer = make_writer(output_format, tmp_path / "p", "video", POSETRACK)
+    writer.write(result(0))
+    stream, raw = writer._file, writer._file._file
+    stream._file = Interrupted(raw)
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(result(1, people=1))
+    stream._file = raw
+    writer.close()
+    text = next(iter(tmp_path.glob("p.json*"))).read_text()
+    assert len([json.loads(line) for line in text.splitlines()] if output_format == "jsonl" else json.loads(text)) > 0
+
+
+def test_json_lines_go_on_behind_what_is_kept(tmp_path) -> None:
+    with JsonlWriter(tmp_path / "p.jsonl") as writer:
+        for index in range(3):
+            writer.write(result(index))
+    size = len("".join((tmp_path / "p.jsonl").read_text().splitlines(keepends=True)[:2]))
+    with JsonlWriter(tmp_path / "p.jsonl", keep=size) as writer:
+        assert (tmp_path / "p.jsonl").stat().st_size == size
+        writer.write(result(7))
+    assert [json.loads(line)["frame"] for line in (tmp_path / "p.jsonl").read_text().splitlines()] == [0, 1, 7]
+    with pytest.raises(OutputError, match="cannot write"):
+        JsonlWriter(tmp_path / "none.jsonl", keep=0)
