@@ -276,3 +276,45 @@ def test_between_detections_people_go_on(engine, folder) -> None:
         next(engine.track(folder, detect_every=0))
     with pytest.raises(InputError, match="--detect-every is for detectors"):
         next(engine.track(folder, boxes=folder, detect_every=2))
+
+
+class Crowd:
+    """A detector that finds 200 people, who walk a little."""
+
+    def __init__(self) -> None:
+        self.frame = -1
+
+    def detect(self, frame: np.ndarray) -> Detections:
+        self.frame += 1
+        x, y = np.divmod(np.arange(200), 10)
+        boxes = np.stack([7.0 * x + self.frame / 10, 10.0 * y, np.full(200, 8.0), np.full(200, 16.0)], axis=1)
+        return Detections(boxes.astype(np.float32), np.full(200, 0.9, np.float32))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_two_hundred_people_are_split_into_batches(tiny_bundle, folder, monkeypatch, exact) -> None:
+    from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
+
+    batches: dict[str, list[int]] = {}
+    run = OnnxRuntimeSession.run
+
+    def counting(self, inputs):
+        for name, value in inputs.items():
+            batches.setdefault(name, []).append(len(value))
+        return run(self, inputs)
+
+    monkeypatch.setattr(OnnxRuntimeSession, "run", counting)
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", exact=exact) as engine:
+        largest = engine.manifest.batch[2]
+        results = list(engine.track(folder, detector=Crowd(), max_frames=4))
+        frames = largest * engine.manifest.num_frames  # as many as there are in the largest batch of windows
+    assert [len(result.poses) for result in results] == [200] * 4
+    assert all(np.isfinite(pose.keypoints).all() for result in results for pose in result.poses)
+    assert len({pose.track_id for result in results for pose in result.poses}) == 200
+    if exact:
+        assert batches.keys() == {"clip"}
+        assert max(batches["clip"]) == largest
+    else:
+        assert batches.keys() == {"frames", "tokens"}
+        assert max(batches["tokens"]) == largest
+        assert max(batches["frames"]) <= frames

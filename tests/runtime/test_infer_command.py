@@ -295,6 +295,64 @@ def test_streaming_options_that_cannot_be(bundle, clip, tmp_path, options, sente
     assert sentence in one_sentence(done.stderr)
 
 
+def test_streaming_options_without_the_streaming_pair(bundle, clip, tmp_path, monkeypatch, capsys) -> None:
+    arguments = ["--engine", bundle / "model.onnx", "--input", video(clip), "--output", tmp_path / "out", "--quiet"]
+    with monkeypatch.context() as patch:
+        # A bundle has the pair always, but may have no engines of it for a GPU.
+        patch.setattr("sdtc.runtime.engine._can_stream", lambda *_: False)
+        assert main([*map(str, arguments), "--hold", "0.1"]) == 2
+        assert "--hold is for bundles with the streaming pair" in one_sentence(capsys.readouterr().err)
+        assert list((tmp_path / "out").iterdir()) == []
+        # Whole windows can wait for fewer frames too.
+        assert main([*map(str, arguments), "--lookahead", "1", "--max-frames", "3"]) == 0
+    manifest = json.loads((bundle / "model.json").read_text())
+    manifest["graphs"] = {"model": manifest["graphs"]["model"]}
+    (bundle / "model.json").write_text(json.dumps(manifest))
+    done = run(*arguments, "--hold", "0.1")
+    assert done.returncode == 2
+    assert "is damaged (graphs are ['model']): export the checkpoint again" in one_sentence(done.stderr)
+
+
+def test_a_lookahead_of_another_model_is_refused_once(tiny_bundle, clip, tmp_path) -> None:
+    for name in "ab":
+        shutil.copy(video(clip), tmp_path / f"{name}.mp4")
+    out = tmp_path / "out"
+    done = run("--engine", tiny_bundle, "--input", tmp_path / "*.mp4", "--output", out, "--quiet", "--lookahead", "3")
+    assert done.returncode == 2
+    assert "--lookahead is 3: expected 0 to 2, this model's delta" in one_sentence(done.stderr)
+    assert list(out.iterdir()) == []
+
+
+def test_a_folder_of_boxes_has_a_file_for_each_input(tiny_bundle, clip, tmp_path) -> None:
+    """As PoseTrack distributes its annotations."""
+    frames = clip / "images" / "val" / "000005_synthetic"
+    shutil.copytree(frames, tmp_path / "in" / "000005_synthetic")
+    shutil.copytree(frames, tmp_path / "in" / "000006_synthetic")
+    arguments = ["--engine", tiny_bundle, "--boxes", truth(clip).parent, "--format", "jsonl", "--quiet"]
+    done = run(*arguments, "--input", tmp_path / "in" / "*", "--output", tmp_path / "out")
+    assert done.returncode == 1
+    assert "has no '000006_synthetic.json' for the input '000006_synthetic'" in one_sentence(done.stderr)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["000005_synthetic.jsonl"]
+    arguments[3] = truth(clip)
+    done = run(*arguments, "--input", tmp_path / "in" / "000005_synthetic", "--output", tmp_path / "one file")
+    assert done.returncode == 0, done.stderr
+    found, want = (next((tmp_path / name).iterdir()).read_text().splitlines() for name in ("out", "one file"))
+    for a, b in zip(map(json.loads, found), map(json.loads, want), strict=True):
+        assert [p["bbox"] for p in a["poses"]] == [p["bbox"] for p in b["poses"]]
+    done = run("--engine", tiny_bundle, "--boxes", tmp_path, "--input", video(clip), "--output", tmp_path, "--quiet")
+    assert done.returncode == 2
+    assert "has no '000005_synthetic.json'" in one_sentence(done.stderr)
+
+
+def test_a_folder_of_boxes_is_not_written_over(tiny_bundle, clip, tmp_path) -> None:
+    boxes = Path(shutil.copy(truth(clip), tmp_path))
+    before = boxes.read_bytes()
+    done = run("--engine", tiny_bundle, "--boxes", tmp_path, "--input", video(clip), "--output", tmp_path, "--quiet")
+    assert done.returncode == 2
+    assert "would replace a file that is read" in one_sentence(done.stderr)
+    assert boxes.read_bytes() == before
+
+
 def test_a_newer_schema(bundle, clip, tmp_path) -> None:
     manifest = json.loads((bundle / "model.json").read_text())
     (bundle / "model.json").write_text(json.dumps(manifest | {"schema_version": 99}))
