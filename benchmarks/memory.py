@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, help="a video or folder of images (default: people without end)")
     parser.add_argument("--people", type=int, default=6, help="at most at once, without an input (default: 6)")
     parser.add_argument("--frames", "--max-frames", type=int, help="default: all of an input, 20000 without one")
+    parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, default=Path("runs/memory"))
     args = parser.parse_args(argv)
@@ -105,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     process = psutil.Process()
     resident, people, tracks = [], [], set()
     with (
-        sdtc.runtime.open(args.engine, threads=args.threads) as engine,
+        sdtc.runtime.open(args.engine, backend=args.backend, threads=args.threads) as engine,
         open_source(args.input) if args.input else Endless() as source,
     ):
         skeleton = engine.skeleton

@@ -50,7 +50,16 @@ def test_the_slope_of_what_is_known(memory, rng) -> None:
 
 def test_a_run_without_an_input(memory, tiny_bundle, tmp_path, capsys) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra train")
-    arguments = ["--engine", str(tiny_bundle / "model.onnx"), "--people", "2", "--threads", "1"]
+    arguments = [
+        "--engine",
+        str(tiny_bundle / "model.onnx"),
+        "--people",
+        "2",
+        "--threads",
+        "1",
+        "--backend",
+        "onnxruntime",
+    ]
     code = memory.main([*arguments, "--frames", "300", "--output", str(tmp_path)])
     (row,) = csv.DictReader((tmp_path / "memory.csv").open())
     slope, error = float(row["kib_per_1000_frames"]), float(row["standard_error"])
@@ -68,7 +77,16 @@ def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) ->
     kept = []
     detect = memory.Passers.detect
     monkeypatch.setattr(memory.Passers, "detect", lambda self, f: kept.append(np.ones(2**17)) or detect(self, f))
-    arguments = ["--engine", str(tiny_bundle / "model.onnx"), "--people", "1", "--threads", "1"]
+    arguments = [
+        "--engine",
+        str(tiny_bundle / "model.onnx"),
+        "--people",
+        "1",
+        "--threads",
+        "1",
+        "--backend",
+        "onnxruntime",
+    ]
     assert memory.main([*arguments, "--frames", "300", "--output", str(tmp_path)]) == 1  # 1 MiB a frame
     assert "resident memory grows by" in capsys.readouterr().err
     (row,) = csv.DictReader((tmp_path / "memory.csv").open())

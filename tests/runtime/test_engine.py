@@ -304,7 +304,7 @@ def test_two_hundred_people_are_split_into_batches(tiny_bundle, folder, monkeypa
         return run(self, inputs)
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", counting)
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", exact=exact) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", exact=exact) as engine:
         largest = engine.manifest.batch[2]
         results = list(engine.track(folder, detector=Crowd(), max_frames=4))
         frames = largest * engine.manifest.num_frames  # as many as there are in the largest batch of windows

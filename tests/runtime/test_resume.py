@@ -45,6 +45,7 @@ def options(tiny_bundle, clip) -> list[str]:
     """A run that gives the same bytes whenever it is made."""
     boxes = clip / "annotations" / "val" / f"{NAME}.json"
     run = ["--engine", tiny_bundle / "model.onnx", "--boxes", boxes, "--format", "jsonl", "--exact", "--threads", 1]
+    run += ["--backend", "onnxruntime"]
     return list(map(str, run))
 
 
@@ -334,7 +335,7 @@ def noise(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("lookahead", [0, 2])
 @pytest.mark.parametrize("mode", [{"exact": True}, {"hold": 0.0}], ids=["exact", "streaming"])
 def test_poses_and_ids_are_those_of_an_uninterrupted_run(tiny_bundle, noise, tmp_path, mode, lookahead) -> None:
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", threads=1, **mode) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", threads=1, **mode) as engine:
         want = list(engine.track(noise, detector=Walking(), lookahead=lookahead))
         assert {pose.track_id for result in want for pose in result.poses} == {0, 1, 2}
         for done in range(1, 9):
@@ -356,12 +357,12 @@ def test_poses_and_ids_are_those_of_an_uninterrupted_run(tiny_bundle, noise, tmp
 def test_nobody_new_gets_an_id_of_the_file(tiny_bundle, noise) -> None:
     """Long before the file's end there was a person 40; nobody of its last frames is where people are now."""
     progress = Progress(4, 0, False, 41, [frame(3, [7])])
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", threads=1) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", threads=1) as engine:
         got = list(engine.track(noise, detector=Walking(first=4), resume_from=progress))
     assert {pose.track_id for result in got for pose in result.poses} == {41, 42, 43}
 
 
 def test_a_path_is_resumed_as_an_open_source_is(tiny_bundle, noise) -> None:
     progress = Progress(7, 0, False, 0, [])
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", threads=1) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", threads=1) as engine:
         assert [result.index for result in engine.track(noise, detector=Walking(), resume_from=progress)] == [7, 8]
