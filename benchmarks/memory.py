@@ -39,7 +39,7 @@ SETTLED = 200  # frames after which nothing may grow: caches, thread pools and t
 WARM_UP = 0.1  # of a run; the line is fitted to what follows, as the allocator takes longer to settle than we do
 BLOCKS = 20  # of frames; their means are nearly independent, which frame after frame is not
 # KiB per 1,000 frames that nobody needs to mind: 36 MiB in 20 hours of video. What one would want to find is larger:
-# of `tiny`, the tokens of one person in one frame are 24 KiB, and 1,000 frames bring dozens of new people.
+# of `tiny`, the tokens of one person in one frame are 12 KiB, and 1,000 frames bring dozens of new people.
 HARMLESS = 20.0
 
 
