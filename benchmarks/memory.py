@@ -17,6 +17,7 @@ import datetime
 import itertools
 import platform
 import sys
+from array import array
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,7 +27,7 @@ import psutil
 from tqdm import tqdm
 
 import sdtc.runtime
-from sdtc.errors import SdtcError, command
+from sdtc.errors import InputError, SdtcError, command
 from sdtc.files import make_directory
 from sdtc.runtime.detection import Detections, Detector, make_detector
 from sdtc.runtime.detection.base import make_detections
@@ -35,6 +36,7 @@ from sdtc.runtime.video import Frame, FrameSource, open_source
 from sdtc.runtime.writers import VideoWriter, make_writer
 from sdtc.synthetic import SyntheticClip
 
+EVERY = 10  # frames; what is written down here must not pass for growth
 SETTLED = 200  # frames after which nothing may grow: caches, thread pools and the encoder's look-ahead are filled
 WARM_UP = 0.1  # of a run; the line is fitted to what follows, as the allocator takes longer to settle than we do
 BLOCKS = 20  # of frames; their means are nearly independent, which frame after frame is not
@@ -100,11 +102,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, default=Path("runs/memory"))
     args = parser.parse_args(argv)
+    if args.people < 1:
+        raise InputError(f"--people is {args.people}: expected at least 1")
     make_directory(args.output)
     frames = args.frames or (None if args.input else 20_000)
 
     process = psutil.Process()
-    resident, people, tracks = [], [], set()
+    resident, people = array("f"), array("B")  # MiB and heads, of every tenth frame
+    count = num_poses = num_tracks = 0
     with (
         sdtc.runtime.open(args.engine, backend=args.backend, threads=args.threads) as engine,
         open_source(args.input) if args.input else Endless() as source,
@@ -122,13 +127,16 @@ def main(argv: list[str] | None = None) -> int:
                 poses.write(result)
                 if args.input:
                     video.write(result)
-                resident.append(process.memory_info().rss / 2**20)
-                people.append(len(result.poses))
-                tracks.update(pose.track_id for pose in result.poses)
+                if count % EVERY == 0:
+                    resident.append(process.memory_info().rss / 2**20)
+                    people.append(min(len(result.poses), 255))
+                count += 1
+                num_poses += len(result.poses)
+                num_tracks = max([num_tracks, *(pose.track_id + 1 for pose in result.poses)])  # the tracker's
 
     mib = np.array(resident)
     peak = np.maximum.accumulate(mib)
-    settled = min(SETTLED, len(mib) - 1)
+    settled = min(SETTLED // EVERY, len(mib) - 1)
     slope, error = fit_slope(mib)
     row = {
         "date": datetime.date.today().isoformat(),
@@ -136,9 +144,9 @@ def main(argv: list[str] | None = None) -> int:
         "engine": engine.manifest.name,
         "backend": engine.backend,
         "input": source.name,
-        "frames": len(mib),
-        "poses": sum(people),
-        "tracks": len(tracks),
+        "frames": count,
+        "poses": num_poses,
+        "tracks": num_tracks,
         f"peak_mib_at_{SETTLED}": round(float(peak[settled]), 1),
         "peak_mib_at_end": round(float(peak[-1]), 1),
         "kib_per_1000_frames": round(slope, 1),
@@ -160,20 +168,25 @@ def fit_slope(mib: np.ndarray) -> tuple[float, float]:
     """Fit a line to resident memory after the warm-up.
 
     Args:
-        mib: MiB at every frame.
+        mib: MiB at every tenth frame (`EVERY`).
 
     Returns:
         Its slope and the slope's standard error, KiB per 1,000 frames; of too few frames to tell, 0 and infinity.
     """
-    start = max(SETTLED, int(WARM_UP * len(mib)))
+    start = _start(mib)
     length = (len(mib) - start) // BLOCKS
     if length < 1:
         return 0.0, float("inf")
     blocks = mib[len(mib) - BLOCKS * length :].reshape(BLOCKS, length).mean(1) * 1024  # KiB
-    x = (np.arange(BLOCKS) - (BLOCKS - 1) / 2) * length / 1000  # thousands of frames
+    x = (np.arange(BLOCKS) - (BLOCKS - 1) / 2) * length * EVERY / 1000  # thousands of frames
     slope = (x @ blocks) / (x @ x)
     off = blocks - blocks.mean() - slope * x
     return float(slope), float(np.sqrt(off @ off / (BLOCKS - 2) / (x @ x)))
+
+
+def _start(mib: np.ndarray) -> int:
+    """Return where the warm-up ends."""
+    return min(max(SETTLED // EVERY, int(WARM_UP * len(mib))), len(mib) - 1)
 
 
 def _append(path: Path, row: dict) -> None:
@@ -195,15 +208,15 @@ def _plot(path: Path, mib: np.ndarray, people: np.ndarray, slope: float, name: s
     from matplotlib import pyplot as plt
 
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, height_ratios=[3, 1])
-    top.plot(mib, linewidth=1)
-    start = min(max(SETTLED, int(WARM_UP * len(mib))), len(mib) - 1)
-    x = np.arange(start, len(mib))
+    frames, start = EVERY * np.arange(len(mib)), _start(mib)
+    top.plot(frames, mib, linewidth=1)
+    x = frames[start:]
     top.plot(x, mib[start:].mean() + slope / 1024 * (x - x.mean()) / 1000, color="C3", linestyle="--", linewidth=1)
-    top.axvline(start, color="grey", linestyle=":")
+    top.axvline(x[0], color="grey", linestyle=":")
     top.set_ylabel("resident memory, MiB")
     top.set_ylim(0, 1.1 * mib.max())
     top.set_title(f"{name}: {slope:+.1f} KiB per 1,000 frames")
-    bottom.plot(people, linewidth=1, color="C1")
+    bottom.plot(frames, people, linewidth=1, color="C1")
     bottom.set_ylabel("people")
     bottom.set_xlabel("frame")
     figure.tight_layout()

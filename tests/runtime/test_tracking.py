@@ -265,6 +265,7 @@ def test_a_tracker_that_recalls_the_last_frames_goes_on_as_the_first_would_have(
     for index in range(max(cut - MAX_LOST - 1, 0), cut):
         boxes = np.round(np.array(frames[index]).reshape(-1, 4), 3)
         tracker.recall(boxes, np.full(len(boxes), 0.9), ids[index], index)
+    assert len(tracker) == len({i for frame in ids[max(cut - MAX_LOST - 1, 0) : cut] for i in frame})
     later = [
         tracker.update(np.array(boxes).reshape(-1, 4), np.full(len(boxes), 0.9), index).tolist()
         for index, boxes in enumerate(frames[cut:], start=cut)
