@@ -164,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sdtc.files import make_directory
     from sdtc.runtime.detection import make_detector
     from sdtc.runtime.engine import PoseEngine
+    from sdtc.runtime.live import is_live
     from sdtc.runtime.token_cache import HOLD
     from sdtc.runtime.video import check_max_frames, find_inputs, open_input
     from sdtc.runtime.windows import check_lookahead
@@ -176,6 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("--resume needs --format jsonl: of the other formats a kill leaves nothing to go on from")
     if args.resume and args.save_video:
         raise InputError("--resume cannot go on with half a video: leave out --save-video, or --resume")
+    if args.resume and is_live(args.input):
+        raise InputError("--resume is for files: what a live source has sent is gone, run it without --resume")
     inputs = find_inputs(args.input)
     # One file serves all inputs; a folder has a file for each, which is read with it.
     boxes = BoxFile(args.boxes) if args.boxes and not args.boxes.is_dir() else None

@@ -180,6 +180,7 @@ def test_each_input_of_a_glob_goes_on_where_it_was(options, clip, whole, tmp_pat
         (["--format", "posetrack"], "--resume needs --format jsonl"),
         (["--format", "coco"], "--resume needs --format jsonl"),
         (["--save-video"], "--resume cannot go on with half a video"),
+        (["--input", "-"], "--resume is for files"),
     ],
 )
 def test_what_cannot_be_resumed(options, clip, tmp_path, capsys, given, sentence) -> None:
