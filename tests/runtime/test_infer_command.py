@@ -254,7 +254,7 @@ def test_frame_by_frame_and_exact_say_which_they_are(bundle, clip, tmp_path) -> 
         output = tmp_path / name
         done = run(
             "--engine", bundle / "model.onnx", "--input", video(clip), "--boxes", truth(clip), "--output", output,
-            "--format", "jsonl", *options,
+            "--format", "jsonl", "--backend", "onnxruntime", *options,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert ("whole windows" if name == "exact" else "frame by frame") in done.stdout
