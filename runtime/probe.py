@@ -11,7 +11,6 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -54,7 +53,7 @@ def open_sessions(
         manifest: the bundle's.
         directory: where its files are.
         choice: from `sdtc.runtime.sessions.choose`.
-        graphs: their names; they are loaded at the same time.
+        graphs: their names.
         threads: CPU threads; one or all that this process may use, whichever is faster, if not given.
 
     Raises:
@@ -122,9 +121,9 @@ class _Trial:
 
 
 def _open(manifest: Manifest, directory: Path, choice: Choice, graphs: Sequence[str], threads: int) -> list[Session]:
-    with ThreadPoolExecutor(len(graphs)) as pool, ExitStack() as stack:
-        loading = [pool.submit(open_session, manifest, directory, choice, graph, threads) for graph in graphs]
-        sessions = [stack.enter_context(each.result()) for each in loading]
+    # One after the other: in two threads at once OpenVINO's bindings can wait for each other for ever.
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(open_session(manifest, directory, choice, graph, threads)) for graph in graphs]
         stack.pop_all()
     return sessions
 
