@@ -121,7 +121,6 @@ class _Trial:
 
 
 def _open(manifest: Manifest, directory: Path, choice: Choice, graphs: Sequence[str], threads: int) -> list[Session]:
-    # One after the other: in two threads at once OpenVINO's bindings can wait for each other for ever.
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(manifest, directory, choice, graph, threads)) for graph in graphs]
         stack.pop_all()

@@ -14,7 +14,8 @@ from sdtc.errors import EngineError, require
 from sdtc.runtime.sessions import TensorSpec, check_inputs
 from sdtc.runtime.sessions.quantize import GROUP, quantize_weights
 
-_LOCK = threading.Lock()  # graphs are opened side by side
+# In two threads at once, OpenVINO's bindings can wait for Python's lock and for each other for ever.
+_OPENING = threading.Lock()
 
 
 class OpenVINOSession:
@@ -35,6 +36,10 @@ class OpenVINOSession:
     """
 
     def __init__(self, path: Path, threads: int = 1, precision: str = "fp32") -> None:
+        with _OPENING:
+            self._open(path, threads, precision)
+
+    def _open(self, path: Path, threads: int, precision: str) -> None:
         ov = require("openvino", "openvino", "--backend openvino")
         core = _core()
         onnx = require("onnx", "openvino", "--backend openvino")
@@ -76,6 +81,7 @@ class OpenVINOSession:
         self.close()
 
 
+@functools.cache
 def _core() -> Any:
     """Return the one `openvino.Core` of this process.
 
@@ -83,12 +89,6 @@ def _core() -> Any:
     Of two that go in the order in which they came, the second puts the first one's stack back, which is no more: the
     next signal that Python handles (Ctrl-C, a child's end) then kills the process. A Core that stays takes none away.
     """
-    with _LOCK:
-        return _make_core()
-
-
-@functools.cache
-def _make_core() -> Any:
     return require("openvino", "openvino", "--backend openvino").Core()
 
 
