@@ -27,7 +27,7 @@ $(VENV)/.test: setup.py tests/constraints.txt
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
-	@$(BIN)/python -m sdtc.export.demo --output runs/demo
+	@$(BIN)/python examples/demo.py --output runs/demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

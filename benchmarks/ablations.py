@@ -35,9 +35,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from sdtc.crops import crop_to_image, expand_boxes
-from sdtc.errors import InputError, SdtcError, command
-from sdtc.files import atomic_write, make_directory, sha256
+from sdtc.core.crops import crop_to_image, expand_boxes
+from sdtc.core.errors import InputError, SdtcError, command
+from sdtc.core.files import atomic_write, make_directory, sha256
 from sdtc.model import MaskedSDTC, ModelConfig, build, get_preset
 from sdtc.model.checkpoint import find_checkpoint, load_backbone
 from sdtc.model.decoding import decode_heatmaps
@@ -58,7 +58,7 @@ BATCH, LEARNING_RATE, WARMUP = 32, 6e-3, 0.05
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One row of the paper's Tables 4-9, or one of ours (`table` "-").
 
     Attributes:
@@ -73,31 +73,31 @@ class Row:
 
 
 ROWS = (
-    Row("4", "optical flow, added", {"motion": "optical_flow", "fusion": "add"}, 84.0),
-    Row("4", "optical flow, convolved", {"motion": "optical_flow", "fusion": "conv"}, 83.9),
-    Row("4", "MLSME, added", {"fusion": "add"}, 86.2),
-    Row("4", "MLSME, convolved", {"fusion": "conv"}, 86.0),
-    Row("4", "MLSME and SMML (full)", {}, 87.5),
-    Row("5", "plain ViT as motion encoder", {"motion_encoder": "vit"}, 85.6),
-    Row("5", "patch level only", {"motion_encoder": "patch"}, 86.7),
-    Row("5", "mask ratio 25 %", {"reconstruction.mask_ratio": 0.25}, 86.9),
-    Row("5", "mask ratio 50 % (full)", {}, 87.5),
-    Row("5", "mask ratio 75 %", {"reconstruction.mask_ratio": 0.75}, 87.4),
-    Row("6", "self-refinement", {"cross_propagation": False, "adaptive_fusion": False}, 86.6),
-    Row("6", "+ cross propagation", {"adaptive_fusion": False}, 87.2),
-    Row("6", "+ adaptive fusion (full)", {}, 87.5),
-    Row("7", "no encodings", {"spatial_encoding": False, "temporal_encoding": False}, 86.5),
-    Row("7", "+ spatial", {"temporal_encoding": False}, 87.1),
-    Row("7", "+ temporal (full)", {}, 87.5),
-    Row("8", "λ = 0.01 (full)", {}, 87.5),
-    Row("8", "λ = 0.1", {"reconstruction.context_weight": 0.1}, 87.3),
-    Row("8", "λ = 1", {"reconstruction.context_weight": 1.0}, 87.2),
-    Row("9", "δ = 1", {"delta": 1}, 86.8),
-    Row("9", "δ = 2 (full)", {}, 87.5),
-    Row("9", "δ = 3", {"delta": 3}, 87.5),
-    Row("-", "δ = 0: the same network on single frames", {"delta": 0}),
-    Row("-", "no masks, but reconstruction", {"reconstruction.mask_ratio": 0.0}),
-    Row("-", "no masks, no reconstruction", {"masked": False}),
+    AblationRow("4", "optical flow, added", {"motion": "optical_flow", "fusion": "add"}, 84.0),
+    AblationRow("4", "optical flow, convolved", {"motion": "optical_flow", "fusion": "conv"}, 83.9),
+    AblationRow("4", "MLSME, added", {"fusion": "add"}, 86.2),
+    AblationRow("4", "MLSME, convolved", {"fusion": "conv"}, 86.0),
+    AblationRow("4", "MLSME and SMML (full)", {}, 87.5),
+    AblationRow("5", "plain ViT as motion encoder", {"motion_encoder": "vit"}, 85.6),
+    AblationRow("5", "patch level only", {"motion_encoder": "patch"}, 86.7),
+    AblationRow("5", "mask ratio 25 %", {"reconstruction.mask_ratio": 0.25}, 86.9),
+    AblationRow("5", "mask ratio 50 % (full)", {}, 87.5),
+    AblationRow("5", "mask ratio 75 %", {"reconstruction.mask_ratio": 0.75}, 87.4),
+    AblationRow("6", "self-refinement", {"cross_propagation": False, "adaptive_fusion": False}, 86.6),
+    AblationRow("6", "+ cross propagation", {"adaptive_fusion": False}, 87.2),
+    AblationRow("6", "+ adaptive fusion (full)", {}, 87.5),
+    AblationRow("7", "no encodings", {"spatial_encoding": False, "temporal_encoding": False}, 86.5),
+    AblationRow("7", "+ spatial", {"temporal_encoding": False}, 87.1),
+    AblationRow("7", "+ temporal (full)", {}, 87.5),
+    AblationRow("8", "λ = 0.01 (full)", {}, 87.5),
+    AblationRow("8", "λ = 0.1", {"reconstruction.context_weight": 0.1}, 87.3),
+    AblationRow("8", "λ = 1", {"reconstruction.context_weight": 1.0}, 87.2),
+    AblationRow("9", "δ = 1", {"delta": 1}, 86.8),
+    AblationRow("9", "δ = 2 (full)", {}, 87.5),
+    AblationRow("9", "δ = 3", {"delta": 3}, 87.5),
+    AblationRow("-", "δ = 0: the same network on single frames", {"delta": 0}),
+    AblationRow("-", "no masks, but reconstruction", {"reconstruction.mask_ratio": 0.0}),
+    AblationRow("-", "no masks, no reconstruction", {"masked": False}),
 )
 COLUMNS = ("change", "seed", "windows", "epochs", "backbone", "ap", "hard_ap", "seconds")
 

@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from sdtc.crops import crop_frame, crop_to_image_matrix, expand_boxes
-from sdtc.errors import InputError, command, require
-from sdtc.files import make_directory
+from sdtc.core.crops import crop_frame, crop_to_image_matrix, expand_boxes
+from sdtc.core.errors import InputError, command, require
+from sdtc.core.files import make_directory
 from sdtc.kernels.attention import (
     spatial_attention_plain,
     spatial_attention_reference,
@@ -193,7 +193,7 @@ def _crops(grid: tuple[int, int], batch: int, device: str) -> Iterator[Candidate
 
 
 def crop_by_grid_sample(frame: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut crops out of a frame with PyTorch's operators; within a level of `sdtc.crops.crop_frame`, which rounds."""
+    """Cut crops out of a frame with PyTorch's operators; within a level of `crop_frame`, which rounds."""
     height, width, _ = frame.shape
     y, x = torch.meshgrid(*(torch.arange(side, device=frame.device) for side in size), indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1).float()  # [H, W, 3]

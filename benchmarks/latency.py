@@ -51,14 +51,14 @@ from typing import Any
 
 import latency_case
 import numpy as np
-from latency_case import HEIGHTS, MIN_KEYFRAMES, ON_GPU, PERCENTILES, WAYS, Case
+from latency_case import HEIGHTS, MIN_KEYFRAMES, ON_GPU, PERCENTILES, WAYS, LatencyCase
 from latency_report import STAGES, draw, find_row, promises, table
 from tqdm import tqdm
 
-from sdtc.errors import EngineError, InputError, command
-from sdtc.files import make_directory
-from sdtc.runtime.results import FrameResult
-from sdtc.runtime.sessions import available_cpus
+from sdtc.core.errors import EngineError, InputError, command
+from sdtc.core.files import make_directory
+from sdtc.runtime.backends.choice import available_cpus
+from sdtc.runtime.output.results import FrameResult
 
 LIBRARIES = ("numpy", "onnxruntime", "openvino", "torch", "transformers")
 CLIP_FRAMES = 48  # it is played again and again
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     clips = {height: _clip(args.output / f"clip-{height}.mp4", height) for height in args.height}
 
     cases = [
-        Case(
+        LatencyCase(
             way, preset, str(args.output / preset), str(bundle), str(clips[height]), height, people, args.drift,
             args.threads, args.frames, args.budget, args.limit,
         )
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for people in args.people
         for way in ways
     ]  # fmt: skip
-    answers: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases}
+    answers: dict[LatencyCase, list[dict[str, Any]]] = {case: [] for case in cases}
     failed: dict[tuple[str, str], int] = {}  # with how many people
     rows: list[dict[str, Any]] = []
     try:
@@ -174,7 +174,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _present(args: argparse.Namespace) -> list[str]:
     """Return the ways that can be tried here."""
-    from sdtc.runtime.cuda import gpu_or_reason
+    from sdtc.runtime.backends.cuda import gpu_or_reason
 
     ours = [name for name, way in WAYS.items() if way.options is not None]
     if args.engine and (foreign := [name for name in args.case or () if name not in ours]):
@@ -197,7 +197,7 @@ def _present(args: argparse.Namespace) -> list[str]:
 
 def _targets(args: argparse.Namespace, ways: Sequence[str]) -> dict[str, Path]:
     """Return bundles by name, presets exported where that has not been done."""
-    from sdtc.manifest import Manifest, find_manifest
+    from sdtc.core.manifest import Manifest, find_manifest
     from sdtc.model.config import get_preset
 
     if args.engine:
@@ -221,7 +221,7 @@ def _targets(args: argparse.Namespace, ways: Sequence[str]) -> dict[str, Path]:
 def _clip(path: Path, height: int) -> Path:
     """Render two people once, to and fro, and write them as a video."""
     if not path.exists():
-        from sdtc.runtime.writers import VideoWriter
+        from sdtc.runtime.output.writers import VideoWriter
         from sdtc.synthetic import SyntheticClip
 
         print(f"rendering {path.name} …", file=sys.stderr)
@@ -299,7 +299,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _rows(answers: dict[Case, list[dict[str, Any]]], args: argparse.Namespace) -> list[dict[str, Any]]:
+def _rows(answers: dict[LatencyCase, list[dict[str, Any]]], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Make a row of every case that has an answer: medians over its turns."""
     machine = _machine()
     rows = []

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from sdtc.errors import SdtcError, require
-from sdtc.files import atomic_write
-from sdtc.runtime.detection import Detections
-from sdtc.runtime.timing import Durations, StageTimes
-from sdtc.runtime.video import Frame, FrameSource, open_source
+from sdtc.core.errors import SdtcError, require
+from sdtc.core.files import atomic_write
+from sdtc.runtime.estimation.timing import Durations, StageTimes
+from sdtc.runtime.people.detection import Detections
+from sdtc.runtime.sources.base import Frame, FrameSource
+from sdtc.runtime.sources.open import open_source
 
 HEIGHTS = {480: (480, 854), 1080: (1080, 1920)}
 PERCENTILES = (50, 95, 99)
@@ -81,7 +82,7 @@ ON_GPU = ("cuda", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
-class Case:
+class LatencyCase:
     """One thing to measure, in a process of its own.
 
     Attributes:
@@ -109,7 +110,7 @@ class Case:
 def main() -> int:
     task = json.load(sys.stdin)
     try:
-        answer = export(task) if "stock" in task else measure(Case(**task))
+        answer = export(task) if "stock" in task else measure(LatencyCase(**task))
     except SdtcError as error:
         answer = {"error": str(error)}
     except Exception as error:  # a compiler's or a library's
@@ -123,7 +124,7 @@ def export(task: dict[str, Any]) -> dict[str, Any]:
     torch = require("torch", "export", "a preset")
     from sdtc.export import bundle
     from sdtc.model import build, get_preset, load_checkpoint, save_checkpoint
-    from sdtc.runtime.cuda import gpu_or_reason
+    from sdtc.runtime.backends.cuda import gpu_or_reason
 
     folder = Path(task["folder"])
     checkpoint = folder / "checkpoint.pth"
@@ -189,7 +190,7 @@ class Loop(FrameSource):
                     yield frame.image
 
 
-class People:
+class MovingPeople:
     """A detector that knows where everybody is: side by side, wandering to and fro."""
 
     def __init__(self, count: int, height: int, drift: float) -> None:
@@ -208,7 +209,7 @@ class People:
         return Detections(boxes.astype(np.float32), np.ones(len(boxes), np.float32))
 
 
-def measure(case: Case) -> dict[str, Any]:
+def measure(case: LatencyCase) -> dict[str, Any]:
     """Measure one case; this process should have done nothing else.
 
     Returns:
@@ -219,7 +220,7 @@ def measure(case: Case) -> dict[str, Any]:
     return answer | {"peak_mib": round(_peak_mib(), 1)}
 
 
-def _measure_ours(case: Case) -> dict[str, Any]:
+def _measure_ours(case: LatencyCase) -> dict[str, Any]:
     start = time.perf_counter()
     from sdtc.runtime.engine import PoseEngine
 
@@ -259,7 +260,7 @@ class _Run:
         stages: durations by stage, from `forget_at` to the last of them; of a paced run, where all stages stand still.
     """
 
-    def __init__(self, engine: Any, case: Case, folder: Path, paced: bool) -> None:
+    def __init__(self, engine: Any, case: LatencyCase, folder: Path, paced: bool) -> None:
         self.engine, self.case, self.folder = engine, case, folder
         self.source = Loop(Path(case.clip), paced)
         self.times: list[float] = []
@@ -273,11 +274,11 @@ class _Run:
             budget: seconds after which `MIN_KEYFRAMES` are enough.
             forget_at: the keyframe after which stage times count.
         """
+        from sdtc.runtime.output.writers import make_writer
         from sdtc.runtime.pipeline import overlap
-        from sdtc.runtime.writers import make_writer
 
         times = self.engine.times
-        people = People(self.case.people, self.case.height, self.case.drift)
+        people = MovingPeople(self.case.people, self.case.height, self.case.drift)
         begin = time.perf_counter()
         results = overlap(self.engine.track(self.source, detector=people), 2, "pose", self.source.stop)
         self.source.permits.release(self.engine.manifest.delta + 1)  # all that the first keyframe needs
@@ -324,17 +325,17 @@ def throughput(times: Sequence[float]) -> tuple[int, float] | None:
     return count, count / seconds
 
 
-def _measure_plain(case: Case) -> dict[str, Any]:
+def _measure_plain(case: LatencyCase) -> dict[str, Any]:
     """Measure what is not ours, in the loop that one would write: read, crop, run, one keyframe after the other."""
     start = time.perf_counter()
-    from sdtc.crops import crop_frame, crop_to_image, expand_boxes
+    from sdtc.core.crops import crop_frame, crop_to_image, expand_boxes
     from sdtc.model.config import get_preset
 
     config = get_preset(case.preset)
     T, size = (1 if case.way == "vitpose" else config.num_frames), config.input_size
     estimate, backend = PLAIN[case.way](case)
     load = time.perf_counter() - start
-    times, people = StageTimes(), People(case.people, case.height, case.drift)
+    times, people = StageTimes(), MovingPeople(case.people, case.height, case.drift)
     frames = iter(Loop(Path(case.clip)))
     window: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=T)
     waits: list[float] = []
@@ -377,7 +378,7 @@ def _measure_plain(case: Case) -> dict[str, Any]:
 Estimate = Callable[[np.ndarray], np.ndarray]  # clips uint8 [P, T, H, W, 3] to keypoints [P, J, 3] in crop pixels
 
 
-def _torch(case: Case, compiled: bool = False) -> tuple[Estimate, str]:
+def _torch(case: LatencyCase, compiled: bool = False) -> tuple[Estimate, str]:
     import torch
 
     from sdtc.model import load_checkpoint
@@ -394,10 +395,10 @@ def _torch(case: Case, compiled: bool = False) -> tuple[Estimate, str]:
     return estimate, f"torch {torch.__version__} (CPU, {case.threads} threads)"
 
 
-def _stock_onnx(case: Case) -> tuple[Estimate, str]:
+def _stock_onnx(case: LatencyCase) -> tuple[Estimate, str]:
     import onnxruntime
 
-    from sdtc.heatmaps import decode_heatmaps
+    from sdtc.core.heatmaps import decode_heatmaps
     from sdtc.model.config import get_preset
 
     options = onnxruntime.SessionOptions()
@@ -413,11 +414,11 @@ def _stock_onnx(case: Case) -> tuple[Estimate, str]:
     return estimate, f"onnxruntime {onnxruntime.__version__} (CPU, {case.threads} threads)"
 
 
-def _vitpose(case: Case) -> tuple[Estimate, str]:
+def _vitpose(case: LatencyCase) -> tuple[Estimate, str]:
     import torch
     import transformers
 
-    from sdtc.heatmaps import decode_heatmaps
+    from sdtc.core.heatmaps import decode_heatmaps
     from sdtc.model.config import PATCH_SIZE, get_preset
     from sdtc.model.network import MEAN, STD
 
@@ -443,7 +444,7 @@ def _vitpose(case: Case) -> tuple[Estimate, str]:
     return estimate, f"transformers {transformers.__version__}, torch {torch.__version__} (CPU, {case.threads} threads)"
 
 
-PLAIN: dict[str, Callable[[Case], tuple[Estimate, str]]] = {
+PLAIN: dict[str, Callable[[LatencyCase], tuple[Estimate, str]]] = {
     "torch": _torch,
     "torch-compile": lambda case: _torch(case, compiled=True),
     "stock-onnx": _stock_onnx,

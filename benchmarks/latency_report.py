@@ -8,7 +8,7 @@ from typing import Any
 
 from latency_case import ON_GPU, WAYS
 
-from sdtc.files import atomic_write
+from sdtc.core.files import atomic_write
 
 STAGES = ("decode", "detect", "crop", "encode", "temporal", "pose", "write")
 

@@ -27,13 +27,14 @@ import psutil
 from tqdm import tqdm
 
 import sdtc.runtime
-from sdtc.errors import InputError, SdtcError, command
-from sdtc.files import make_directory
-from sdtc.runtime.detection import Detections, Detector, make_detector
-from sdtc.runtime.detection.base import make_detections
-from sdtc.runtime.drawing import draw_frame
-from sdtc.runtime.video import Frame, FrameSource, open_source
-from sdtc.runtime.writers import VideoWriter, make_writer
+from sdtc.core.errors import InputError, SdtcError, command
+from sdtc.core.files import make_directory
+from sdtc.runtime.output.drawing import draw_frame
+from sdtc.runtime.output.writers import VideoWriter, make_writer
+from sdtc.runtime.people.detection import Detections, Detector, make_detector
+from sdtc.runtime.people.detection.detector import make_detections
+from sdtc.runtime.sources.base import Frame, FrameSource
+from sdtc.runtime.sources.open import open_source
 from sdtc.synthetic import SyntheticClip
 
 EVERY = 10  # frames; what is written down here must not pass for growth

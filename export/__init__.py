@@ -4,7 +4,7 @@
 `bundle` puts the three together.
 """
 
-from sdtc.errors import require
+from sdtc.core.errors import require
 
 for _module in ("torch", "onnx", "onnxscript"):
     require(_module, "export", "sdtc.export")

@@ -14,18 +14,19 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from sdtc.errors import BundleError, ExportError, InputError, OutputError, say
-from sdtc.export import device_kernels, engine, graphs, verify
-from sdtc.export.engine import Target
+from sdtc.core.errors import BundleError, ExportError, InputError, OutputError, say
+from sdtc.core.files import make_directory, sha256
+from sdtc.core.manifest import EngineInfo, GraphFiles, Manifest
+from sdtc.export import device_kernels, engine_builder, graphs, verify
+from sdtc.export.engine_builder import Target
 from sdtc.export.graphs import GraphSpec
 from sdtc.export.verify import Parity
-from sdtc.files import make_directory, sha256
-from sdtc.manifest import EngineInfo, GraphFiles, Manifest
 from sdtc.model.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from sdtc.model.network import PoseNetwork
-from sdtc.runtime.cuda import gpu_or_reason
-from sdtc.runtime.sessions import Session, available_cpus
-from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
+from sdtc.runtime.backends.choice import available_cpus
+from sdtc.runtime.backends.cuda import gpu_or_reason
+from sdtc.runtime.backends.onnxruntime_session import OnnxRuntimeSession
+from sdtc.runtime.backends.session import Session
 
 FILE_STEMS = {"model": "model", "encoder": "model.encoder", "temporal": "model.temporal"}
 KERNELS = "model.kernels.json"
@@ -66,8 +67,8 @@ def export(
     steps = _Steps(quiet)
     make_directory(output)
     _protect_foreign_files(output, find_checkpoint(checkpoint))
-    target = engine.find_target(flavour, compute_capabilities) if plan else None
-    engine.check_plugins(plugins, target)
+    target = engine_builder.find_target(flavour, compute_capabilities) if plan else None
+    engine_builder.check_plugins(plugins, target)
     with steps.step(f"read {checkpoint}") as note:
         source = load_checkpoint(checkpoint)
         untrained = "" if source.trained else ", UNTRAINED: its poses mean nothing"
@@ -79,7 +80,7 @@ def export(
             "computes: it runs in PyTorch only (sdtc-eval --checkpoint); export a network with 'mlsme'"
         )
     specs = graphs.graph_specs(network.config)
-    if not engine.use_plugins(plugins, target, network.config):
+    if not engine_builder.use_plugins(plugins, target, network.config):
         plugins = "off"
 
     with _workspace(output) as work:
@@ -160,7 +161,7 @@ def _build_engines(
         counts = (smallest, batch[1] * spec.frames_per_item, batch[2] * spec.frames_per_item)
         with steps.step(f"build {plan.name}") as note:
             shapes = tuple((count, *spec.shape) for count in counts)
-            layers = engine.build_engine(plan.with_suffix(".onnx"), plan, target, spec.input, shapes, plugins)
+            layers = engine_builder.build_engine(plan.with_suffix(".onnx"), plan, target, spec.input, shapes, plugins)
             found += [f"{name}: {layer}" for layer in layers]
             capabilities = ", ".join(target.compute_capabilities)
             size = f"{plan.stat().st_size / 1e6:.1f} MB" + (f", {len(layers)} plugins" if plugins != "off" else "")
@@ -178,7 +179,7 @@ def _verify_engine(
     steps: _Steps,
 ) -> dict:
     """Run the engines on this GPU and gate on the differences; return the figures for the manifest."""
-    from sdtc.runtime.sessions.tensorrt_session import TensorRTSession
+    from sdtc.runtime.backends.tensorrt_session import TensorRTSession
 
     with steps.step("verify the engines on this GPU") as note:
         with ExitStack() as stack:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from sdtc.errors import SdtcError
-from sdtc.kernel_file import SIGNATURES, KernelCode, KernelFile, crops_are_aligned
+from sdtc.core.errors import SdtcError
+from sdtc.core.kernel_file import SIGNATURES, KernelCode, KernelFile, crops_are_aligned
 
 
 def write_kernels(

@@ -18,7 +18,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sdtc.errors import ExportError
+from sdtc.core.errors import ExportError
 from sdtc.export.functions import OPSET, add_functions
 from sdtc.model.config import ModelConfig
 from sdtc.model.decoding import decode_heatmaps

@@ -17,12 +17,12 @@ import onnx
 import torch
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from sdtc.crops import crop_frame, expand_boxes
-from sdtc.errors import ExportError, VideoError
+from sdtc.core.crops import crop_frame, expand_boxes
+from sdtc.core.errors import ExportError, VideoError
 from sdtc.export.graphs import WholeWindow
 from sdtc.model.config import ModelConfig
 from sdtc.model.network import PoseNetwork
-from sdtc.runtime.sessions import Session
+from sdtc.runtime.backends.session import Session
 from sdtc.synthetic import SyntheticClip
 
 SEEDS = (0, 1, 2)
@@ -234,7 +234,7 @@ def clip_crops(config: ModelConfig, source: Path | None = None) -> np.ndarray:
             box = rendered.boxes[0] if len(rendered.boxes) else np.array([0, 0, width, height])
             crops.append(crop_frame(rendered.image, expand_boxes(box, config.input_size), config.input_size))
     else:
-        from sdtc.runtime.video import open_source
+        from sdtc.runtime.sources.open import open_source
 
         with open_source(source) as frames:
             for frame in frames:

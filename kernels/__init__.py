@@ -4,7 +4,7 @@ Each module holds one operator: the mathematics, a plain reference, the path tha
 that stands for it in an exported graph (domain ``sdtc``; its body is written in `sdtc.export.functions`).
 """
 
-from sdtc.errors import require
+from sdtc.core.errors import require
 
 require("torch", "export", "sdtc.kernels")
 

@@ -23,8 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from sdtc.errors import KernelError
-from sdtc.files import atomic_write, cache_folder, make_directory
+from sdtc.core.errors import KernelError
+from sdtc.core.files import atomic_write, cache_folder, make_directory
 from sdtc.kernels.gpu.launch import ALIGNMENT, Launch, triton
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sdtc.errors import KernelError, require
+from sdtc.core.errors import KernelError, require
 from sdtc.kernels import aot
 from sdtc.kernels.gpu import cross_attention, self_refinement, spatial_attention, temporal_attention
 from sdtc.kernels.gpu.launch import FLOATS, Launch, check_range

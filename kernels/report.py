@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sdtc.errors import InputError, KernelError, MissingExtraError, command, say
+from sdtc.core.errors import InputError, KernelError, MissingExtraError, command, say
 
 try:
     from sdtc.kernels import aot
@@ -343,7 +343,7 @@ def table(rows: Iterable[Row]) -> str:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write the report, a column per GPU for the bounds."""
-    from sdtc.files import atomic_write
+    from sdtc.core.files import atomic_write
 
     flat = []
     for row in rows:
@@ -365,7 +365,7 @@ def draw(path: Path, rows: Sequence[Row]) -> bool:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    from sdtc.files import atomic_write
+    from sdtc.core.files import atomic_write
 
     half = [row for row in rows if row.dtype in ("fp16", "u8") and row.architecture == rows[0].architecture]
     first = list({row.operator: row for row in half}.values())

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdtc.runtime.engine import PoseEngine, open
-    from sdtc.runtime.live import LiveSource
-    from sdtc.runtime.results import FrameResult, Pose
+    from sdtc.runtime.output.results import FrameResult, Pose
+    from sdtc.runtime.sources.live import LiveSource
 
 _MODULES = {
     "open": "engine",

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.errors import SdtcError, command, say
+from sdtc.core.errors import SdtcError, command, say
 
 if TYPE_CHECKING:
-    from sdtc.boxes import BoxFile
-    from sdtc.runtime.detection import Detector
+    from sdtc.core.boxes import BoxFile
     from sdtc.runtime.engine import PoseEngine
-    from sdtc.runtime.results import FrameResult
-    from sdtc.runtime.resume import Progress
-    from sdtc.runtime.video import FrameSource
+    from sdtc.runtime.output.results import FrameResult
+    from sdtc.runtime.output.resume import Progress
+    from sdtc.runtime.people.detection import Detector
+    from sdtc.runtime.sources.base import FrameSource
 
 _DESCRIPTION = "Find the poses of all people in a video, a folder of images or many of them, with an engine bundle."
 _EPILOG = """examples:
@@ -159,15 +159,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does: files valid
 
     # Only now: `--help` and a mistyped option need none of this.
-    from sdtc.boxes import BoxFile
-    from sdtc.errors import InputError
-    from sdtc.files import make_directory
-    from sdtc.runtime.detection import make_detector
+    from sdtc.core.boxes import BoxFile
+    from sdtc.core.errors import InputError
+    from sdtc.core.files import make_directory
     from sdtc.runtime.engine import PoseEngine
-    from sdtc.runtime.live import is_live
-    from sdtc.runtime.token_cache import HOLD
-    from sdtc.runtime.video import check_max_frames, find_inputs, open_input
-    from sdtc.runtime.windows import check_lookahead
+    from sdtc.runtime.estimation.token_cache import HOLD
+    from sdtc.runtime.people.detection import make_detector
+    from sdtc.runtime.sources.live import is_live
+    from sdtc.runtime.sources.open import check_max_frames, find_inputs, open_input
+    from sdtc.runtime.sources.windows import check_lookahead
 
     check_max_frames(args.max_frames)
     for option, value in (("--batch-size", args.batch_size), ("--threads", args.threads)):
@@ -249,13 +249,13 @@ def _run(
     """Run one input and write its files; on Ctrl-C and on errors they are finished as far as they go."""
     from tqdm import tqdm
 
-    from sdtc.boxes import read_boxes
-    from sdtc.runtime.drawing import draw_frame
+    from sdtc.core.boxes import read_boxes
+    from sdtc.runtime.estimation.timing import Durations
+    from sdtc.runtime.output.drawing import draw_frame
+    from sdtc.runtime.output.resume import read_progress
+    from sdtc.runtime.output.smoothing import smooth
+    from sdtc.runtime.output.writers import JsonlWriter, VideoWriter, Writer, make_writer, result_path
     from sdtc.runtime.pipeline import overlap
-    from sdtc.runtime.resume import read_progress
-    from sdtc.runtime.smoothing import smooth
-    from sdtc.runtime.timing import Durations
-    from sdtc.runtime.writers import JsonlWriter, VideoWriter, Writer, make_writer, result_path
 
     if args.boxes and boxes is None:
         boxes = read_boxes(args.boxes, source.name)
@@ -374,7 +374,7 @@ def _say_skipped(args: argparse.Namespace, boxes: BoxFile) -> None:
 
 def _leave(args: argparse.Namespace, path: Path, done: Progress) -> None:
     """Say that nothing is left to do for a file, and cut off what is torn."""
-    from sdtc.runtime.writers import JsonlWriter
+    from sdtc.runtime.output.writers import JsonlWriter
 
     if done.torn:
         JsonlWriter(path, keep=done.size).close()
@@ -407,8 +407,8 @@ def _protect_inputs(args: argparse.Namespace, source: FrameSource, boxes: BoxFil
     Raises:
         InputError: the target is the input, the boxes, the detector or a file of the engine's bundle.
     """
-    from sdtc.errors import InputError
-    from sdtc.manifest import find_manifest
+    from sdtc.core.errors import InputError
+    from sdtc.core.manifest import find_manifest
 
     read = [source.path, Path(args.detector), find_manifest(Path(args.engine)), Path(args.engine)]
     read += [boxes.path] if boxes else []

@@ -15,24 +15,27 @@ from pathlib import Path
 
 import numpy as np
 
-from sdtc.boxes import EMPTY, BoxFile, FrameBoxes, SourceBoxes
-from sdtc.crops import crop_to_image, expand_boxes
-from sdtc.errors import InputError, VideoError
-from sdtc.manifest import FLAVOURS, Manifest, find_manifest
-from sdtc.posetrack import image_id, sequence_id
-from sdtc.runtime.detection import Detector, make_detector
-from sdtc.runtime.device_estimator import streaming_estimator
-from sdtc.runtime.estimators import Estimator, People, Stream, WindowEstimator
+from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes, SourceBoxes
+from sdtc.core.crops import crop_to_image, expand_boxes
+from sdtc.core.errors import InputError, VideoError
+from sdtc.core.manifest import FLAVOURS, Manifest, find_manifest
+from sdtc.core.posetrack import image_id, sequence_id
+from sdtc.runtime.backends.choice import Choice, choose
+from sdtc.runtime.backends.probe import open_sessions
+from sdtc.runtime.backends.session import Session
+from sdtc.runtime.estimation.device_estimator import streaming_estimator
+from sdtc.runtime.estimation.estimators import Estimator, KeyframePeople, PoseStream, WindowEstimator
+from sdtc.runtime.estimation.timing import StageTimes
+from sdtc.runtime.estimation.token_cache import HOLD
+from sdtc.runtime.output.results import FrameResult, Pose
+from sdtc.runtime.output.resume import Progress
+from sdtc.runtime.people.detection import Detector, make_detector
+from sdtc.runtime.people.tracking import Tracker
 from sdtc.runtime.pipeline import overlap, overlap_batches
-from sdtc.runtime.probe import open_sessions
-from sdtc.runtime.results import FrameResult, Pose
-from sdtc.runtime.resume import Progress
-from sdtc.runtime.sessions import Choice, Session, choose
-from sdtc.runtime.timing import StageTimes
-from sdtc.runtime.token_cache import HOLD
-from sdtc.runtime.tracking import Tracker
-from sdtc.runtime.video import GAP, Frame, FrameSource, ImageSequence, check_max_frames, open_source
-from sdtc.runtime.windows import check_lookahead, windows
+from sdtc.runtime.sources.base import GAP, Frame, FrameSource
+from sdtc.runtime.sources.images import ImageSequence
+from sdtc.runtime.sources.open import check_max_frames, open_source
+from sdtc.runtime.sources.windows import check_lookahead, windows
 
 READ_AHEAD = 2  # frames that wait to be searched
 IN_FLIGHT = 4  # keyframes that wait for their poses: as many are estimated at once
@@ -67,11 +70,11 @@ class PoseEngine:
     Args:
         path: `model.plan`, `model.onnx`, `model.json` or the bundle's folder.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        backend: one of `sdtc.runtime.sessions.BACKENDS`; ``"auto"`` measures which one is the fastest here, once.
+        backend: one of `backends.choice.BACKENDS`; ``"auto"`` measures which one is the fastest here, once.
         threads: CPU threads; one or all that this process may use, whichever is faster, if not given.
         exact: run whole windows, each in its keyframe's boxes, as the paper does; else frames are encoded once, in
             boxes that are held from frame to frame, where the bundle has the graphs for it.
-        hold: how far a held box may be off, see `sdtc.runtime.token_cache.TokenCache`.
+        hold: how far a held box may be off, see `sdtc.runtime.estimation.token_cache.TokenCache`.
         precision: what a CPU computes in: ``"fp32"``, ``"bf16"`` or ``"int8"`` (OpenVINO, on processors that have
             them), or ``"auto"`` for the fastest.
 
@@ -171,11 +174,13 @@ class PoseEngine:
         finally:
             stream.end()
 
-    def _people(self, window: Sequence[Frame], boxes: np.ndarray, track_ids: Iterable[int]) -> People:
+    def _people(self, window: Sequence[Frame], boxes: np.ndarray, track_ids: Iterable[int]) -> KeyframePeople:
         crop_boxes = expand_boxes(boxes, self.manifest.input_size, self.manifest.crop_scale)  # [P, 4]
-        return People(window, crop_boxes, [int(track_id) for track_id in track_ids])
+        return KeyframePeople(window, crop_boxes, [int(track_id) for track_id in track_ids])
 
-    def _estimate(self, stream: Stream, keyframes: Sequence[People], batch_size: int | None) -> list[np.ndarray]:
+    def _estimate(
+        self, stream: PoseStream, keyframes: Sequence[KeyframePeople], batch_size: int | None
+    ) -> list[np.ndarray]:
         """Estimate by keyframe, as `estimate` returns it."""
         largest = self.manifest.batch[2]
         found = []
@@ -198,7 +203,7 @@ class PoseEngine:
         """Run over a video, an image folder or a live source.
 
         Args:
-            source: path of a video, image or folder, what `sdtc.runtime.live.is_live` knows, or an open source.
+            source: path of a video, image or folder, what `sdtc.runtime.sources.live.is_live` knows, or an open source.
             boxes: JSON file of person boxes; the detector is not used then.
             detector: ``"hog"``, path of an ONNX detector, or any object with ``detect(image)``.
             batch_size: people at once; the bundle's maximum if not given.

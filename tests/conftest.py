@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from sdtc.errors import InputError, require
+from sdtc.core.errors import InputError, require
+from sdtc.core.manifest import FLAVOURS
 from sdtc.export.bundle import export
-from sdtc.export.engine import DEFAULT_CAPABILITIES, find_target
-from sdtc.manifest import FLAVOURS
+from sdtc.export.engine_builder import DEFAULT_CAPABILITIES, find_target
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, save_checkpoint
-from sdtc.runtime.cuda import gpu_or_reason
-from sdtc.runtime.sessions.tensorrt_session import MODULES
+from sdtc.runtime.backends.cuda import gpu_or_reason
+from sdtc.runtime.backends.tensorrt_session import MODULES
 
 if gpu_or_reason()[0] is None:
     # Without a GPU, Triton's kernels run in its interpreter. Triton asks for this once, when it is first imported.

@@ -1,80 +1,168 @@
-"""Imports point one way, and the runtime stays light."""
+"""Rooms and arrows: imports point one way, and the runtime stays light.
+
+`pytest tests/test_imports.py -k rooms -s` prints the rooms of the package and what each imports.
+"""
 
 from __future__ import annotations
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"sdtc": "sdtc", "export": "sdtc.export", "kernels": "sdtc.kernels", "runtime": "sdtc.runtime"}
-# kernels <- sdtc <- export; the runtime sees only modules of sdtc that need no torch. Export checks its result with
-# the runtime's own sessions, which is what a user will run. Everything may import the named errors.
-ALLOWED = {
-    "kernels": {"kernels"},
-    "sdtc": {"sdtc", "kernels"},
-    "export": {"sdtc", "kernels", "runtime", "export"},
-    "runtime": {"sdtc", "runtime"},
-}
-NUMPY_ONLY = {
-    "boxes", "crops", "errors", "files", "heatmaps", "images", "kernel_file", "manifest", "posetrack", "skeleton",
+# The rooms from the ground up, and what each may import beside itself. kernels <- sdtc <- export; the runtime sees
+# nothing of sdtc but `core`. Export and evaluation run what users run: the runtime's own sessions.
+MAY_IMPORT = {
+    "core": set(),
+    "kernels": {"core"},
+    "synthetic": {"core"},
+    "runtime.sources": {"core"},
+    "runtime.backends": {"core"},
+    "runtime.people": {"core", "runtime.sources"},
+    "runtime.estimation": {"core", "runtime.backends", "runtime.sources"},
+    "runtime.output": {"core", "runtime.people", "runtime.sources"},
+    "runtime.pipeline": {"runtime.sources"},
+    "runtime.engine": {
+        "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.estimation", "runtime.output",
+        "runtime.pipeline",
+    },
+    "runtime.run": {
+        "core", "runtime.sources", "runtime.people", "runtime.estimation", "runtime.output", "runtime.pipeline",
+        "runtime.engine",
+    },
+    "runtime.cli": {"core", "runtime.run", "runtime.engine"},
+    "model": {"core", "kernels"},
+    "evaluation": {"core", "model", "runtime.engine", "runtime.backends", "runtime.sources"},
+    "training": {"core", "model", "evaluation"},
+    "visualization": {"core", "model", "evaluation", "training"},
+    "export": {"core", "kernels", "model", "synthetic", "runtime.backends", "runtime.sources"},
 }  # fmt: skip
+PUBLIC = {"sdtc", "sdtc.runtime"}  # packages that load their names when asked: no room of their own
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)])] = path
+    return found
+
+
+MODULES = modules()
 
 
 def imported(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it: of this package its modules, of others the name as it is."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from sdtc import model` names a module by what it imports
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "sdtc" else {node.module}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path} imports relatively"
+            each = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module for name in each}
         elif isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
     return names
 
 
-def modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[1:3] if parts[1] == "runtime" else parts[1:2])
 
 
-def part_of(module: str) -> str | None:
-    if not re.match(r"sdtc(\.|$)", module):
-        return None
-    second = module.split(".")[1] if "." in module else ""
-    return second if second in ("export", "kernels", "runtime") else "sdtc"
+def arrows() -> dict[str, dict[str, list[str]]]:
+    """By room the rooms that it imports, and which module imports which."""
+    found: dict[str, dict[str, list[str]]] = {room_of(module): {} for module in MODULES if module not in PUBLIC}
+    for module, path in MODULES.items():
+        for target in imported(path) & set(MODULES) - PUBLIC:
+            if module not in PUBLIC and room_of(module) != room_of(target):
+                found[room_of(module)].setdefault(room_of(target), []).append(f"{module} -> {target}")
+    return found
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_imports_point_one_way(folder) -> None:
-    for path in modules(folder):
-        for module in imported(path):
-            part = part_of(module)
-            if part is None:
-                continue
-            allowed = ALLOWED[folder]
-            # Errors and files stand below everything: they import nothing but the standard library.
-            if module in ("sdtc.errors", "sdtc.files") or (path.parent.name == "evaluation" and part == "runtime"):
-                continue  # an evaluation runs what users run
-            assert part in allowed, f"{path.relative_to(ROOT)} imports {module}"
+def test_rooms_import_only_what_lies_below_them() -> None:
+    found = arrows()
+    order = list(MAY_IMPORT)
+    assert set(found) <= set(order), "a new room: say in MAY_IMPORT where it stands and what it may import"
+    for room in order:
+        print(f"{room:20} -> {', '.join(sorted(found.get(room, {}), key=order.index)) or '-'}")
+    for room, targets in found.items():
+        for target, examples in targets.items():
+            assert target in MAY_IMPORT[room], examples
+    for room, targets in MAY_IMPORT.items():  # the table itself has no circle and no arrow upwards
+        assert all(order.index(target) < order.index(room) for target in targets), room
 
 
-def test_runtime_imports_only_numpy_only_modules_and_never_torch() -> None:
-    for path in modules("runtime"):
-        for module in imported(path):
-            top = module.split(".")[0]
-            assert top not in ("torch", "triton", "onnx", "onnxscript", "transformers"), f"{path} imports {module}"
-            if part_of(module) == "sdtc" and module != "sdtc":
-                assert module.split(".")[1] in NUMPY_ONLY, f"{path.relative_to(ROOT)} imports {module}"
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    uses = {
+        module: {name for name in imported(path) if name in MODULES} - PUBLIC
+        for module, path in MODULES.items()
+        if path.name != "__init__.py"
+    }
+    state: dict[str, str] = {}
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert state.get(module) != "open", " -> ".join([*trail, module])
+        if module in state or module not in uses:
+            return
+        state[module] = "open"
+        for target in uses[module]:
+            visit(target, (*trail, module))
+        state[module] = "done"
+
+    for module in uses:
+        visit(module, ())
 
 
-def test_numpy_only_modules_are() -> None:
+def test_every_room_says_what_comes_in_and_what_goes_out() -> None:
+    for module, path in MODULES.items():
+        if path.name == "__init__.py":
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            assert text, f"{module} has no docstring"
+            assert module in PUBLIC or ("In: " in text and "Out: " in text), (
+                f"{module} does not say what goes in and out"
+            )
+
+
+# Modules that are called alike because they do the same job in their rooms.
+COMMON_NAMES = {"__init__", "__main__", "cli"}
+
+
+def test_no_two_public_classes_or_modules_share_a_name() -> None:
+    classes, names = defaultdict(list), defaultdict(list)
+    scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*.py")]
+    for path in [*MODULES.values(), *scripts]:
+        names[path.stem].append(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes[node.name].append(path)
+    assert not {name: paths for name, paths in classes.items() if len(paths) > 1}
+    assert not {name: paths for name, paths in names.items() if len(paths) > 1 and name not in COMMON_NAMES}
+
+
+HEAVY = {"torch", "triton", "onnx", "onnxscript", "transformers"}
+
+
+def test_the_runtime_imports_nothing_of_the_package_but_core_and_never_torch() -> None:
+    for module, path in MODULES.items():
+        if module.startswith("sdtc.runtime"):
+            for name in imported(path):
+                assert name.split(".")[0] not in HEAVY, f"{path} imports {name}"
+                inside = name in MODULES and name != "sdtc"
+                assert not inside or name.startswith(("sdtc.runtime", "sdtc.core")), f"{path} imports {name}"
+
+
+def test_core_needs_numpy_and_opencv_alone() -> None:
     allowed = {"sdtc", "numpy", "cv2", *sys.stdlib_module_names}
-    for name in NUMPY_ONLY:
-        assert {module.split(".")[0] for module in imported(ROOT / "sdtc" / f"{name}.py")} <= allowed
+    for module, path in MODULES.items():
+        if module.startswith("sdtc.core"):
+            assert {name.split(".")[0] for name in imported(path)} <= allowed, path
 
 
 def loaded_by(code: str) -> set[str]:
@@ -88,8 +176,8 @@ def loaded_by(code: str) -> set[str]:
     [
         "import sdtc.runtime",
         "import sdtc.runtime; sdtc.runtime.open",
-        "import sdtc.runtime.engine, sdtc.runtime.writers, sdtc.runtime.drawing, sdtc.runtime.cli",
-        "import sdtc.runtime.sessions.tensorrt_session, sdtc.runtime.cuda",
+        "import sdtc.runtime.engine, sdtc.runtime.output.writers, sdtc.runtime.output.drawing, sdtc.runtime.cli",
+        "import sdtc.runtime.backends.tensorrt_session, sdtc.runtime.backends.cuda",
     ],
 )
 def test_runtime_brings_in_neither_torch_nor_triton_nor_onnx(code) -> None:
@@ -105,9 +193,9 @@ def test_configuration_needs_no_torch() -> None:
     [
         ("torch", "import sdtc.model; sdtc.model.build", "export"),
         ("torch", "import sdtc.kernels", "export"),
-        ("onnxruntime", "from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession as S; S('x')", "cpu"),
-        ("openvino", "from sdtc.runtime.sessions.openvino_session import OpenVINOSession as S; S('x')", "openvino"),
-        ("cuda", "from sdtc.runtime.cuda import find_gpu; find_gpu()", "gpu"),
+        ("onnxruntime", "from sdtc.runtime.backends.onnxruntime_session import OnnxRuntimeSession as S; S('x')", "cpu"),
+        ("openvino", "from sdtc.runtime.backends.openvino_session import OpenVINOSession as S; S('x')", "openvino"),
+        ("cuda", "from sdtc.runtime.backends.cuda import find_gpu; find_gpu()", "gpu"),
     ],
 )
 def test_an_absent_extra_is_one_sentence_with_the_command_to_run(module, code, extra) -> None:
@@ -118,7 +206,7 @@ class Absent:
         if name.split('.')[0] == {module!r}:
             raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 sys.meta_path.insert(0, Absent())
-from sdtc.errors import MissingExtraError
+from sdtc.core.errors import MissingExtraError
 try:
     exec({code!r})
 except MissingExtraError as error:
@@ -144,9 +232,9 @@ def test_wheel_holds_every_module(tmp_path) -> None:
         check=True,
     )
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    for folder, package in FOLDERS.items():
-        for path in modules(folder):
-            assert f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder)}" in names
+    for module, path in MODULES.items():
+        name = module.replace(".", "/")
+        assert f"{name}/__init__.py" in names if path.name == "__init__.py" else f"{name}.py" in names
     packaged = {"weights/tiny.pth", "weights/tiny-vitpose.pth", "training/configs/tiny-synthetic.yaml"}
     assert {f"sdtc/{name}" for name in packaged} <= names
     assert not any(name.startswith(("export/", "kernels/", "runtime/", "tests/")) for name in names)

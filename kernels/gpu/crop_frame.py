@@ -1,6 +1,6 @@
 """Crops as a Triton kernel: a frame and the boxes of the people in it to the batch that the network takes.
 
-Bilinear, and the same to the last bit as `sdtc.crops.crop_frame`, that is as OpenCV's `warpAffine`: positions are fixed
+Bilinear, and the same to the last bit as `sdtc.core.crops`, that is as OpenCV's `warpAffine`: positions are fixed
 point, in 1/32 of a pixel, made from products that are rounded at 1/1,024; the four weights are 1/1,024s, and the sum is
 rounded half up. What lies outside the frame is black. The frame is uploaded once, whoever is in it.
 """
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdtc.errors import KernelError
+from sdtc.core.errors import KernelError
 from sdtc.kernels.gpu.launch import FLOATS, Launch, check_range, check_tensor, dtype_name
 
 TACTICS = ("block",)
@@ -126,7 +126,7 @@ def run(
 
     Args:
         frame: uint8 ``[H_image, W_image, 3]``.
-        matrices: float64 ``[N, 2, 3]``, of `sdtc.crops.crop_to_image_matrix`.
+        matrices: float64 ``[N, 2, 3]``, of `sdtc.core.crops.crop_to_image_matrix`.
         size: (H, W) of a crop.
         dtype: ``torch.uint8``, or a floating-point type: normalised by `mean` and `std`.
         mean, std: of the channels, 0-255.

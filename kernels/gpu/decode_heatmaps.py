@@ -1,6 +1,6 @@
 """Heatmap decoding as a Triton kernel: arg max, a quarter of a pixel toward the higher neighbour, score.
 
-The rule is `sdtc.heatmaps.decode_heatmaps`'s. One block reads one heatmap, once, and writes three
+The rule is `sdtc.core.heatmaps.decode_heatmaps`'s. One block reads one heatmap, once, and writes three
 numbers.
 """
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdtc.errors import KernelError
+from sdtc.core.errors import KernelError
 from sdtc.kernels.gpu.launch import FLOATS, Launch, check_range, check_tactic, check_tensor, dtype_name
 
 TACTICS = ("gather", "scatter")  # which way, not two ways to the same end

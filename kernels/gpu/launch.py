@@ -16,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from sdtc.errors import KernelError
+from sdtc.core.errors import KernelError
 
 DTYPES = {
     "fp32": torch.float32,

@@ -40,8 +40,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from sdtc.errors import InputError
-from sdtc.skeleton import POSETRACK
+from sdtc.core.errors import InputError
+from sdtc.core.skeleton import POSETRACK
 
 MATCH_DISTANCE = 0.5  # head sizes
 HEAD_SIZE_FACTOR = 0.6
@@ -71,7 +71,7 @@ class GroundTruth:
     Attributes:
         num_frames: frames in the set, those without people included.
         frames: int64 ``[G]``, 0 to num_frames - 1.
-        keypoints: float64 ``[G, 15, 2]``, image pixels, joints in the order of ``sdtc.skeleton.POSETRACK``.
+        keypoints: float64 ``[G, 15, 2]``, image pixels, joints in the order of ``sdtc.core.skeleton.POSETRACK``.
         labelled: bool ``[G, 15]``.
         head_sizes: float64 ``[G]``, pixels; see :func:`head_size`.
         ignore_regions: polygons ``[K, 2]`` in image pixels, by frame.
@@ -143,7 +143,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a set of predictions scores, per joint in the order of ``sdtc.skeleton.POSETRACK``.
+    """What a set of predictions scores, per joint in the order of ``sdtc.core.skeleton.POSETRACK``.
 
     Attributes:
         ap: float64 ``[15]``, percent; NaN for a joint that is labelled nowhere.

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.errors import command, say
+from sdtc.core.errors import command, say
 
 if TYPE_CHECKING:
-    from sdtc.boxes import FrameBoxes
+    from sdtc.core.boxes import FrameBoxes
     from sdtc.evaluation.reading import Truth
-    from sdtc.evaluation.report import Result
+    from sdtc.evaluation.score_table import Result
     from sdtc.runtime.engine import PoseEngine
 
 DATASETS = ("posetrack2017", "posetrack2018", "posetrack21")
@@ -95,11 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("nothing to evaluate: give --predictions, --engine or --checkpoint")
 
     # Only now: `--help` and a mistyped option need none of this.
-    from sdtc.errors import InputError
+    from sdtc.core.errors import InputError
+    from sdtc.core.files import write_json
     from sdtc.evaluation.ap import evaluate
     from sdtc.evaluation.reading import read_predictions, read_truth
-    from sdtc.evaluation.report import PAPER, Result, document, summary, table
-    from sdtc.files import write_json
+    from sdtc.evaluation.score_table import PAPER, Result, document, summary, table
 
     for option, value in (("--batch-size", args.batch_size), ("--threads", args.threads)):
         if value is not None and value < 1:
@@ -176,7 +176,7 @@ def _run_one(
 
     from sdtc.evaluation.ap import evaluate
     from sdtc.evaluation.inference import predict
-    from sdtc.evaluation.report import KINDS, Result
+    from sdtc.evaluation.score_table import KINDS, Result
 
     say(f"{KINDS[kind]:8} {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}", quiet=args.quiet)
     if engine.notice:

@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sdtc.boxes import EMPTY, BoxFile, FrameBoxes
-from sdtc.errors import InputError, require
+from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes
+from sdtc.core.errors import InputError, require
+from sdtc.core.skeleton import POSETRACK
 from sdtc.evaluation.ap import JOINTS, Predictions
 from sdtc.evaluation.reading import PredictedPoses, Truth, TruthImage
 from sdtc.runtime.engine import PoseEngine
-from sdtc.runtime.video import open_source
-from sdtc.runtime.windows import windows
-from sdtc.skeleton import POSETRACK
+from sdtc.runtime.sources.open import open_source
+from sdtc.runtime.sources.windows import windows
 
 
 def open_checkpoint(path: str | Path, device: str = "auto", threads: int | None = None) -> PoseEngine:
@@ -57,7 +57,7 @@ def file_boxes(path: str | Path, truth: Truth) -> dict[int, FrameBoxes]:
 
     Args:
         path: a COCO detection list with the ground truth's image ids, or annotations. Boxes below
-            `sdtc.boxes.MIN_SCORE` are dropped.
+            `sdtc.core.boxes.MIN_SCORE` are dropped.
         truth: what they are about.
 
     Raises:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sdtc.errors import require
+from sdtc.core.errors import require
+from sdtc.core.files import atomic_write
 from sdtc.evaluation.ap import COLUMNS, Scores
-from sdtc.evaluation.report import PaperRow, Result
-from sdtc.files import atomic_write
+from sdtc.evaluation.score_table import PaperRow, Result
 
 _RECALL = np.linspace(0, 1, 501)
 # Okabe and Ito's colours, which colour-blind people can tell apart.

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from sdtc.errors import InputError
+from sdtc.core.errors import InputError
+from sdtc.core.files import read_json
+from sdtc.core.skeleton import POSETRACK_SLOTS
 from sdtc.evaluation.ap import JOINTS, GroundTruth, Predictions, head_size
-from sdtc.files import read_json
-from sdtc.skeleton import POSETRACK_SLOTS
 
 MISSING_SCORE = -9999.0  # of joints whose file has no score for them: they rank last, as in `poseval`
 # Where a data set keeps the annotations that one validates on: PoseTrack18 and `sdtc-synth`, then PoseTrack21.

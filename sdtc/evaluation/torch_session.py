@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdtc.errors import EngineError
+from sdtc.core.errors import EngineError
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.model.network import PoseNetwork
-from sdtc.runtime.sessions import TensorSpec, check_inputs
+from sdtc.runtime.backends.session import TensorSpec, check_inputs
 
 BATCH = 8  # windows at once
 
 
 class TorchSession:
-    """The whole-window graph of a network, computed by PyTorch; see `sdtc.runtime.sessions.Session`.
+    """The whole-window graph of a network, computed by PyTorch; see `sdtc.runtime.backends.choice.Session`.
 
     Args:
         network: in evaluation mode; it is moved to the device.

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from sdtc.model.config import PRESETS, BackboneConfig, ModelConfig, ReconstructionConfig, get_preset
 
 if TYPE_CHECKING:
+    from sdtc.model.builder import build
     from sdtc.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-    from sdtc.model.network import SDTC, PoseNetwork, ViTPose, build
+    from sdtc.model.network import SDTC, PoseNetwork, ViTPose
     from sdtc.model.reconstruction import MaskedSDTC
 
 _MODULES = {
@@ -28,7 +29,7 @@ _MODULES = {
     "PoseNetwork": "network",
     "SDTC": "network",
     "ViTPose": "network",
-    "build": "network",
+    "build": "builder",
 }
 
 __all__ = [
@@ -51,7 +52,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'sdtc.model' has no attribute '{name}'")
-    from sdtc.errors import require
+    from sdtc.core.errors import require
 
     require("torch", "export", "sdtc.model")
     return getattr(import_module(f"sdtc.model.{_MODULES[name]}"), name)

@@ -21,14 +21,15 @@ import torch
 from torch import Tensor
 
 import sdtc
-from sdtc.errors import CheckpointError, ConfigError, require
-from sdtc.files import atomic_write, sha256
-from sdtc.manifest import Manifest
+from sdtc.core.errors import CheckpointError, ConfigError, require
+from sdtc.core.files import atomic_write, sha256
+from sdtc.core.manifest import Manifest
+from sdtc.core.skeleton import get_skeleton
+from sdtc.model.builder import build
 from sdtc.model.config import ModelConfig
 from sdtc.model.inflation import inflate
-from sdtc.model.network import MEAN, STD, PoseNetwork, build
+from sdtc.model.network import MEAN, STD, PoseNetwork
 from sdtc.model.vitpose import VitposeWeights, count_keys, is_vitpose, read_vitpose, resize_positions
-from sdtc.skeleton import get_skeleton
 
 FORMAT = "sdtc-checkpoint"
 VERSION = 1

@@ -9,9 +9,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from sdtc.errors import ConfigError
-from sdtc.settings import build_settings
-from sdtc.skeleton import get_skeleton
+from sdtc.core.errors import ConfigError
+from sdtc.core.settings import build_settings
+from sdtc.core.skeleton import get_skeleton
 
 PATCH_SIZE = 16
 PATCH_PADDING = 2  # ViTPose pads the patch convolution by 2, which leaves the grid at size / 16

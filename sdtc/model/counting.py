@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sdtc.model.builder import build
 from sdtc.model.config import ModelConfig
-from sdtc.model.network import build
 from sdtc.model.reconstruction import MaskedSDTC
 
 # Batched products between activations; everything else that is counted multiplies by weights.

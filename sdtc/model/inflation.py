@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sdtc.errors import CheckpointError
+from sdtc.core.errors import CheckpointError
 from sdtc.model.config import ModelConfig
 
 _AGGREGATION = ("fusion.aggregate_r.conv.0.weight", "fusion.aggregate_m.conv.0.weight")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.errors import InputError, command, require
+from sdtc.core.errors import InputError, command, require
 from sdtc.model.config import PRESETS, get_preset
 
 _DESCRIPTION = "Write an untrained checkpoint of a preset, with a pretrained ViTPose backbone where one is given."
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--seed is {args.seed}: expected a whole number from 0 to {2**63 - 1}")
 
     torch = require("torch", "export", "sdtc-init")
+    from sdtc.model.builder import build
     from sdtc.model.checkpoint import load_backbone, save_checkpoint
-    from sdtc.model.network import build
 
     torch.manual_seed(args.seed)
     network = build(config)

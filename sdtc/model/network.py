@@ -117,14 +117,3 @@ class ViTPose(PoseNetwork):
     def temporal(self, tokens: Tensor) -> Tensor:
         maps = tokens[:, 0].transpose(1, 2)  # [B, C, L]
         return self.head(maps.reshape(maps.shape[0], maps.shape[1], *self.config.grid))
-
-
-def build(config: ModelConfig) -> PoseNetwork:
-    """Build the network of a configuration, with fresh weights."""
-    if config.kind == "vitpose":
-        return ViTPose(config)
-    if config.motion == "optical_flow":
-        from sdtc.model.optical_flow import FlowSDTC  # a network of this module, and with OpenCV in it
-
-        return FlowSDTC(config)
-    return SDTC(config)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdtc.errors import ConfigError
+from sdtc.core.errors import ConfigError
 from sdtc.model.config import PATCH_PADDING, PATCH_SIZE, ModelConfig
 from sdtc.model.network import SDTC
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sdtc.errors import ConfigError
+from sdtc.core.errors import ConfigError
 from sdtc.model.config import HEATMAP_STRIDE, PATCH_SIZE, ModelConfig
 from sdtc.model.layers import SpaceTimeAttention, init_transformer_weights
 from sdtc.model.mlsme import MotionEncoder

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdtc.errors import CheckpointError
+from sdtc.core.errors import CheckpointError
 from sdtc.model.config import PATCH_SIZE, BackboneConfig, ModelConfig
 
 # Attention heads cannot be seen in the weights; these are the published shapes.

@@ -11,12 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdtc.synthetic.clip import Frame as Frame
+    from sdtc.synthetic.clip import RenderedFrame as RenderedFrame
     from sdtc.synthetic.clip import SyntheticClip as SyntheticClip
     from sdtc.synthetic.writing import write_clip as write_clip
 
-_MODULES = {"Frame": "clip", "SyntheticClip": "clip", "write_clip": "writing"}
-__all__ = ["Frame", "SyntheticClip", "write_clip"]
+_MODULES = {"RenderedFrame": "clip", "SyntheticClip": "clip", "write_clip": "writing"}
+__all__ = ["RenderedFrame", "SyntheticClip", "write_clip"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,10 +20,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sdtc.errors import InputError, SdtcError
-from sdtc.files import read_json
-from sdtc.posetrack import from_slots
-from sdtc.synthetic.clip import Options, SyntheticClip
+from sdtc.core.errors import InputError, SdtcError
+from sdtc.core.files import read_json
+from sdtc.core.posetrack import from_slots
+from sdtc.synthetic.clip import ClipOptions, SyntheticClip
 from sdtc.synthetic.difficulty import DIFFICULTIES
 from sdtc.synthetic.writing import write_clip
 
@@ -32,7 +32,7 @@ MAX_CLIPS = 400_000
 DELTA = 2  # frames to either side that the network of the paper sees
 
 
-def set_clips(split: str, clips: int, num_frames: int, size: tuple[int, int], fps: float) -> list[Options]:
+def set_clips(split: str, clips: int, num_frames: int, size: tuple[int, int], fps: float) -> list[ClipOptions]:
     """The clips of a set; a longer set begins with the same ones.
 
     Args:
@@ -43,7 +43,7 @@ def set_clips(split: str, clips: int, num_frames: int, size: tuple[int, int], fp
         fps: frames per second.
     """
     seeds = range(FIRST_SEED[split], FIRST_SEED[split] + clips)
-    return [Options(seed, num_frames, size, None, fps, recipe(seed), lively=True) for seed in seeds]
+    return [ClipOptions(seed, num_frames, size, None, fps, recipe(seed), lively=True) for seed in seeds]
 
 
 def recipe(seed: int) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def recipe(seed: int) -> tuple[str, ...]:
     return tuple(name for i, name in enumerate(DIFFICULTIES) if odd and i in (first, second))
 
 
-def missing_clips(wanted: Sequence[Options], root: Path, split: str) -> list[Options]:
+def missing_clips(wanted: Sequence[ClipOptions], root: Path, split: str) -> list[ClipOptions]:
     """The clips of a set that a folder does not hold yet; more clips of the same set may be there.
 
     Raises:
@@ -81,7 +81,7 @@ def missing_clips(wanted: Sequence[Options], root: Path, split: str) -> list[Opt
 
 
 def write_clips(
-    clips: Sequence[Options],
+    clips: Sequence[ClipOptions],
     root: Path,
     split: str = "val",
     video: bool = False,
@@ -135,7 +135,7 @@ def _start_worker() -> None:
     threading.Thread(target=die_with_parent, daemon=True).start()
 
 
-def _write(options: Options, root: Path, split: str, video: bool) -> int:
+def _write(options: ClipOptions, root: Path, split: str, video: bool) -> int:
     """Write one clip and return its number of frames."""
     write_clip(SyntheticClip(**vars(options)), root, video, split=split)
     return options.num_frames

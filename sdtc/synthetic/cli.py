@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.errors import InputError, command
+from sdtc.core.errors import InputError, command
 from sdtc.synthetic.difficulty import DIFFICULTIES
 
 if TYPE_CHECKING:
-    from sdtc.synthetic.clip import Options
+    from sdtc.synthetic.clip import ClipOptions
 
 EPILOG = """\
 examples:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only now: OpenCV and PyAV take longer to import than --help may take.
     from tqdm import tqdm
 
-    from sdtc.files import make_directory
+    from sdtc.core.files import make_directory
     from sdtc.synthetic.benchmark import missing_clips, summarise, write_clips
     from sdtc.synthetic.clip import SyntheticClip
 
@@ -116,10 +116,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _choose(args: argparse.Namespace) -> list[Options]:
+def _choose(args: argparse.Namespace) -> list[ClipOptions]:
     """The clips that the command is to write."""
     from sdtc.synthetic.benchmark import MAX_CLIPS, set_clips
-    from sdtc.synthetic.clip import MAX_SEED, Options
+    from sdtc.synthetic.clip import MAX_SEED, ClipOptions
 
     size = _parse_size(args.size)
     if args.set:
@@ -131,7 +131,7 @@ def _choose(args: argparse.Namespace) -> list[Options]:
         raise InputError(f"the last of the {args.clips} clips has seed {last}: expected at most {MAX_SEED}")
     difficulties = tuple(args.difficulty.split(",")) if args.difficulty else ()
     return [
-        Options(seed, args.frames, size, args.people, args.fps, difficulties, args.lively)
+        ClipOptions(seed, args.frames, size, args.people, args.fps, difficulties, args.lively)
         for seed in range(args.seed, last + 1)
     ]
 

@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from sdtc.errors import InputError
-from sdtc.skeleton import POSETRACK
+from sdtc.core.errors import InputError
+from sdtc.core.skeleton import POSETRACK
 from sdtc.synthetic.difficulty import DIFFICULTIES, Optics, label_people, plan_blur, plan_defocus, plan_low_light
 from sdtc.synthetic.occluders import Occluder, OccluderPainter, plan_occluders
-from sdtc.synthetic.people import ACTIONS, POINT, Body, Gait, Gesture, Look, Person, Route, Stage, build_person
+from sdtc.synthetic.people import ACTIONS, POINT, Body, DrawnPerson, Gait, Gesture, Look, Route, Stage, build_person
 from sdtc.synthetic.render import Background, Camera, Canvas, PersonPainter, defocus, to_bytes, underexpose
 
 MAX_PEOPLE = 20
 MAX_FRAMES = 10_000  # PoseTrack's image ids have four digits for the frame
 MAX_SEED = 999_999  # and its video ids six
 PERSONAL_SPACE = 0.7  # metres between two people, where the random routes allow it
-OCCLUDER = 255  # in `Frame.mask`: nobody, but something in front of people
+OCCLUDER = 255  # in `RenderedFrame.mask`: nobody, but something in front of people
 GENERATOR = 1  # raise it when the same seed and options begin to make another clip; written into every annotation file
 EXPOSURES = 11  # moments that are averaged into a blurred picture; odd, so that the middle is one of them
 # append only: the order is part of every seed
@@ -37,12 +37,12 @@ _HEAD = [POINT[name] for name in ("jaw", "crown", "head_top", "head_bottom")]
 
 
 @dataclass(frozen=True)
-class Frame:
+class RenderedFrame:
     """One frame and its ground truth, for the P people who are at least partly in the picture.
 
     Attributes:
         image: uint8 ``[H, W, 3]`` RGB.
-        keypoints: float32 ``[P, 15, 3]`` (x, y, v) in image pixels, in the order of ``sdtc.skeleton.POSETRACK``;
+        keypoints: float32 ``[P, 15, 3]`` (x, y, v) in image pixels, in the order of ``sdtc.core.skeleton.POSETRACK``;
             v is 1 inside the picture and 0 outside, where x and y still say where the joint is.
         occluded: bool ``[P, 15]``, joints inside the picture that another person or a thing in front covers.
         boxes: float32 ``[P, 4]`` (x, y, width, height) of the whole drawn person, clipped to the picture.
@@ -66,7 +66,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Options:
+class ClipOptions:
     """All that decides a clip; the arguments of :class:`SyntheticClip`."""
 
     seed: int = 0
@@ -84,7 +84,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ClipScene:
     """What there is in a clip; nothing here is a pixel.
 
     Attributes:
@@ -92,7 +92,7 @@ class Scene:
     """
 
     camera: Camera
-    people: tuple[Person, ...]
+    people: tuple[DrawnPerson, ...]
     light: np.ndarray
     occluders: tuple[Occluder, ...]
     optics: Optics
@@ -106,7 +106,7 @@ def build_scene(
     fps: float,
     difficulties: Collection[str] = (),
     lively: bool = False,
-) -> Scene:
+) -> ClipScene:
     """Decide everything about a clip from its seed; arguments as in :class:`SyntheticClip`."""
     rng = _stream(seed, "scene")
     drawn = int(rng.integers(1, 5))  # drawn even if not wanted, so that the camera does not depend on it
@@ -130,7 +130,7 @@ def build_scene(
     )
     light = np.array([rng.uniform(-0.7, 0.7), -0.5, 0.8])
     stage = Stage(1.75 * focal / (nearest * height), 1.75 * focal / (farthest * height), 0.45 * width / focal)
-    crowd: list[Person] = []
+    crowd: list[DrawnPerson] = []
     routes: list[Route] = []
     for number in range(people):
         rng = _stream(seed, "person", number)
@@ -156,7 +156,7 @@ def build_scene(
     occluders: tuple[Occluder, ...] = ()
     if "occluded" in difficulties:
         occluders = plan_occluders(_stream(seed, "occluders"), camera, tuple(crowd), frames, fps)
-    return Scene(camera, tuple(crowd), light / np.linalg.norm(light), occluders, optics)
+    return ClipScene(camera, tuple(crowd), light / np.linalg.norm(light), occluders, optics)
 
 
 def _plan_optics(seed: int, frames: int, height: int, fps: float, difficulties: Collection[str]) -> Optics:
@@ -214,7 +214,9 @@ class SyntheticClip:
         if "crossing" in difficulties and num_people is not None and num_people < 2:
             raise InputError(f"the number of people is {num_people}: a crossing needs at least 2")
         self.difficulties = tuple(name for name in DIFFICULTIES if name in difficulties)
-        self.options = Options(self.seed, self.num_frames, self.size, num_people, self.fps, self.difficulties, lively)
+        self.options = ClipOptions(
+            self.seed, self.num_frames, self.size, num_people, self.fps, self.difficulties, lively
+        )
         self.scene = build_scene(self.seed, self.num_frames, self.size, num_people, fps, self.difficulties, lively)
         camera = self.scene.camera
         self._background = Background(camera, _stream(seed, "background"))
@@ -229,10 +231,10 @@ class SyntheticClip:
     def __len__(self) -> int:
         return self.num_frames
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[RenderedFrame]:
         return (self[index] for index in range(self.num_frames))
 
-    def __getitem__(self, index: int) -> Frame:
+    def __getitem__(self, index: int) -> RenderedFrame:
         """Draw one frame, counted from 0."""
         if not 0 <= index < self.num_frames:
             raise IndexError(f"frame {index} of a clip of {self.num_frames}")
@@ -249,7 +251,7 @@ class SyntheticClip:
         image, smears = self._expose(canvas.image, index, tracks)
         exposure, radius = self.scene.optics.exposure[index], self.scene.optics.defocus[index]
         whom = [0, *(i + 1 if i < len(self._people) else OCCLUDER for i in far_to_near)]
-        return Frame(
+        return RenderedFrame(
             image=image,
             keypoints=np.concatenate([joints, inside[..., None]], axis=-1).astype(np.float32),
             occluded=occluded,

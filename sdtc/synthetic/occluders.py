@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sdtc.synthetic.people import POINT, Cloth, Person, random_colour
+from sdtc.synthetic.people import POINT, Cloth, DrawnPerson, random_colour
 from sdtc.synthetic.render import Camera, Canvas, cloth_texture
 
 MEETING_EVERY = 7  # frames between two meetings, on average
@@ -48,7 +48,7 @@ class Occluder:
 
 
 def plan_occluders(
-    rng: np.random.Generator, camera: Camera, people: tuple[Person, ...], frames: int, fps: float
+    rng: np.random.Generator, camera: Camera, people: tuple[DrawnPerson, ...], frames: int, fps: float
 ) -> tuple[Occluder, ...]:
     """Decide what comes between the camera and the people of a clip, and when."""
     found: list[Occluder] = []
@@ -64,7 +64,7 @@ def plan_occluders(
 
 
 def _meet(
-    rng: np.random.Generator, camera: Camera, person: Person, frame: int, fps: float, may_stand: bool
+    rng: np.random.Generator, camera: Camera, person: DrawnPerson, frame: int, fps: float, may_stand: bool
 ) -> Occluder:
     """An occluder that is in front of a person in one frame."""
     pelvis = person.points[:, POINT["pelvis"]]

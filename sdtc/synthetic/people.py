@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdtc.skeleton import POSETRACK
+from sdtc.core.skeleton import POSETRACK
 
 # The joints of the ground truth first (so `points[..., :15, :]` are they), then what the drawing needs besides.
 POINTS = (
@@ -254,7 +254,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Person:
+class DrawnPerson:
     """One person through the whole clip.
 
     Attributes:
@@ -279,7 +279,7 @@ class Person:
 
 def build_person(
     body: Body, look: Look, gait: Gait, route: Route, fps: float, gesture: Gesture | None = None
-) -> Person:
+) -> DrawnPerson:
     """Move a body along its route: gait, gestures if any, forward kinematics, and the way into the world."""
     frames = len(route.heading)
     time = np.arange(frames) / fps
@@ -289,7 +289,7 @@ def build_person(
     x = route.position[:, :1] + forward * cos - left * sin
     z = route.position[:, 1:] + forward * sin + left * cos
     facing = np.stack([route.heading, route.heading + gaze], axis=-1)  # [F, 2]
-    return Person(body, look, gait, np.stack([x, up, z], axis=-1), facing)
+    return DrawnPerson(body, look, gait, np.stack([x, up, z], axis=-1), facing)
 
 
 def pose(body: Body, gait: Gait, time: np.ndarray, gesture: Gesture | None = None) -> tuple[np.ndarray, np.ndarray]:

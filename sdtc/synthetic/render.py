@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from sdtc.synthetic.difficulty import Shake
-from sdtc.synthetic.people import POINT, Body, Cloth, Look, Person, random_colour
+from sdtc.synthetic.people import POINT, Body, Cloth, DrawnPerson, Look, random_colour
 
 TEXELS = 100  # per metre of cloth
 Profile = list[float] | np.ndarray  # half widths along a part
@@ -224,7 +224,7 @@ def underexpose(image: np.ndarray, exposure: float, grain: float, rng: np.random
 class PersonPainter:
     """Draws one person; textures are made once."""
 
-    def __init__(self, person: Person, rng: np.random.Generator) -> None:
+    def __init__(self, person: DrawnPerson, rng: np.random.Generator) -> None:
         self.person = person
         self.parts = _body_parts(person.body, person.look, rng)
 

@@ -17,10 +17,10 @@ import av
 import cv2
 import numpy as np
 
-from sdtc.errors import InputError, OutputError
-from sdtc.files import atomic_write
-from sdtc.posetrack import POSETRACK_CATEGORY, image_id, sequence_id, to_slots
-from sdtc.synthetic.clip import Frame, SyntheticClip
+from sdtc.core.errors import InputError, OutputError
+from sdtc.core.files import atomic_write
+from sdtc.core.posetrack import POSETRACK_CATEGORY, image_id, sequence_id, to_slots
+from sdtc.synthetic.clip import RenderedFrame, SyntheticClip
 from sdtc.synthetic.difficulty import DIFFICULTIES
 
 JPEG_QUALITY = 95
@@ -141,7 +141,7 @@ def _write_jpeg(path: Path, image: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-def _image_entry(clip: SyntheticClip, frame: Frame, file_name: str, vid_id: str, number: int) -> dict[str, Any]:
+def _image_entry(clip: SyntheticClip, frame: RenderedFrame, file_name: str, vid_id: str, number: int) -> dict[str, Any]:
     return {
         "has_no_densepose": True,
         "is_labeled": True,
@@ -158,7 +158,7 @@ def _image_entry(clip: SyntheticClip, frame: Frame, file_name: str, vid_id: str,
     }
 
 
-def _annotation_entries(frame: Frame, image: int) -> list[dict[str, Any]]:
+def _annotation_entries(frame: RenderedFrame, image: int) -> list[dict[str, Any]]:
     """A frame's annotations; joints outside the picture are zeros, as in PoseTrack."""
     slots = to_slots(frame.keypoints * frame.keypoints[..., 2:])
     occluded = to_slots(frame.occluded[..., None])[..., 0]

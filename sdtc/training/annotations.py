@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from sdtc.errors import InputError
-from sdtc.files import read_json
-from sdtc.posetrack import from_slots
-from sdtc.skeleton import POSETRACK_SLOTS
+from sdtc.core.errors import InputError
+from sdtc.core.files import read_json
+from sdtc.core.posetrack import from_slots
+from sdtc.core.skeleton import POSETRACK_SLOTS
 
 _FRAME_NAME = re.compile(r"^(\d+)$")
 _POSETRACK17_DIGITS = 8

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdtc.crops import crop_to_image_matrix, expand_boxes
-from sdtc.errors import ConfigError
-from sdtc.skeleton import POSETRACK, Skeleton
+from sdtc.core.crops import crop_to_image_matrix, expand_boxes
+from sdtc.core.errors import ConfigError
+from sdtc.core.skeleton import POSETRACK, Skeleton
 
 _LOWER_BODY = frozenset(
     i for i, name in enumerate(POSETRACK.keypoints) if name.split("_")[-1] in ("hip", "knee", "ankle")
@@ -62,7 +62,7 @@ class View:
 
     Attributes:
         crop_box: float64 ``[4]``, image pixels.
-        rotation: degrees, see `sdtc.crops.crop_to_image_matrix`.
+        rotation: degrees, see `sdtc.core.crops.crop_to_image_matrix`.
         flip: whether the crop is mirrored afterwards.
     """
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.errors import command, require
+from sdtc.core.errors import command, require
 
 _DESCRIPTION = "Train an SDTC network as a configuration says."
 _EPILOG = """examples:
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for module in ("torch", "accelerate", "yaml"):
         require(module, "train", "sdtc-train")
-    from sdtc.errors import InputError
-    from sdtc.training.config import load_config
+    from sdtc.core.errors import InputError
+    from sdtc.training.train_config import load_config
     from sdtc.training.trainer import LAST, Trainer
 
     config = load_config(args.config, args.set)

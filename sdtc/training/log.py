@@ -7,7 +7,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from sdtc.files import atomic_write
+from sdtc.core.files import atomic_write
 from sdtc.training.losses import Losses
 
 CSV, CURVES = "log.csv", "curves.png"

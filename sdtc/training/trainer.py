@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from sdtc.errors import CheckpointError, ConfigError, SdtcError, require
-from sdtc.files import make_directory
-from sdtc.images import ImageCache
+from sdtc.core.errors import CheckpointError, ConfigError, SdtcError, require
+from sdtc.core.files import make_directory
+from sdtc.core.images import ImageCache
+from sdtc.model.builder import build
 from sdtc.model.checkpoint import (
     checkpoint_data,
     load_backbone,
@@ -31,14 +32,13 @@ from sdtc.model.checkpoint import (
     save_checkpoint,
     write_checkpoint_data,
 )
-from sdtc.model.network import build
 from sdtc.model.reconstruction import MaskedSDTC, sample_masks
 from sdtc.training.annotations import AnnotationSet, read_annotations
-from sdtc.training.config import TrainConfig
 from sdtc.training.dataset import Sample, WindowDataset, window_images
 from sdtc.training.log import RunLog
 from sdtc.training.losses import Losses, masked_losses
 from sdtc.training.optimizer import build_optimizers, set_rate
+from sdtc.training.train_config import TrainConfig
 from sdtc.training.validation import validate
 
 LAST, BEST = "last.pth", "best.pth"

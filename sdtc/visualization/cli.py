@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.errors import InputError, command, require, say
+from sdtc.core.errors import InputError, command, require, say
 
 if TYPE_CHECKING:
     from sdtc.model.config import ModelConfig
@@ -108,12 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only now: `--help` and a mistyped option need none of this.
     for module in ("torch", "matplotlib"):
         require(module, "train", "sdtc-visualize")
+    from sdtc.core.files import make_directory
     from sdtc.evaluation.torch_session import choose_device
-    from sdtc.files import make_directory
     from sdtc.model.checkpoint import load_checkpoint
     from sdtc.training.annotations import read_annotations
     from sdtc.visualization.inside import unavailable
-    from sdtc.visualization.scene import Scene
+    from sdtc.visualization.scene import FigureScene
     from sdtc.visualization.selection import has_head, select
 
     device = choose_device(args.device)
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = f"{args.checkpoint.name} ({config.name}{'' if checkpoint.trained else ', untrained'})"
     if not checkpoint.trained:
         say("note     the checkpoint is untrained: its poses and features mean nothing", quiet=args.quiet)
-    scene = Scene(checkpoint.network.to(device), annotations, selection, name)
+    scene = FigureScene(checkpoint.network.to(device), annotations, selection, name)
     person = annotations.people[selection.person]
     say(f"clip     {selection.clip}, frame {person.number}, person {person.track_id}", quiet=args.quiet)
 
@@ -191,7 +191,7 @@ def _channels(value: str) -> list[int]:
 
 def _check_names(config: ModelConfig, channels: Sequence[int], joints: Sequence[str]) -> None:
     """Complain of channels and joints that a network does not have, before any work."""
-    from sdtc.skeleton import get_skeleton
+    from sdtc.core.skeleton import get_skeleton
 
     known = get_skeleton(config.skeleton).keypoints
     for joint in joints:

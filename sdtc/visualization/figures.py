@@ -8,10 +8,10 @@ from math import ceil
 
 import numpy as np
 
-from sdtc.crops import crop_frame, expand_boxes, image_to_crop
+from sdtc.core.crops import crop_frame, expand_boxes, image_to_crop
+from sdtc.core.heatmaps import decode_heatmaps
+from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.evaluation.ap import MATCH_DISTANCE
-from sdtc.heatmaps import decode_heatmaps
-from sdtc.skeleton import POSETRACK, Skeleton
 from sdtc.training.annotations import Person
 from sdtc.visualization.inside import Trace, context_maps, most_varied
 from sdtc.visualization.panels import (

@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sdtc.errors import require
-from sdtc.files import atomic_write
-from sdtc.skeleton import Skeleton
+from sdtc.core.errors import require
+from sdtc.core.files import atomic_write
+from sdtc.core.skeleton import Skeleton
 
 require("matplotlib", "train", "sdtc-visualize")
 
@@ -127,7 +127,7 @@ def token_extent(size: tuple[int, int]) -> Extent:
 
 
 def heatmap_extent(size: tuple[int, int], heatmap_size: tuple[int, int]) -> Extent:
-    """Return where heatmaps lie over a crop: first and last pixel centres on the crop's, see `sdtc.crops`."""
+    """Return where heatmaps lie over a crop: first and last pixel centres on the crop's, see `sdtc.core.crops`."""
     (H, W), (h, w) = size, heatmap_size
     across, down = (W - 1) / (w - 1), (H - 1) / (h - 1)
     return -0.5 * across, (w - 0.5) * across, (h - 0.5) * down, -0.5 * down

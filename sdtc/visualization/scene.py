@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sdtc.errors import InputError
-from sdtc.images import read_image
+from sdtc.core.errors import InputError
+from sdtc.core.images import read_image
+from sdtc.core.skeleton import get_skeleton
 from sdtc.model.config import ReconstructionConfig
 from sdtc.model.network import PoseNetwork
 from sdtc.model.reconstruction import sample_masks
-from sdtc.skeleton import get_skeleton
 from sdtc.training.annotations import AnnotationSet
 from sdtc.training.dataset import Sample, WindowDataset
 from sdtc.training.validation import predict
@@ -25,7 +25,7 @@ from sdtc.visualization.panels import Page
 from sdtc.visualization.selection import Selection, joint_errors, spread, worst
 
 
-class Scene:
+class FigureScene:
     """Figures of one selection.
 
     Args:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdtc.errors import InputError
+from sdtc.core.errors import InputError
+from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.evaluation.ap import head_size
-from sdtc.skeleton import POSETRACK, Skeleton
 from sdtc.training.annotations import AnnotationSet, Person
 
 

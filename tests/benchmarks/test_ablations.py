@@ -80,7 +80,7 @@ def test_features_of_the_cache_are_the_backbones(ablations, data, backbone, tmp_
 def test_a_run_goes_on_where_it_stopped_and_tells_measured_beside_paper(
     ablations, data, backbone, tmp_path, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(ablations, "ROWS", [ablations.Row("9", "δ = 2 (full)", {}, 87.5)])
+    monkeypatch.setattr(ablations, "ROWS", [ablations.AblationRow("9", "δ = 2 (full)", {}, 87.5)])
     arguments = ["--data", str(data), "--backbone", str(backbone), "--output", str(tmp_path)]
     arguments += ["--windows", "8", "--epochs", "1", "--jobs", "1"]
     monkeypatch.setattr(ablations, "BATCH", 8)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdtc.crops import crop_frame, crop_to_image_matrix
+from sdtc.core.crops import crop_frame, crop_to_image_matrix
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kernels.py"
 

@@ -58,7 +58,7 @@ def rows(run, output) -> list[dict[str, str]]:
 
 
 def case(latency, bundle: Path, output: Path, **other):
-    given = latency.Case(
+    given = latency.LatencyCase(
         "onnxruntime-streaming", "tiny", "", str(bundle), str(output / "clip-480.mp4"), 480, 2, 0.0, 1, 6, 0.5, 60.0
     )
     return dataclasses.replace(given, **other)
@@ -166,7 +166,7 @@ def test_enough_keyframes(one_case) -> None:
 
 
 def test_people_wander_by_their_drift(one_case) -> None:
-    still, wandering = (one_case.People(3, 480, drift) for drift in (0.0, 0.05))
+    still, wandering = (one_case.MovingPeople(3, 480, drift) for drift in (0.0, 0.05))
     nothing = np.zeros((1, 1, 3), np.uint8)
     np.testing.assert_array_equal(*(still.detect(nothing).boxes for _ in range(2)))
     boxes = [wandering.detect(nothing).boxes for _ in range(41)]

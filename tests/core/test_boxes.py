@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdtc.boxes import BoxFile, SourceBoxes
-from sdtc.errors import InputError
+from sdtc.core.boxes import BoxFile, SourceBoxes
+from sdtc.core.errors import InputError
 
 SIZE = (100, 200)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.crops import CROP_SCALE, crop_frame, crop_to_image, crop_to_image_matrix, expand_boxes, image_to_crop
+from sdtc.core.crops import CROP_SCALE, crop_frame, crop_to_image, crop_to_image_matrix, expand_boxes, image_to_crop
 
 SIZE = (256, 192)
 boxes = st.tuples(st.floats(-500, 2000), st.floats(-500, 2000), st.floats(1, 1500), st.floats(1, 1500)).map(np.array)

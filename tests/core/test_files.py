@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sdtc.errors import InputError, OutputError
-from sdtc.files import atomic_write, read_json, write_json
+from sdtc.core.errors import InputError, OutputError
+from sdtc.core.files import atomic_write, read_json, write_json
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.heatmaps import decode_heatmaps
+from sdtc.core.heatmaps import decode_heatmaps
 from sdtc.model.decoding import decode_heatmaps as decode_in_graph
 
 SIZE, MAP = (256, 192), (64, 48)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sdtc.errors import BundleError
-from sdtc.manifest import SCHEMA_VERSION, Manifest, find_manifest
+from sdtc.core.errors import BundleError
+from sdtc.core.manifest import SCHEMA_VERSION, Manifest, find_manifest
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdtc.errors import ConfigError
-from sdtc.posetrack import POSETRACK_CATEGORY, from_slots, image_id, sequence_id, to_slots
-from sdtc.skeleton import COCO, POSETRACK, get_skeleton
+from sdtc.core.errors import ConfigError
+from sdtc.core.posetrack import POSETRACK_CATEGORY, from_slots, image_id, sequence_id, to_slots
+from sdtc.core.skeleton import COCO, POSETRACK, get_skeleton
 
 
 def test_posetrack_keeps_15_of_17_slots() -> None:

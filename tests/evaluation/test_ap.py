@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdtc.errors import InputError
+from sdtc.core.errors import InputError
+from sdtc.core.skeleton import POSETRACK
 from sdtc.evaluation.ap import COLUMNS, JOINTS, GroundTruth, Predictions, evaluate, head_size, inside_polygon
-from sdtc.skeleton import POSETRACK
 
 ALL = np.ones(15, bool)
 SWAP = list(range(15))

@@ -15,7 +15,7 @@ import pytest
 from sdtc.evaluation.ap import COLUMNS
 from sdtc.evaluation.cli import DATASETS, main
 from sdtc.evaluation.plot import column_curve
-from sdtc.evaluation.report import PAPER
+from sdtc.evaluation.score_table import PAPER
 
 
 def annotations(root: Path) -> list[Path]:

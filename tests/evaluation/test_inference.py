@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 import sdtc.runtime
-from sdtc.boxes import FrameBoxes
-from sdtc.crops import expand_boxes, image_to_crop
-from sdtc.errors import CheckpointError, EngineError, InputError
+from sdtc.core.boxes import FrameBoxes
+from sdtc.core.crops import expand_boxes, image_to_crop
+from sdtc.core.errors import CheckpointError, EngineError, InputError
+from sdtc.core.posetrack import to_slots
 from sdtc.evaluation import evaluate, open_checkpoint, predict, read_predictions, read_truth
 from sdtc.evaluation.inference import file_boxes, find_images, truth_boxes
 from sdtc.evaluation.torch_session import TorchSession, choose_device
 from sdtc.model import BackboneConfig, ModelConfig, build, load_checkpoint, save_checkpoint
-from sdtc.posetrack import to_slots
+from sdtc.runtime.backends.session import TensorSpec
 from sdtc.runtime.cli import main as infer
 from sdtc.runtime.engine import PoseEngine
-from sdtc.runtime.sessions import TensorSpec
 
 COLUMNS = ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Total")
 

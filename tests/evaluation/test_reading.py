@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from sdtc.errors import InputError
+from sdtc.core.errors import InputError
+from sdtc.core.posetrack import POSETRACK_CATEGORY, image_id
+from sdtc.core.skeleton import POSETRACK, POSETRACK_SLOTS
 from sdtc.evaluation.ap import evaluate
 from sdtc.evaluation.reading import MISSING_SCORE, find_json, read_predictions, read_truth
-from sdtc.posetrack import POSETRACK_CATEGORY, image_id
-from sdtc.skeleton import POSETRACK, POSETRACK_SLOTS
 
 NAMES = [f"images/val/000001_a/{number:06d}.jpg" for number in range(3)]
 IDS = [image_id("000001", number) for number in range(3)]

@@ -12,13 +12,13 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from sdtc.errors import CheckpointError, ExportError, InputError
+from sdtc.core.errors import CheckpointError, ExportError, InputError
+from sdtc.core.manifest import Manifest
 from sdtc.export import verify
 from sdtc.export.bundle import export
-from sdtc.export.engine import plugin_layers
+from sdtc.export.engine_builder import plugin_layers
 from sdtc.export.graphs import Temporal, WholeWindow, prepare
 from sdtc.export.to_trt import main
-from sdtc.manifest import Manifest
 from sdtc.model import build, get_preset, load_checkpoint
 
 TENSORRT_RTX = pytest.importorskip("tensorrt_rtx", reason="builds engines")
@@ -361,7 +361,7 @@ def test_base_exports_within_tolerance_and_its_engine_builds_in_a_minute(tmp_pat
     """The paper's size. The untrained head is scaled up, so that its heatmaps are as large as trained ones."""
     import time
 
-    from sdtc.export import engine, graphs
+    from sdtc.export import engine_builder, graphs
 
     torch.manual_seed(0)
     network = build(get_preset("base")).eval()
@@ -380,9 +380,9 @@ def test_base_exports_within_tolerance_and_its_engine_builds_in_a_minute(tmp_pat
     assert difference.heatmaps < 1e-4
     assert difference.keypoints < 0.01
     del session
-    target = engine.find_target("tensorrt-rtx", ("8.6",))
+    target = engine_builder.find_target("tensorrt-rtx", ("8.6",))
     start = time.perf_counter()
     shapes = ((1, *spec.shape), (4, *spec.shape), (16, *spec.shape))
-    engine.build_engine(path, tmp_path / "model.plan", target, "clip", shapes)
+    engine_builder.build_engine(path, tmp_path / "model.plan", target, "clip", shapes)
     assert time.perf_counter() - start < 60
     assert (tmp_path / "model.plan").stat().st_size > 300e6

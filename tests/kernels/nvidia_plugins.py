@@ -159,7 +159,7 @@ def main() -> None:
 
 def refusal(call) -> str:
     """Return what a call is refused with; empty if it is not."""
-    from sdtc.errors import KernelError
+    from sdtc.core.errors import KernelError
 
     try:
         call()

@@ -14,7 +14,7 @@ import textwrap
 
 import pytest
 
-from sdtc.errors import KernelError
+from sdtc.core.errors import KernelError
 
 pytest.importorskip("triton", reason="needs the extra kernels")
 from sdtc.kernels import aot, report

@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdtc import crops
-from sdtc.errors import KernelError
-from sdtc.heatmaps import decode_heatmaps
+from sdtc.core import crops
+from sdtc.core.errors import KernelError
+from sdtc.core.heatmaps import decode_heatmaps
 from sdtc.kernels.attention import (
     spatial_attention_plain,
     spatial_attention_reference,

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 import sdtc.model
-from sdtc.errors import CheckpointError, OutputError
+from sdtc.core.errors import CheckpointError, OutputError
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, load_checkpoint, save_checkpoint
 from sdtc.model.checkpoint import WEIGHTS, checkpoint_data, load_backbone
 from sdtc.model.init import main as init_main

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sdtc.errors import ConfigError
+from sdtc.core.errors import ConfigError
 from sdtc.model.config import PRESETS, ModelConfig, get_preset
 
 

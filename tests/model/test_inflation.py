@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from sdtc.errors import CheckpointError
+from sdtc.core.errors import CheckpointError
 from sdtc.model import build, get_preset, save_checkpoint
 from sdtc.model.checkpoint import load_weights
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdtc.errors import ConfigError
+from sdtc.core.errors import ConfigError
 from sdtc.model import MaskedSDTC, build, get_preset
 from sdtc.model.encodings import spatial_encoding
 from sdtc.model.optical_flow import keyframe_flow

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdtc.errors import CheckpointError
+from sdtc.core.errors import CheckpointError
 from sdtc.model import BackboneConfig, build, get_preset, load_checkpoint
 from sdtc.model import checkpoint as checkpoint_module
 from sdtc.model.backbone import VisionTransformer

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import sdtc.runtime
-from sdtc.crops import crop_frame, crop_to_image, expand_boxes
-from sdtc.errors import InputError, VideoError
+from sdtc.core.crops import crop_frame, crop_to_image, expand_boxes
+from sdtc.core.errors import InputError, VideoError
 from sdtc.export.graphs import WholeWindow
 from sdtc.model import load_checkpoint
-from sdtc.runtime.detection import Detections
-from sdtc.runtime.video import open_source
+from sdtc.runtime.people.detection import Detections
+from sdtc.runtime.sources.open import open_source
 
 SIZE = (128, 96)
 
@@ -293,7 +293,7 @@ class Crowd:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_two_hundred_people_are_split_into_batches(tiny_bundle, folder, monkeypatch, exact) -> None:
-    from sdtc.runtime.sessions.onnxruntime_session import OnnxRuntimeSession
+    from sdtc.runtime.backends.onnxruntime_session import OnnxRuntimeSession
 
     batches: dict[str, list[int]] = {}
     run = OnnxRuntimeSession.run

@@ -362,7 +362,7 @@ def test_a_newer_schema(bundle, clip, tmp_path) -> None:
 
 
 def test_a_plan_without_a_gpu(tiny_plans, bundle, clip, tmp_path) -> None:
-    from sdtc.runtime.cuda import gpu_or_reason
+    from sdtc.runtime.backends.cuda import gpu_or_reason
 
     if gpu_or_reason()[0]:
         pytest.skip("there is a GPU here")
@@ -505,10 +505,10 @@ def test_sparse_frames_keep_their_ids(tiny_bundle, clip, tmp_path) -> None:
 
 def test_choices_of_the_command_are_those_of_the_runtime() -> None:
     """Stated again in the command, so that `--help` needs no NumPy."""
+    from sdtc.runtime.backends.choice import BACKENDS, DEVICES
     from sdtc.runtime.cli import _parser
-    from sdtc.runtime.drawing import MIN_KEYPOINT_SCORE
-    from sdtc.runtime.sessions import BACKENDS, DEVICES
-    from sdtc.runtime.writers import FORMATS
+    from sdtc.runtime.output.drawing import MIN_KEYPOINT_SCORE
+    from sdtc.runtime.output.writers import FORMATS
 
     actions = {action.dest: action for action in _parser()._actions}
     assert tuple(actions["backend"].choices) == BACKENDS

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.errors import VideoError
-from sdtc.runtime.pipeline import Handover, overlap, overlap_batches
+from sdtc.core.errors import VideoError
+from sdtc.runtime.pipeline import overlap, overlap_batches
+from sdtc.runtime.sources.handover import Handover
 
 
 def stage_threads() -> list[str]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdtc.errors import InputError, OutputError, SdtcError
-from sdtc.posetrack import image_id, to_slots
+from sdtc.core.errors import InputError, OutputError, SdtcError
+from sdtc.core.posetrack import image_id, to_slots
 from sdtc.synthetic import SyntheticClip, benchmark
 from sdtc.synthetic.benchmark import Summary, missing_clips, recipe, set_clips, summarise, write_clips
 from sdtc.synthetic.cli import main
-from sdtc.synthetic.clip import MAX_SEED, Options, build_scene
+from sdtc.synthetic.clip import MAX_SEED, ClipOptions, build_scene
 from sdtc.synthetic.difficulty import DIFFICULTIES
 
 TINY = "--clips 20 --frames 20 --size 72x96"
@@ -26,7 +26,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def tiny(clips: int, num_frames: int = 3) -> list[Options]:
+def tiny(clips: int, num_frames: int = 3) -> list[ClipOptions]:
     return set_clips("val", clips, num_frames, (48, 64), 25)
 
 

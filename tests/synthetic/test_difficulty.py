@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from sdtc.errors import InputError
-from sdtc.skeleton import POSETRACK
-from sdtc.synthetic import Frame, SyntheticClip
+from sdtc.core.errors import InputError
+from sdtc.core.skeleton import POSETRACK
+from sdtc.synthetic import RenderedFrame, SyntheticClip
 from sdtc.synthetic import clip as clip_module
 from sdtc.synthetic import difficulty as difficulty_module
 from sdtc.synthetic.clip import OCCLUDER
 from sdtc.synthetic.difficulty import DIFFICULTIES, Shake
-from sdtc.synthetic.people import POINT, Person
+from sdtc.synthetic.people import POINT, DrawnPerson
 from sdtc.synthetic.render import Background, Camera, Canvas, defocus, to_bytes, underexpose
 
 SIZE = (120, 160)
@@ -26,7 +26,7 @@ def hard(seed: int, *difficulties: str, frames: int = FRAMES, people: int | None
     return SyntheticClip(seed, frames, SIZE, people, difficulties=difficulties, lively=True)
 
 
-def label(frame: Frame, name: str) -> np.ndarray:
+def label(frame: RenderedFrame, name: str) -> np.ndarray:
     return frame.difficulty[:, DIFFICULTIES.index(name)]  # [P]
 
 
@@ -35,7 +35,7 @@ def sharpness(image: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def everything() -> list[tuple[SyntheticClip, list[Frame]]]:
+def everything() -> list[tuple[SyntheticClip, list[RenderedFrame]]]:
     """Clips in which all difficulties happen, with their frames."""
     clips = [hard(seed, *DIFFICULTIES) for seed in range(4)]
     return [(clip, list(clip)) for clip in clips]
@@ -94,10 +94,12 @@ def test_occluders_change_nothing_but_what_they_cover() -> None:
     assert covered > 1000
 
 
-def test_the_same_seed_makes_the_same_bytes_in_any_order(everything: list[tuple[SyntheticClip, list[Frame]]]) -> None:
+def test_the_same_seed_makes_the_same_bytes_in_any_order(
+    everything: list[tuple[SyntheticClip, list[RenderedFrame]]],
+) -> None:
     again = hard(2, *reversed(DIFFICULTIES))
     for index in (FRAMES - 1, 0, 7):
-        for field in dataclasses.fields(Frame):
+        for field in dataclasses.fields(RenderedFrame):
             first, second = (getattr(frame, field.name) for frame in (everything[2][1][index], again[index]))
             assert first.tobytes() == second.tobytes(), field.name
 
@@ -105,7 +107,7 @@ def test_the_same_seed_makes_the_same_bytes_in_any_order(everything: list[tuple[
 # Labels against geometry
 
 
-def test_occlusion_follows_from_the_mask(everything: list[tuple[SyntheticClip, list[Frame]]]) -> None:
+def test_occlusion_follows_from_the_mask(everything: list[tuple[SyntheticClip, list[RenderedFrame]]]) -> None:
     by_things = by_people = 0
     for clip, frames in everything:
         depth = {i + 1: person.points[:, POINT["pelvis"], 2] for i, person in enumerate(clip.scene.people)}
@@ -131,7 +133,7 @@ def test_occlusion_follows_from_the_mask(everything: list[tuple[SyntheticClip, l
     assert by_people > 100
 
 
-def test_crossing_follows_from_the_boxes(everything: list[tuple[SyntheticClip, list[Frame]]]) -> None:
+def test_crossing_follows_from_the_boxes(everything: list[tuple[SyntheticClip, list[RenderedFrame]]]) -> None:
     crossings = 0
     for _, frames in everything:
         for frame in frames:
@@ -162,7 +164,7 @@ def test_people_who_cross_meet_in_the_picture_going_opposite_ways() -> None:
     assert opposite >= 17  # who walks to or from the camera has no way to the side
 
 
-def test_blur_follows_from_the_way_of_the_joints(everything: list[tuple[SyntheticClip, list[Frame]]]) -> None:
+def test_blur_follows_from_the_way_of_the_joints(everything: list[tuple[SyntheticClip, list[RenderedFrame]]]) -> None:
     blurred = 0
     for clip, frames in everything:
         camera = clip.scene.camera
@@ -180,7 +182,9 @@ def test_blur_follows_from_the_way_of_the_joints(everything: list[tuple[Syntheti
     assert blurred > 25
 
 
-def test_defocus_and_low_light_follow_from_the_optics(everything: list[tuple[SyntheticClip, list[Frame]]]) -> None:
+def test_defocus_and_low_light_follow_from_the_optics(
+    everything: list[tuple[SyntheticClip, list[RenderedFrame]]],
+) -> None:
     for clip, frames in everything:
         optics = clip.scene.optics
         for index, frame in enumerate(frames):
@@ -282,7 +286,7 @@ def test_a_shake_moves_people_and_background_together_and_shows_no_edge() -> Non
 # Lively people
 
 
-def lively(seed: int) -> tuple[Person, ...]:
+def lively(seed: int) -> tuple[DrawnPerson, ...]:
     return clip_module.build_scene(seed, 60, SIZE, 4, 25, lively=True).people
 
 
@@ -311,7 +315,7 @@ def test_lively_people_are_still_people() -> None:
 def test_the_wrists_of_lively_people_are_where_no_gait_would_have_them() -> None:
     """Above the shoulders, say; without liveliness only who waves does that."""
 
-    def raised(people: tuple[Person, ...]) -> float:
+    def raised(people: tuple[DrawnPerson, ...]) -> float:
         wrist, shoulder = POINT["left_wrist"], POINT["left_shoulder"]
         return float(np.mean([person.points[:, wrist, 1] > person.points[:, shoulder, 1] for person in people]))
 

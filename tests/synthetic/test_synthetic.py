@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdtc.errors import InputError, OutputError
-from sdtc.posetrack import POSETRACK_CATEGORY, from_slots
-from sdtc.skeleton import POSETRACK
+from sdtc.core.errors import InputError, OutputError
+from sdtc.core.posetrack import POSETRACK_CATEGORY, from_slots
+from sdtc.core.skeleton import POSETRACK
 from sdtc.synthetic import SyntheticClip, write_clip
 from sdtc.synthetic import clip as clip_module
 from sdtc.synthetic.cli import main
-from sdtc.synthetic.people import ACTIONS, POINT, Body, Gait, Person
+from sdtc.synthetic.people import ACTIONS, POINT, Body, DrawnPerson, Gait
 from sdtc.synthetic.render import Camera, Canvas, PersonPainter
 
 SMALL = (180, 320)
@@ -28,11 +28,11 @@ seeds = st.integers(0, 999_999)
 few = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
-def walkers(seed: int, frames: int = 40) -> list[Person]:
+def walkers(seed: int, frames: int = 40) -> list[DrawnPerson]:
     return list(clip_module.build_scene(seed, frames, SMALL, 4, FPS).people)
 
 
-def joint(person: Person, name: str) -> np.ndarray:
+def joint(person: DrawnPerson, name: str) -> np.ndarray:
     return person.points[:, POINT[name]]  # [F, 3] world metres
 
 
@@ -271,7 +271,7 @@ def test_the_texture_turns_with_the_body(heading: float, seen: str) -> None:
     assert tuple(pixel > 60) == tuple(channel > 0 for channel in colours[seen])
 
 
-def posed(action: str, heading: float) -> Person:
+def posed(action: str, heading: float) -> DrawnPerson:
     """Somebody four metres in front of the camera, for two frames."""
     rng = np.random.default_rng(1)
     body, look = Body.random(rng), clip_module.Look.random(rng)
@@ -417,7 +417,7 @@ def test_an_interrupted_run_leaves_nothing(
 
     clip, calls = SyntheticClip(1, 4, SMALL), []
     if moment == "annotations":
-        monkeypatch.setattr("sdtc.files.json.dumps", fail)
+        monkeypatch.setattr("sdtc.core.files.json.dumps", fail)
     with pytest.raises(OutputError if isinstance(error, OSError) else error):  # type: ignore[arg-type]
         write_clip(clip, tmp_path, on_frame=on_frame)
     left = files(tmp_path)

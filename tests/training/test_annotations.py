@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sdtc.errors import InputError
+from sdtc.core.errors import InputError
 from sdtc.synthetic import SyntheticClip, write_clip
 from sdtc.training.annotations import read_annotations
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.crops import crop_frame, expand_boxes
-from sdtc.errors import ConfigError
-from sdtc.heatmaps import decode_heatmaps
-from sdtc.skeleton import POSETRACK
+from sdtc.core.crops import crop_frame, expand_boxes
+from sdtc.core.errors import ConfigError
+from sdtc.core.heatmaps import decode_heatmaps
+from sdtc.core.skeleton import POSETRACK
 from sdtc.training.augmentation import AugmentationConfig, View, draw_view
 from sdtc.training.targets import gaussian_heatmaps
 

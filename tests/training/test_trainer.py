@@ -19,17 +19,17 @@ import pytest
 import torch
 import yaml
 
-from sdtc.errors import CheckpointError, ConfigError, SdtcError
-from sdtc.images import ImageCache
+from sdtc.core.errors import CheckpointError, ConfigError, SdtcError
+from sdtc.core.images import ImageCache
 from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.synthetic import SyntheticClip, write_clip
 from sdtc.training.annotations import read_annotations
 from sdtc.training.cli import main
-from sdtc.training.config import TrainConfig, config_names, load_config
 from sdtc.training.dataset import WindowDataset
 from sdtc.training.losses import context_loss, heatmap_loss, masked_losses
 from sdtc.training.optimizer import build_optimizers
+from sdtc.training.train_config import TrainConfig, config_names, load_config
 from sdtc.training.trainer import Trainer
 
 pytest.importorskip("accelerate", reason="needs the extra train")
@@ -146,7 +146,7 @@ def test_overfitting_one_batch_to_near_zero(data) -> None:
 
 
 def load_config_from(values: dict) -> TrainConfig:
-    from sdtc.settings import build_settings
+    from sdtc.core.settings import build_settings
 
     return build_settings(TrainConfig, values, "test")
 
@@ -259,8 +259,8 @@ def training_state(out: Path) -> dict:
 _GRADIENTS = """
 import json, sys, torch
 from pathlib import Path
-from sdtc.settings import build_settings
-from sdtc.training.config import TrainConfig
+from sdtc.core.settings import build_settings
+from sdtc.training.train_config import TrainConfig
 from sdtc.training.trainer import Trainer
 
 config = build_settings(TrainConfig, json.loads(sys.argv[1]), "test")

@@ -10,7 +10,7 @@ import torch
 from sdtc.model import BackboneConfig, ModelConfig, build, load_checkpoint, save_checkpoint
 from sdtc.synthetic import SyntheticClip, write_clip
 from sdtc.training.annotations import AnnotationSet, read_annotations
-from sdtc.visualization.scene import Scene
+from sdtc.visualization.scene import FigureScene
 from sdtc.visualization.selection import select
 
 MICRO = {"name": "micro", "input_size": (64, 48), "width": 16, "heads": 2, "delta": 1}
@@ -53,6 +53,6 @@ def checkpoint(make_checkpoint) -> Path:
 
 
 @pytest.fixture
-def scene(checkpoint, annotations) -> Scene:
+def scene(checkpoint, annotations) -> FigureScene:
     """The largest person in the middle of the first clip."""
-    return Scene(load_checkpoint(checkpoint).network, annotations, select(annotations), "micro")
+    return FigureScene(load_checkpoint(checkpoint).network, annotations, select(annotations), "micro")

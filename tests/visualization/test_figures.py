@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from sdtc.crops import expand_boxes, image_to_crop
+from sdtc.core.crops import expand_boxes, image_to_crop
+from sdtc.core.skeleton import COCO, POSETRACK
 from sdtc.evaluation.ap import head_size
 from sdtc.model import load_checkpoint
 from sdtc.model.reconstruction import sample_masks
-from sdtc.skeleton import COCO, POSETRACK
 from sdtc.training.annotations import AnnotationSet
 from sdtc.training.validation import predict
 from sdtc.visualization.figures import MASKED, masked_clip, salience
 from sdtc.visualization.inside import FEATURES, context_maps, most_varied, trace, unavailable
 from sdtc.visualization.panels import Page
-from sdtc.visualization.scene import Scene
+from sdtc.visualization.scene import FigureScene
 from sdtc.visualization.selection import joint_errors, select, shared_joints, spread, worst
 
 
@@ -81,7 +81,7 @@ class TestInside:
     )
     def test_every_kind_of_network(self, make_checkpoint, annotations, changes, features, missing) -> None:
         network = load_checkpoint(make_checkpoint(**changes)).network
-        scene = Scene(network, annotations, select(annotations), "micro")
+        scene = FigureScene(network, annotations, select(annotations), "micro")
         assert set(scene.trace.features) == features
         assert {value.shape for value in scene.trace.features.values()} <= {(16, 4, 3)}
         assert set(unavailable(network.config)) == missing
@@ -174,7 +174,7 @@ class TestMasks:
 
     def test_a_network_without_frame_masks(self, make_checkpoint, annotations) -> None:
         network = load_checkpoint(make_checkpoint(motion_encoder="patch")).network
-        assert Scene(network, annotations, select(annotations), "").masks(None, 0).axes.shape == (2, 3)
+        assert FigureScene(network, annotations, select(annotations), "").masks(None, 0).axes.shape == (2, 3)
 
 
 class TestHeatmaps:
@@ -204,7 +204,7 @@ class TestHeatmaps:
     def test_a_joint_that_nobody_labelled(self, make_checkpoint, annotations) -> None:
         """COCO's eyes, of which PoseTrack knows nothing."""
         network = load_checkpoint(make_checkpoint(kind="vitpose", delta=0, skeleton="coco")).network
-        page = Scene(network, annotations, select(annotations), "").heatmaps(["nose", "left_eye"])
+        page = FigureScene(network, annotations, select(annotations), "").heatmaps(["nose", "left_eye"])
         assert "peak" in page.axes[0, 2].get_title()
         assert page.axes[0, 3].get_title() == "left eye\nnot labelled"
         assert len(page.axes[0, 3].images) == 1

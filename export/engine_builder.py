@@ -1,0 +1,256 @@
+"""ONNX to TensorRT engine, in either flavour.
+
+TensorRT-RTX (`tensorrt-rtx`) builds without a GPU, for any compute capabilities it knows. Full TensorRT builds on a
+GPU, for that GPU. Networks are strongly typed in both: precision is what the ONNX says.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from sdtc.core.errors import ExportError, InputError, KernelError, require
+from sdtc.core.files import atomic_write
+from sdtc.core.manifest import FLAVOURS as ENGINE_FLAVOURS
+from sdtc.core.manifest import EngineInfo
+from sdtc.kernels.onnx_node import DOMAIN
+from sdtc.model.config import ModelConfig
+from sdtc.runtime.backends.cuda import gpu_or_reason
+from sdtc.runtime.backends.tensorrt_session import MODULES
+
+FLAVOURS = ("auto", *ENGINE_FLAVOURS)
+PLUGINS = ("auto", "on", "off")
+# What brings a builder: full TensorRT belongs to the GPU that it builds on, TensorRT-RTX builds anywhere.
+_EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "export"}
+# Turing (7.5) has neither fp32 nor bf16 products in TensorRT-RTX, and is built for only when asked.
+DEFAULT_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What engines are built with and for."""
+
+    flavour: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+
+    def info(self, plugin_layers: tuple[str, ...] = ()) -> EngineInfo:
+        return EngineInfo(self.flavour, self.version, self.compute_capabilities, plugin_layers)
+
+
+def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = ()) -> Target:
+    """Choose a flavour and its targets.
+
+    ``auto`` is full TensorRT where it is installed and a GPU is usable, else TensorRT-RTX.
+
+    Raises:
+        InputError: there is no such flavour, or it cannot build for what was asked.
+        MissingExtraError: the flavour is not installed.
+    """
+    if flavour not in FLAVOURS:
+        raise InputError(f"--flavour is '{flavour}': expected one of {', '.join(FLAVOURS)}")
+    gpu, why_not = gpu_or_reason()
+    if flavour == "auto":
+        full = gpu is not None and find_spec("tensorrt") is not None
+        flavour = "tensorrt" if full else "tensorrt-rtx"
+    if flavour == "tensorrt":
+        trt = require(MODULES[flavour], _EXTRAS[flavour], "--flavour tensorrt")
+        if gpu is None:
+            raise InputError(f"--flavour tensorrt builds on a GPU ({why_not}): use --flavour tensorrt-rtx or --no-plan")
+        if compute_capabilities and compute_capabilities != (gpu.compute_capability,):
+            raise InputError(
+                f"--flavour tensorrt builds for this GPU's compute capability, {gpu.compute_capability}: "
+                f"for {', '.join(compute_capabilities)} use --flavour tensorrt-rtx, or export on such a GPU"
+            )
+        return Target(flavour, trt.__version__, (gpu.compute_capability,))
+    trt = require(MODULES[flavour], _EXTRAS[flavour], "building an engine (or use --no-plan)")
+    known = _known_capabilities(trt)
+    chosen = compute_capabilities or ((gpu.compute_capability,) if gpu else DEFAULT_CAPABILITIES)
+    for capability in chosen:
+        if capability not in known:
+            raise InputError(
+                f"{flavour} {trt.__version__} cannot build for compute capability {capability}: it knows "
+                f"{', '.join(known)}; data-centre Hopper and Blackwell need --flavour tensorrt"
+            )
+    return Target(flavour, trt.__version__, chosen)
+
+
+def check_plugins(choice: str, target: Target | None) -> None:
+    """Refuse a choice that cannot be, before any work.
+
+    Args:
+        choice: ``"auto"``, ``"on"`` or ``"off"``.
+        target: from `find_target`; None where no engine is built.
+
+    Raises:
+        InputError: there is no such choice, or plugins are asked for where there cannot be any.
+        MissingExtraError: Triton is not installed.
+    """
+    if choice not in PLUGINS:
+        raise InputError(f"--plugins is '{choice}': expected one of {', '.join(PLUGINS)}")
+    if choice != "on":
+        return
+    if target is None:
+        raise InputError("--plugins on puts kernels into engines, and --no-plan builds none: leave one of them out")
+    if target.flavour != "tensorrt":
+        raise InputError(
+            f"--plugins on needs full TensorRT, {target.flavour} takes no plugins: add --flavour tensorrt on a machine "
+            "with a GPU, or leave --plugins out"
+        )
+    require("triton", "kernels", "--plugins on")
+
+
+def use_plugins(choice: str, target: Target | None, config: ModelConfig) -> bool:
+    """Whether engines get the kernels of `sdtc.kernels` as plugins; if so, they are registered now.
+
+    Args:
+        choice, target: as `check_plugins` accepts them.
+        config: of the network.
+
+    Raises:
+        KernelError: ``"on"``, and the kernels do not take the network or do not know the GPU.
+    """
+    if choice == "off" or target is None or target.flavour != "tensorrt" or find_spec("triton") is None:
+        return False
+    from sdtc.kernels import plugins
+
+    (capability,) = target.compute_capabilities
+    try:
+        plugins.check(config.num_frames, config.token_shape[0], config.width, config.heads)
+        plugins.register(int(capability.replace(".", "")))
+    except (KernelError, ImportError):
+        if choice == "on":
+            raise
+        return False
+    return True
+
+
+def build_engine(
+    onnx_path: Path,
+    plan_path: Path,
+    target: Target,
+    input_name: str,
+    shapes: tuple[tuple[int, ...], ...],
+    plugins: str = "off",
+) -> tuple[str, ...]:
+    """Build one engine.
+
+    Args:
+        onnx_path: the graph.
+        plan_path: where to write the engine, atomically.
+        target: from `find_target`.
+        input_name: the graph's one input.
+        shapes: its smallest, most common and largest shape.
+        plugins: ``"on"`` or ``"auto"`` to take registered plugins in place of the bodies of custom operators, see
+            `use_plugins`; with ``"on"`` none may be missing.
+
+    Returns:
+        The names of the layers that are plugins.
+
+    Raises:
+        ExportError: TensorRT refused, its own first error is quoted; or plugins were asked for and are not there.
+    """
+    trt = require(MODULES[target.flavour], _EXTRAS[target.flavour], "building an engine")
+    if target.flavour == "tensorrt-rtx" and _plugins_are_registered():
+        raise ExportError("this process has registered plugins, on which tensorrt-rtx aborts: export in a new process")
+    logger = _make_logger(trt)
+    builder = trt.Builder(logger)
+    flags = trt.NetworkDefinitionCreationFlag
+    chosen = [flags.STRONGLY_TYPED, *([flags.PREFER_AOT_PYTHON_PLUGINS] if plugins != "off" else [])]
+    network = builder.create_network(sum(1 << int(flag) for flag in chosen))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx_path.read_bytes()):
+        raise ExportError(
+            f"{target.flavour} {target.version} cannot read {onnx_path.name}: {parser.get_error(0).desc()}"
+        )
+    profile = builder.create_optimization_profile()
+    profile.set_shape(input_name, *shapes)
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    config.clear_flag(trt.BuilderFlag.TF32)  # whoever asks for fp32 gets fp32
+    if plugins != "off":
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector tells layers' types
+    if target.flavour == "tensorrt-rtx":
+        config.num_compute_capabilities = len(target.compute_capabilities)
+        for index, capability in enumerate(target.compute_capabilities):
+            config.set_compute_capability(_known_capabilities(trt)[capability], index)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        reason = next((text for text in logger.errors if "cudaError 35" not in text), "it gives no reason")
+        raise ExportError(
+            f"{target.flavour} {target.version} cannot build {onnx_path.name} for compute capability "
+            f"{', '.join(target.compute_capabilities)}: {reason}"
+        )
+    layers: tuple[str, ...] = ()
+    if plugins != "off":
+        nodes = _custom_nodes(onnx_path)
+        layers = plugin_layers(_inspect(trt, logger, plan), nodes)
+        if plugins == "on" and len(layers) < len(nodes):
+            raise ExportError(
+                f"{target.flavour} {target.version} put {len(layers)} of {len(nodes)} plugins into the engine of "
+                f"{onnx_path.name}, and took the operators' bodies for the others: use --plugins auto or off"
+            )
+    with atomic_write(plan_path) as temporary:
+        temporary.write_bytes(memoryview(plan))
+    return layers
+
+
+def _plugins_are_registered() -> bool:
+    module = sys.modules.get("sdtc.kernels.plugins")
+    return module is not None and module.are_registered()
+
+
+def _inspect(trt: Any, logger: Any, plan: Any) -> str:
+    """Return what the engine inspector tells, JSON: the parser is silent when it takes a body instead of a plugin."""
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise ExportError(f"the engine cannot be read back to look for its plugins: {' '.join(logger.errors[:1])}")
+    return engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+
+
+def plugin_layers(information: str, nodes: Collection[str]) -> tuple[str, ...]:
+    """Return the names of layers that are plugins of ours.
+
+    Args:
+        information: what the engine inspector tells, JSON.
+        nodes: names of the graph's custom nodes, after which TensorRT names layers; it has plugins of its own.
+    """
+    layers = [layer for layer in json.loads(information).get("Layers", []) if isinstance(layer, dict)]
+    plugins = [str(layer.get("Name", "")) for layer in layers if "plugin" in str(layer.get("LayerType", "")).lower()]
+    return tuple(name for name in plugins if any(node in name for node in nodes))
+
+
+def _custom_nodes(onnx_path: Path) -> list[str]:
+    graph = onnx.load(onnx_path, load_external_data=False).graph
+    return [node.name for node in graph.node if node.domain == DOMAIN]
+
+
+def _known_capabilities(trt: Any) -> dict[str, Any]:
+    """Map ``"8.6"`` to the library's own constant, for all that it knows."""
+    return {
+        f"{name[2:-1]}.{name[-1]}": value
+        for name, value in trt.ComputeCapability.__members__.items()
+        if name.startswith("SM")
+    }
+
+
+def _make_logger(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Keeps errors for the message instead of printing: without a GPU even a good build logs some."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return Logger()

@@ -1,0 +1,184 @@
+"""What runs a bundle fastest here? Measured once for a bundle, a machine and its libraries, and remembered.
+
+First the backends, with all processors; then the fastest of them with one thread, for a small network often gains
+nothing from more, and leaves the others to decoding and detection. Where nothing is left open, nothing is measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from sdtc.core.errors import OutputError, SdtcError
+from sdtc.core.files import cache_folder, make_directory, read_json, write_json
+from sdtc.core.manifest import Manifest
+from sdtc.runtime.backends.choice import Choice, available_cpus, cpu_candidates, open_session
+from sdtc.runtime.backends.session import Session
+
+RUNS, SECONDS = 10, 1.0  # a graph is timed so often, or for so long
+MAX_CACHE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What runs a bundle.
+
+    Attributes:
+        choice: with nothing left open.
+        threads: of the CPU.
+        sessions: of the graphs that were asked for.
+        measured: a sentence about what was just measured, or "".
+    """
+
+    choice: Choice
+    threads: int
+    sessions: list[Session]
+    measured: str = ""
+
+
+def open_sessions(
+    manifest: Manifest, directory: Path, choice: Choice, graphs: Sequence[str], threads: int | None = None
+) -> Opened:
+    """Open some graphs of a bundle, in the fastest backend where the choice leaves that open.
+
+    Args:
+        manifest: the bundle's.
+        directory: where its files are.
+        choice: from `sdtc.runtime.backends.choice.choose`.
+        graphs: their names.
+        threads: CPU threads; one or all that this process may use, whichever is faster, if not given.
+
+    Raises:
+        BundleError: a file is missing or was changed.
+        EngineError: the backend refuses it, or all of them do.
+        MissingExtraError: it is not installed.
+    """
+    every = threads or available_cpus()
+    candidates = cpu_candidates(choice) if choice.device == "cpu" else [choice]
+    counts = [every] if threads or choice.device != "cpu" else sorted({every, 1}, reverse=True)
+    if len(candidates) == len(counts) == 1:
+        return Opened(candidates[0], every, _open(manifest, directory, candidates[0], graphs, every))
+    cache = cache_folder("backends") / f"{_key(manifest, candidates, graphs, counts)}.json"
+    if (known := _read(cache, candidates, counts)) is not None:
+        return Opened(*known, _open(manifest, directory, known[0], graphs, known[1]))
+
+    trials: list[_Trial] = []
+
+    def race(choices: Sequence[Choice], count: int, best: _Trial | None = None) -> _Trial:
+        """Return the fastest, and close all others."""
+        for number, candidate in enumerate(choices, start=1):
+            try:
+                trial = _Trial(candidate, count, _open(manifest, directory, candidate, graphs, count))
+            except SdtcError:
+                if number == len(choices) and best is None:
+                    raise
+                continue  # a processor without bf16, for example
+            trials.append(trial)
+            if best is not None and trial.milliseconds > best.milliseconds:
+                trial.close()
+                continue
+            if best is not None:
+                best.close()
+            best = trial
+        assert best is not None
+        return best
+
+    best = race(candidates, every)
+    if 1 in counts and every > 1:
+        best = race([best.choice], 1, best)
+    try:
+        make_directory(cache.parent)
+        facts = {"backend": best.choice.backend, "precision": best.choice.precision, "threads": best.threads}
+        write_json(cache, facts | {"milliseconds": {str(trial): trial.milliseconds for trial in trials}})
+    except OutputError:
+        pass  # it is measured again next time
+    listed = ", ".join(f"{trial} {trial.milliseconds:.1f} ms" for trial in trials)
+    return Opened(best.choice, best.threads, best.sessions, f"{listed} for one person: {best} is used from now on")
+
+
+class _Trial:
+    """Sessions of one candidate, and the milliseconds that all of them take one after the other."""
+
+    def __init__(self, choice: Choice, threads: int, sessions: list[Session]) -> None:
+        self.choice, self.threads, self.sessions = choice, threads, sessions
+        self.milliseconds = 1e3 * sum(_time(session) for session in sessions)
+
+    def __str__(self) -> str:
+        plural = "s" if self.threads > 1 else ""
+        return f"{self.choice.backend} {self.choice.precision} on {self.threads} thread{plural}"
+
+    def close(self) -> None:
+        for session in self.sessions:
+            session.close()
+
+
+def _open(manifest: Manifest, directory: Path, choice: Choice, graphs: Sequence[str], threads: int) -> list[Session]:
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(open_session(manifest, directory, choice, graph, threads)) for graph in graphs]
+        stack.pop_all()
+    return sessions
+
+
+def _time(session: Session) -> float:
+    """Return the least seconds of a run with a batch of one: what else runs just now must not decide for good."""
+    rng = np.random.default_rng(0)
+    inputs = {
+        name: rng.integers(0, 256, [side or 1 for side in spec.shape]).astype(spec.dtype)
+        for name, spec in session.inputs.items()
+    }
+    session.run(inputs)  # the first one also allocates
+    times: list[float] = []
+    while len(times) < RUNS and (sum(times) < SECONDS or not times):
+        start = time.perf_counter()
+        session.run(inputs)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _key(manifest: Manifest, candidates: Sequence[Choice], graphs: Sequence[str], counts: Sequence[int]) -> str:
+    """Return a name for everything that the answer depends on."""
+    facts = [
+        [manifest.files[manifest.graphs[graph].onnx] for graph in graphs],
+        [(candidate.backend, candidate.precision, _version(candidate.backend)) for candidate in candidates],
+        counts,
+        _processor(),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), "") + next(
+        (line for line in lines if line.startswith("flags")), platform.machine()
+    )
+
+
+def _read(path: Path, candidates: Sequence[Choice], counts: Sequence[int]) -> tuple[Choice, int] | None:
+    """Return what a file of the cache names; None where there is none, or it says anything else."""
+    try:
+        data = read_json(path, "cache", MAX_CACHE_BYTES)
+    except SdtcError:
+        return None
+    if not isinstance(data, dict) or data.get("threads") not in counts:
+        return None
+    named = (data.get("backend"), data.get("precision"))
+    return next(((each, data["threads"]) for each in candidates if (each.backend, each.precision) == named), None)

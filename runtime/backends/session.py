@@ -1,0 +1,72 @@
+"""The interface that every backend has: a session runs one graph of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from sdtc.core.errors import EngineError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor: its shape, with None for the batch axis, and its type."""
+
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+
+
+class Session(Protocol):
+    """Something that runs one graph.
+
+    Attributes:
+        backend: what runs it and where, for people: ``"onnxruntime 1.23 (CPU, 2 threads)"``.
+        inputs, outputs: the graph's tensors by name.
+    """
+
+    backend: str
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Args:
+            inputs: an array for every input, in its shape and type; on a GPU anything with
+                ``__cuda_array_interface__`` is taken where it lies.
+
+        Returns:
+            Every output by name, as new arrays.
+
+        Raises:
+            EngineError: the backend failed, or an input does not fit.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Any]) -> None:
+    """Compare names, shapes and types of host inputs with what a graph takes.
+
+    Raises:
+        EngineError: they differ; both are named.
+    """
+    if set(inputs) != set(specs):
+        raise EngineError(f"inputs are {sorted(inputs)}: the graph takes {sorted(specs)}")
+    for name, spec in specs.items():
+        value = inputs[name]
+        shape = tuple(value.shape)
+        fits = len(shape) == len(spec.shape) and all(
+            want is None or have == want for have, want in zip(shape, spec.shape, strict=True)
+        )
+        if not fits or np.dtype(value.dtype) != spec.dtype:
+            want = ", ".join("batch" if side is None else str(side) for side in spec.shape)
+            raise EngineError(f"input '{name}' is {value.dtype} {list(shape)}: expected {spec.dtype} [{want}]")

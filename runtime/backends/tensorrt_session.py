@@ -1,0 +1,270 @@
+"""TensorRT and TensorRT-RTX: one module, since their runtime interfaces agree.
+
+Dynamic batch, `cuda-python` for memory. `run` takes arrays and waits for the answer; `lane` is for whoever keeps
+everything on the GPU and queues it there. Both version and GPU are compared with the manifest before the engine is
+touched, because TensorRT's own message names neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from sdtc.core.errors import EngineError, OutputError, require
+from sdtc.core.files import atomic_write, cache_folder, make_directory
+from sdtc.core.manifest import EngineInfo
+from sdtc.runtime.backends.cuda import DeviceBuffer, DeviceMemory, Gpu, Stream, find_gpu, synchronize_stream
+from sdtc.runtime.backends.session import TensorSpec, check_inputs
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_MAX_CACHE_BYTES = 1 << 30
+EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "gpu-rtx"}  # of this package, that bring what runs an engine
+
+
+def check_compatible(info: EngineInfo, installed_version: str, gpu: Gpu) -> None:
+    """Compare what an engine was built by and for with what is here.
+
+    Both flavours' engines are tied to the version that built them. A TensorRT-RTX engine runs on the compute
+    capabilities that it names; a TensorRT engine on the one that it was built on.
+
+    Raises:
+        EngineError: another version or another GPU; both sides are named.
+    """
+    if installed_version.split(".")[:3] != info.version.split(".")[:3]:
+        raise EngineError(
+            f"the engine was built by {info.flavour} {info.version}, installed is {installed_version}: "
+            f"run  pip install '{info.flavour}=={info.version}',  export the checkpoint again here, or use --device cpu"
+        )
+    if gpu.compute_capability not in info.compute_capabilities:
+        # Full TensorRT builds for the GPU that it sees; only TensorRT-RTX can be told.
+        again = f"with --compute-capability {gpu.compute_capability}" if info.flavour == "tensorrt-rtx" else "here"
+        raise EngineError(
+            f"the engine was built for compute capability {', '.join(info.compute_capabilities)}, this GPU "
+            f"({gpu.name}) has {gpu.compute_capability}: export again {again}, or use --device cpu"
+        )
+
+
+class TensorRTSession:
+    """One engine on one GPU.
+
+    Args:
+        path: the ``.plan`` file, its hash already checked.
+        info: the manifest's description of the engine.
+
+    Attributes:
+        batch_range: by input, the smallest and the largest batch of the engine's profile.
+        gpu: where it runs.
+        own_graphs: it makes CUDA graphs of its own, and is not to be put into anybody else's.
+
+    Raises:
+        EngineError: no GPU, another version, another GPU, no memory, or TensorRT refuses the file.
+        MissingExtraError: the flavour of TensorRT is not installed.
+    """
+
+    def __init__(self, path: Path, info: EngineInfo) -> None:
+        extra = EXTRAS[info.flavour]
+        gpu = find_gpu(extra)  # before TensorRT is asked: without a driver it fails with a bare number
+        trt = require(MODULES[info.flavour], extra, f"a {info.flavour} engine (or use --device cpu)")
+        check_compatible(info, trt.__version__, gpu)
+        self.backend = f"{info.flavour} {trt.__version__} ({gpu.name})"
+        self.gpu = gpu
+        self.own_graphs = info.flavour == "tensorrt-rtx"
+        self.inputs: dict[str, TensorSpec] = {}
+        self.outputs: dict[str, TensorSpec] = {}
+        self.batch_range: dict[str, tuple[int, int]] = {}
+        self._buffers: dict[str, DeviceBuffer] = {}
+        self._memory = ExitStack()  # stream and buffers, to be given back in any case
+        try:
+            self._start(trt, path, info, gpu)
+        except BaseException:
+            with suppress(EngineError):  # what went wrong first is what to tell
+                self.close()
+            raise
+
+    def _start(self, trt: Any, path: Path, info: EngineInfo, gpu: Gpu) -> None:
+        self._logger = trt.Logger(trt.Logger.ERROR)
+        self._runtime = trt.Runtime(self._logger)
+        plan = path.read_bytes()
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(
+                f"{info.flavour} {trt.__version__} cannot load '{path}' (built by {info.version} for compute "
+                f"capability {', '.join(info.compute_capabilities)}; this GPU has {gpu.compute_capability}): "
+                "export again here"
+            )
+        # All contexts of the engine work in the same memory, one after the other.
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._working = DeviceMemory(self._engine.device_memory_size_v2)
+        self._memory.callback(self._working.close)
+        self._config: Any = strategy
+        if self.own_graphs:
+            self._configure(trt, strategy, hashlib.sha256(plan).hexdigest(), gpu)
+        self._context = self._new_context()
+        self._stream = Stream()
+        self._memory.callback(self._stream.close)
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            shape = tuple(None if side < 0 else int(side) for side in self._engine.get_tensor_shape(name))
+            spec = TensorSpec(shape, np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))))
+            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+                self.inputs[name] = spec
+                smallest, _, largest = self._engine.get_tensor_profile_shape(name, 0)
+                self.batch_range[name] = (int(smallest[0]), int(largest[0]))
+                self._allocate(name, tuple(largest), spec)
+            else:
+                self.outputs[name] = spec
+        for name, spec in self.outputs.items():  # every output's batch axis is the input's, or smaller
+            batch = max(largest for _, largest in self.batch_range.values())
+            self._allocate(name, tuple(batch if side is None else side for side in spec.shape), spec)
+
+    def _configure(self, trt: Any, strategy: Any, digest: str, gpu: Gpu) -> None:
+        """Let TensorRT-RTX make its own CUDA graphs, and keep what it compiles on this GPU for the next time."""
+        self._config = self._engine.create_runtime_config()
+        self._config.set_execution_context_allocation_strategy(strategy)
+        self._config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        path = cache_folder("tensorrt-rtx") / f"{digest[:32]}-{re.sub('[^A-Za-z0-9]+', '-', gpu.name)}.bin"
+        cache = self._config.create_runtime_cache()
+        known = path.read_bytes() if path.is_file() and path.stat().st_size <= _MAX_CACHE_BYTES else b""
+        if known:
+            cache.deserialize(known)  # it checks itself what it is, and is empty if that does not fit
+        self._config.set_runtime_cache(cache)
+
+        def save() -> None:
+            content = cache.serialize()
+            compiled = b"" if content is None else bytes(memoryview(content))
+            if compiled and compiled != known:
+                with suppress(OutputError, OSError):  # it only makes the next start faster
+                    make_directory(path.parent)
+                    with atomic_write(path) as temporary:
+                        temporary.write_bytes(compiled)
+
+        self._memory.callback(save)
+
+    def _new_context(self) -> Any:
+        context = self._engine.create_execution_context(self._config)
+        if context is None:
+            raise EngineError(f"{self.backend} could not create an execution context: is GPU memory full?")
+        context.set_device_memory(self._working.address, self._working.nbytes)
+        return context
+
+    def address(self, name: str) -> int:
+        """Return the address of the device memory in which a lane takes an input, or gives an output."""
+        return self._buffers[name].device
+
+    def lane(self, batch: int) -> Callable[[Stream], None]:
+        """Prepare runs of one batch size, from and to the device memory at `address`.
+
+        A context that a CUDA graph was made of must not be changed any more, so every size has its own. They share
+        their memory with `run` too: queue one at a time.
+
+        Returns:
+            What queues a run on a stream.
+
+        Raises:
+            EngineError: the engine does not take the batch, or TensorRT refuses; also when called.
+        """
+        context = self._new_context()
+        for name, spec in self.inputs.items():
+            smallest, largest = self.batch_range[name]
+            if not smallest <= batch <= largest:
+                raise EngineError(f"input '{name}' has batch {batch}, the engine takes {smallest} to {largest}")
+            _set_shape(context, name, (batch, *(side or 0 for side in spec.shape[1:])))
+        for name, buffer in self._buffers.items():
+            _set_address(context, name, buffer.device)
+        return lambda stream: _execute(context, stream)
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if set(inputs) != set(self.inputs):
+            raise EngineError(f"inputs are {sorted(inputs)}: the graph takes {sorted(self.inputs)}")
+        for name, value in inputs.items():
+            self._set_input(name, value)
+        for name in self.outputs:
+            _set_address(self._context, name, self._buffers[name].device)
+        _execute(self._context, self._stream)
+        results = {}
+        for name, spec in self.outputs.items():
+            shape = tuple(int(side) for side in self._context.get_tensor_shape(name))
+            results[name] = self._buffers[name].view(shape, spec.dtype)
+            self._buffers[name].download(results[name].nbytes, self._stream)
+        self._stream.synchronize()
+        return {name: array.copy() for name, array in results.items()}  # the buffers are used again
+
+    def close(self) -> None:
+        self._context = None
+        try:
+            self._memory.close()
+        finally:
+            self._config = self._engine = self._runtime = None
+            self._buffers.clear()
+
+    def __enter__(self) -> TensorRTSession:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _allocate(self, name: str, shape: tuple[int, ...], spec: TensorSpec) -> None:
+        buffer = DeviceBuffer(int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize)
+        self._memory.callback(buffer.close)
+        self._buffers[name] = buffer
+
+    def _set_input(self, name: str, value: Any) -> None:
+        """Check an array, on the host or on the device, and make it the input of the next run."""
+        spec = self.inputs[name]
+        interface = getattr(value, "__cuda_array_interface__", None)
+        if interface is not None:
+            shape, dtype = tuple(int(side) for side in interface["shape"]), np.dtype(interface["typestr"])
+            check_inputs({name: spec}, {name: SimpleNamespace(shape=shape, dtype=dtype)})
+            if not is_contiguous(shape, interface.get("strides"), dtype.itemsize):
+                raise EngineError(f"input '{name}' lies on the GPU with gaps or transposed: make it contiguous first")
+        else:
+            check_inputs({name: spec}, {name: value})
+            shape = tuple(value.shape)
+        smallest, largest = self.batch_range[name]
+        if not smallest <= shape[0] <= largest:
+            raise EngineError(f"input '{name}' has batch {shape[0]}, the engine takes {smallest} to {largest}")
+        if interface is not None:
+            address = int(interface["data"][0])
+            if interface.get("stream"):  # whoever wrote it may not have finished
+                synchronize_stream(int(interface["stream"]))
+        else:
+            buffer = self._buffers[name]
+            address = buffer.device
+            buffer.view(shape, spec.dtype)[...] = value
+            buffer.upload(value.nbytes, self._stream)
+        _set_shape(self._context, name, shape)
+        _set_address(self._context, name, address)
+
+
+def _set_shape(context: Any, name: str, shape: tuple[int, ...]) -> None:
+    if not context.set_input_shape(name, shape):
+        raise EngineError(f"input '{name}' of shape {list(shape)} does not fit the engine's profile")
+
+
+def _set_address(context: Any, name: str, address: int) -> None:
+    if not context.set_tensor_address(name, address):
+        raise EngineError(f"TensorRT refuses the memory of tensor '{name}': its log above says why")
+
+
+def _execute(context: Any, stream: Stream) -> None:
+    if not context.execute_async_v3(stream.handle):
+        raise EngineError("TensorRT failed to run the engine: its log above says why")
+
+
+def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:
+    """Whether an array lies in C order without gaps; None says so itself, PyCUDA spells the strides out."""
+    if strides is None:
+        return True
+    step = itemsize
+    for side, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if side != 1 and stride != step:  # along an axis of length 1 nothing is ever stepped over
+            return False
+        step *= side
+    return True

@@ -1,0 +1,258 @@
+"""From the frames of windows and the boxes of their people to keypoints: whole windows, or frame by frame.
+
+`WindowEstimator` runs the whole network over T crops of each person. `StreamingEstimator` runs the bundle's two halves
+and encodes only what `token_cache` does not know yet. Both take several keyframes at once, cut crops, fill
+up the smallest batch, and split what is larger than the largest.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdtc.core.crops import crop_frame
+from sdtc.core.errors import EngineError
+from sdtc.core.manifest import Manifest
+from sdtc.runtime.backends.session import Session
+from sdtc.runtime.estimation.timing import StageTimes
+from sdtc.runtime.estimation.token_cache import TokenCache
+from sdtc.runtime.sources.base import Frame
+
+
+@dataclass(frozen=True)
+class KeyframePeople:
+    """The people of one keyframe.
+
+    Attributes:
+        window: T frames with images, the keyframe in the middle; one that stands in for a missing one appears several
+            times.
+        crop_boxes: ``[P, 4]``, image pixels.
+        track_ids: ``[P]``.
+    """
+
+    window: Sequence[Frame]
+    crop_boxes: np.ndarray
+    track_ids: Sequence[int]
+
+
+Poses = tuple[np.ndarray, np.ndarray]  # float32 [P, J, 3]: x, y in crop pixels, score; [P, 4]: the crop boxes used
+
+
+class PoseStream(ABC):
+    """The people of one source, keyframe after keyframe.
+
+    Attributes:
+        cache: what it knows to be encoded; None for whole windows.
+    """
+
+    cache: TokenCache | None = None
+
+    @abstractmethod
+    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
+        """Estimate the poses of everybody in some keyframes, which follow each other.
+
+        Args:
+            keyframes: in order; `KeyframePeople.window` says of which frame.
+            batch_size: windows at once.
+
+        Returns:
+            By keyframe: keypoints and the crop boxes that they are in.
+
+        Raises:
+            EngineError: the backend failed, or its answer is not finite.
+        """
+
+    def end(self) -> None:  # noqa: B027  (most have nothing to give back)
+        """The source has ended."""
+
+
+class Estimator(ABC):
+    """Something that estimates poses, for any number of sources.
+
+    Attributes:
+        backend: what runs it, for people.
+    """
+
+    backend: str
+
+    @abstractmethod
+    def start(self, hold: float) -> PoseStream:
+        """Begin a source.
+
+        Args:
+            hold: how far a held box may be off, see `sdtc.runtime.estimation.token_cache.TokenCache`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the backend."""
+
+
+class WindowEstimator(Estimator, PoseStream):
+    """The whole network at once: every frame of every window is encoded. It remembers nothing, so it is its stream.
+
+    Args:
+        manifest: the bundle's.
+        session: of its graph ``model``.
+        times: where seconds are counted.
+    """
+
+    def __init__(self, manifest: Manifest, session: Session, times: StageTimes) -> None:
+        self.manifest, self.backend, self._session, self._times = manifest, session.backend, session, times
+        T, (H, W) = manifest.num_frames, manifest.input_size
+        self._clips = np.empty((manifest.batch[2], T, H, W, 3), np.uint8)  # reused by every batch
+
+    def start(self, hold: float) -> PoseStream:
+        return self
+
+    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
+        everybody = [(people.window, crop_box) for people in keyframes for crop_box in people.crop_boxes]
+        found = [_no_poses(self.manifest)]
+        for part in batches(len(everybody), batch_size):
+            batch = everybody[part]
+            clips = self._clips[: max(len(batch), self.manifest.batch[0])]
+            with self._times.stage("crop"):
+                for (window, crop_box), clip in zip(batch, clips, strict=False):
+                    self._crop(window, crop_box, clip)
+                clips[len(batch) :] = clips[len(batch) - 1]
+            with self._times.stage("pose"):
+                keypoints = self._session.run({"clip": clips})["keypoints"][: len(batch)]
+            found.append(checked(keypoints, self.backend))
+        return by_keyframe(np.concatenate(found), [people.crop_boxes for people in keyframes])
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _crop(self, window: Sequence[Frame], crop_box: np.ndarray, clip: np.ndarray) -> None:
+        """Cut one person's ``[T, H, W, 3]`` out of the window."""
+        for t, frame in enumerate(window):
+            if t and frame.image is window[t - 1].image:  # a clamped or missing frame
+                clip[t] = clip[t - 1]
+            else:
+                assert frame.image is not None
+                crop_frame(frame.image, crop_box, self.manifest.input_size, out=clip[t])
+
+
+class StreamingEstimator(Estimator):
+    """The network in two halves: new frames into tokens, and windows of tokens into poses.
+
+    Args:
+        manifest: the bundle's.
+        encoder, temporal: sessions of its two halves.
+        times: where seconds are counted.
+    """
+
+    def __init__(self, manifest: Manifest, encoder: Session, temporal: Session, times: StageTimes) -> None:
+        self.manifest, self.backend, self.times = manifest, encoder.backend, times
+        self.encoder, self.temporal = encoder, temporal
+        T, (H, W), largest = manifest.num_frames, manifest.input_size, manifest.batch[2]
+        dtype = temporal.inputs["tokens"].dtype
+        # Both are reused by every batch. A graph takes T times as many frames as windows at once; on a CPU they would
+        # only need more memory.
+        self.crops = np.empty((largest, H, W, 3), np.uint8)
+        self.windows = np.empty((largest, T, *manifest.token_shape), dtype)
+
+    def start(self, hold: float) -> PoseStream:
+        return _TokenStream(self, TokenCache(self.manifest.num_frames, hold))
+
+    def close(self) -> None:
+        self.encoder.close()
+        self.temporal.close()
+
+
+class _TokenStream(PoseStream):
+    cache: TokenCache
+
+    def __init__(self, estimator: StreamingEstimator, cache: TokenCache) -> None:
+        self._estimator, self.cache = estimator, cache
+        self._tokens = np.empty((0, *estimator.windows.shape[2:]), estimator.windows.dtype)  # [slots, L, C]
+
+    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
+        work, windows, boxes = plan_all(self.cache, keyframes)
+        # Everybody's new frames together: a batch is what makes the encoder fast.
+        self._encode(work)
+        keypoints = self._decode(windows, batch_size)
+        self.cache.release()
+        return by_keyframe(keypoints, boxes)
+
+    def _encode(self, work: Sequence[Work]) -> None:
+        """Encode frames in boxes and put the tokens into their slots."""
+        estimator, times = self._estimator, self._estimator.times
+        known = len(self._tokens)
+        if self.cache.num_slots > known:  # twice as many, so that growing stays rare
+            grown = np.empty((max(self.cache.num_slots, 2 * known), *self._tokens.shape[1:]), self._tokens.dtype)
+            grown[:known] = self._tokens
+            self._tokens = grown
+        for part in batches(len(work), len(estimator.crops)):
+            batch = work[part]
+            crops = estimator.crops[: len(batch)]
+            with times.stage("crop"):
+                for (frame, crop_box, _), crop in zip(batch, crops, strict=True):
+                    assert frame.image is not None
+                    crop_frame(frame.image, crop_box, estimator.manifest.input_size, out=crop)
+            with times.stage("encode"):
+                self._tokens[[slot for _, _, slot in batch]] = estimator.encoder.run({"frames": crops})["tokens"]
+
+    def _decode(self, slots: np.ndarray, batch_size: int) -> np.ndarray:
+        """Turn windows of slots ``[N, T]`` into keypoints ``[N, J, 3]``."""
+        estimator = self._estimator
+        found = [_no_poses(estimator.manifest)]
+        for part in batches(len(slots), batch_size):
+            batch = slots[part]
+            windows = estimator.windows[: max(len(batch), estimator.manifest.batch[0])]
+            with estimator.times.stage("temporal"):
+                np.take(self._tokens, batch, axis=0, out=windows[: len(batch)])
+                windows[len(batch) :] = windows[len(batch) - 1]
+                keypoints = estimator.temporal.run({"tokens": windows})["keypoints"][: len(batch)]
+            found.append(checked(keypoints, estimator.backend))
+        return np.concatenate(found)
+
+
+Work = tuple[Frame, np.ndarray, int]  # a frame to encode, the crop box [4], the slot for its tokens
+
+
+def plan_all(cache: TokenCache, keyframes: Sequence[KeyframePeople]) -> tuple[list[Work], np.ndarray, list[np.ndarray]]:
+    """Plan some keyframes that follow each other.
+
+    Returns:
+        What to encode; the slots of everybody's window, int64 ``[P, T]``; by keyframe the crop boxes.
+    """
+    work: list[Work] = []
+    windows, boxes = [np.zeros((0, cache.num_frames), np.int64)], []
+    for people in keyframes:
+        by_index = {frame.index: frame for frame in people.window}
+        keyframe = people.window[len(people.window) // 2].index
+        plan = cache.plan(keyframe, [frame.index for frame in people.window], people.crop_boxes, people.track_ids)
+        work += [(by_index[frame], plan.crop_boxes[person], slot) for frame, person, slot in plan.encode]
+        windows.append(plan.windows)
+        boxes.append(plan.crop_boxes)
+    return work, np.concatenate(windows), boxes
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Cut so many items into parts of a size; the last may be smaller."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def by_keyframe(keypoints: np.ndarray, boxes: Sequence[np.ndarray]) -> list[Poses]:
+    """Hand everybody's keypoints back to the keyframes whose crop boxes are given."""
+    ends = np.cumsum([len(each) for each in boxes])
+    return list(zip(np.split(keypoints, ends[:-1]), boxes, strict=True)) if boxes else []
+
+
+def _no_poses(manifest: Manifest) -> np.ndarray:
+    return np.zeros((0, len(manifest.keypoints), 3), np.float32)
+
+
+def checked(keypoints: np.ndarray, backend: str) -> np.ndarray:
+    """Return an engine's keypoints, or raise `EngineError` if they are not finite."""
+    if not np.isfinite(keypoints).all():
+        raise EngineError(
+            f"the engine ({backend}) answered with values that are not finite: export the checkpoint again, with "
+            "--precision fp32 if it was fp16"
+        )
+    return keypoints

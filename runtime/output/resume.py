@@ -1,0 +1,156 @@
+"""How far a killed run got: the JSON lines that it left, checked against the input that they should be of.
+
+A line is a frame, written as a whole; only the last one can be torn, and it does not count. The file is read line by
+line and nothing of it is kept but its end: the tracker and the smoothing filter take that in, so that people keep
+their ids and poses do not jump. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdtc.core.boxes import MAX_ID
+from sdtc.core.errors import InputError
+from sdtc.runtime.output.results import FrameResult, Pose
+from sdtc.runtime.people.tracking import MAX_LOST, Tracker
+from sdtc.runtime.sources.base import FrameSource
+from sdtc.runtime.sources.images import ImageSequence
+
+MAX_LINE = 64 << 20  # bytes; a pose takes about 500
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a file of JSON lines says about its input.
+
+    Attributes:
+        frames: whole lines, a frame each, from the input's first on.
+        size: bytes that they take.
+        torn: whether bytes of another line follow.
+        next_id: the least track id above all of the file.
+        tail: the last frames, as far back as a tracker remembers; their images are None.
+    """
+
+    frames: int
+    size: int
+    torn: bool
+    next_id: int
+    tail: list[FrameResult]
+
+    def make_tracker(self, interval: int = 1) -> Tracker:
+        """Return a tracker that knows the people of the last frames, and gives nobody else an id of the file.
+
+        Args:
+            interval: see `Tracker`.
+        """
+        tracker = Tracker(interval=interval, first_id=self.next_id)
+        for result in self.tail:
+            boxes, scores = [pose.bbox for pose in result.poses], [pose.bbox_score for pose in result.poses]
+            tracker.recall(np.array(boxes), np.array(scores), [pose.track_id for pose in result.poses], result.index)
+        return tracker
+
+
+def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
+    """Read what an earlier run has written.
+
+    Args:
+        path: a file of `sdtc.runtime.output.writers.JsonlWriter`.
+        source: what it should be of: frames must have its numbers and names.
+        num_joints: J, that its poses should have.
+
+    Raises:
+        InputError: the file is not of this input or this model, or not such a file at all.
+    """
+    frames, size, torn, next_id = 0, 0, False, 0
+    tail: deque[Any] = deque(maxlen=MAX_LOST + 1)
+    expected = _names(source)
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE):
+                if not line.endswith(b"\n") and len(line) < MAX_LINE:
+                    torn = True
+                    break
+                record, ids = _parse(line)
+                if record is None:
+                    raise _not_ours(path, frames)
+                found, want = (record["frame"], record["name"]), next(expected, None)
+                if found != want:
+                    raise InputError(
+                        f"'{path}' is not of the input '{source.path}': its line {frames + 1} is {_say(found)}, "
+                        f"expected {_say(want)}; move it away or choose another --output"
+                    )
+                next_id = max([next_id, *(track_id + 1 for track_id in ids)])
+                tail.append(record)
+                frames, size = frames + 1, size + len(line)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read to resume it: {error.strerror}") from None
+    results = []
+    for index, record in enumerate(tail, start=frames - len(tail)):
+        result = _result(record, index)
+        if result is None:
+            raise _not_ours(path, index)
+        results.append(result)
+    joints = {len(pose.keypoints) for result in results for pose in result.poses} - {num_joints}
+    if joints:
+        raise InputError(
+            f"'{path}' has poses of {joints.pop()} joints, this model gives {num_joints}: it was written with another "
+            "engine, choose that one or another --output"
+        )
+    return Progress(frames, size, torn, next_id, results)
+
+
+def _not_ours(path: Path, index: int) -> InputError:
+    return InputError(
+        f"line {index + 1} of '{path}' is not one that sdtc-infer wrote, and --resume continues nothing else: move the "
+        "file away or choose another --output"
+    )
+
+
+def _names(source: FrameSource) -> Iterator[tuple[int, str | None]]:
+    """Number and name of every frame that the source should have; a video's are counted without end."""
+    if isinstance(source, ImageSequence):
+        return ((number, None if file is None else file.name) for number, file in source.frames)
+    return ((number, None) for number in itertools.count())
+
+
+def _say(frame: tuple[Any, Any] | None) -> str:
+    if frame is None:
+        return "no such frame"
+    return f"frame {frame[0]!r:.30}" + ("" if frame[1] is None else f" ({frame[1]!r:.100})")
+
+
+def _parse(line: bytes) -> tuple[Any, list[int]]:
+    """Return a line's object and the track ids in it; None for an object that is not one of ours."""
+    try:
+        record = json.loads(line)
+        ids = [pose["track_id"] for pose in record["poses"]]
+        good = type(record["frame"]) is int and "name" in record
+        good = good and all(type(track_id) is int and 0 <= track_id < MAX_ID for track_id in ids)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None, []
+    return (record, ids) if good else (None, [])
+
+
+def _result(record: Any, index: int) -> FrameResult | None:
+    """Return a line's frame with its poses; None if they are none."""
+    poses = []
+    try:
+        for pose in record["poses"]:
+            keypoints, box = np.array(pose["keypoints"], np.float32), np.array(pose["bbox"], np.float32)
+            score = float(pose["bbox_score"])
+            if keypoints.shape[1:] != (3,) or box.shape != (4,):
+                return None
+            if not np.isfinite([*keypoints.flat, *box, score]).all():
+                return None
+            poses.append(Pose(pose["track_id"], keypoints, box, score))
+    except (ValueError, TypeError, KeyError):
+        return None
+    return FrameResult(index, record["frame"], record["name"], record["frame"], None, poses)

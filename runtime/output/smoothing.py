@@ -1,0 +1,106 @@
+"""Steadier poses for people to look at: the One-Euro filter (Casiez, Roussel, Vogel, CHI 2012), per person and joint.
+
+A low-pass filter whose cut-off rises with speed: a joint at rest stops trembling, a fast one does not lag. Speeds are
+in box sizes a second, so that one setting serves people near and far. Scores are left alone, but a joint that the
+network is unsure of moves less: it is mostly guessed, and stays where it was last seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdtc.core.errors import InputError
+from sdtc.runtime.output.results import FrameResult, Pose
+
+MIN_CUTOFF = 2.0  # Hz, at rest
+BETA = 8.0  # Hz more for every box size a second
+SPEED_CUTOFF = 1.0  # Hz, of the speed itself
+FORGET = 1.0  # seconds without a person, after which the filter starts anew
+
+
+@dataclass
+class _State:
+    frame: int
+    time: float  # seconds
+    points: np.ndarray  # [J, 2] image pixels
+    speed: np.ndarray  # [J, 2] pixels a second
+
+
+class OneEuro:
+    """The filter of all people of one source.
+
+    Args:
+        fps: frames a second.
+        min_cutoff: Hz; lower is steadier.
+        beta: Hz for every box size a second; higher lags less.
+
+    Raises:
+        InputError: a value is not above 0.
+    """
+
+    def __init__(self, fps: float, min_cutoff: float = MIN_CUTOFF, beta: float = BETA) -> None:
+        for name, value in (("fps", fps), ("min_cutoff", min_cutoff), ("beta", beta)):
+            if not value > 0:
+                raise InputError(f"{name} is {value}: expected more than 0")
+        self.fps, self.min_cutoff, self.beta = fps, min_cutoff, beta
+        self._states: dict[int, _State] = {}
+
+    def __call__(self, result: FrameResult) -> FrameResult:
+        """Return a frame's result with its poses filtered; frames come in order."""
+        now = result.received or result.index / self.fps  # live frames are dropped, and come when they come
+        self._states = {key: state for key, state in self._states.items() if state.time >= now - FORGET}
+        return dataclasses.replace(result, poses=[self._filter(pose, result.index, now) for pose in result.poses])
+
+    def recall(self, result: FrameResult) -> None:
+        """Take in a frame that has been filtered already, such as the last ones of a run that is continued."""
+        for pose in result.poses:
+            points, now = pose.keypoints[:, :2].astype(np.float64), result.index / self.fps
+            at_rest = _State(result.index - 1, now - 1 / self.fps, points, np.zeros_like(points))
+            state = self._states.get(pose.track_id, at_rest)
+            speed = _speed(state, points, now - state.time)
+            self._states[pose.track_id] = _State(result.index, now, points, speed)
+
+    def _filter(self, pose: Pose, frame: int, now: float) -> Pose:
+        points, scores = pose.keypoints[:, :2].astype(np.float64), pose.keypoints[:, 2:]
+        state = self._states.get(pose.track_id)
+        if state is None or frame <= state.frame:
+            self._states[pose.track_id] = _State(frame, now, points, np.zeros_like(points))
+            return pose
+        seconds = max(now - state.time, 0.5 / self.fps)  # what a network held up comes all at once
+        speed = _speed(state, points, seconds)
+        size = max(float(pose.bbox[2:].max()), 1.0)
+        fast = np.linalg.norm(speed, axis=1, keepdims=True) / size  # [J, 1] box sizes a second
+        share = _share(self.min_cutoff + self.beta * fast, seconds) * np.clip(scores, 0.05, 1.0) ** 0.5
+        points = state.points + share * (points - state.points)
+        self._states[pose.track_id] = _State(frame, now, points, speed)
+        return dataclasses.replace(pose, keypoints=np.concatenate([points, scores], axis=1).astype(np.float32))
+
+
+def smooth(results: Iterable[FrameResult], fps: float, done: Iterable[FrameResult] = ()) -> Iterator[FrameResult]:
+    """Filter the results of `PoseEngine.track`, frame by frame.
+
+    Args:
+        results: the frames.
+        fps: frames a second.
+        done: filtered frames before them.
+    """
+    one_euro = OneEuro(fps)
+    for result in done:
+        one_euro.recall(result)
+    for result in results:
+        yield one_euro(result)
+
+
+def _speed(state: _State, points: np.ndarray, seconds: float) -> np.ndarray:
+    """Return the speed after new points ``[J, 2]``, pixels a second."""
+    return state.speed + _share(SPEED_CUTOFF, seconds) * ((points - state.points) / seconds - state.speed)
+
+
+def _share(cutoff: float | np.ndarray, seconds: float) -> np.ndarray:
+    """How much of a new value a first-order low-pass filter takes, 0-1."""
+    rate = 2 * np.pi * np.asarray(cutoff) * seconds
+    return rate / (1 + rate)

@@ -1,0 +1,369 @@
+"""Results to files: PoseTrack18 JSON, COCO keypoints JSON, JSON lines, overlay video.
+
+Every writer streams, so that memory does not grow with the video; whatever happens, `close` leaves a valid file of
+all the frames that were written, and nothing under the final name before (JSON lines excepted: they are meant to be
+read as they come).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from sdtc.core.errors import InputError, OutputError
+from sdtc.core.posetrack import POSETRACK_CATEGORY, sequence_id, to_slots
+from sdtc.core.skeleton import POSETRACK, Skeleton
+from sdtc.runtime.output.results import FrameResult
+
+FORMATS = ("posetrack", "coco", "jsonl")
+
+
+class Writer(ABC):
+    """One output file; a context manager that closes it.
+
+    Attributes:
+        path: the final file.
+    """
+
+    path: Path
+
+    @abstractmethod
+    def write(self, result: FrameResult) -> None:
+        """Add a frame."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the file. Frames written so far are kept, also after an error."""
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class PoseTrackWriter(Writer):
+    """PoseTrack18 predictions: 17 slots, a score per joint, every frame listed whether or not anyone is in it.
+
+    Poses go straight into the file that is renamed at the end. The short list of images waits in a file of its own,
+    with space held back for it, so that even a disk that fills up leaves valid JSON of what was done.
+    """
+
+    def __init__(self, path: Path, sequence: str, skeleton: Skeleton) -> None:
+        if skeleton != POSETRACK:
+            raise InputError(
+                f"--format posetrack needs PoseTrack's joints, this model gives {skeleton.name}'s: use coco or jsonl"
+            )
+        self.path, self._sequence = path, sequence
+        self._reserve = _Reserve(path)
+        self._images = _Stream(path, _temporary(path, "images"), unlink=True)
+        self._file = _Stream(path, _temporary(path, "poses"))
+        self._file.write('{"categories": ' + json.dumps([POSETRACK_CATEGORY]) + ',\n"annotations": [\n')
+
+    def write(self, result: FrameResult) -> None:
+        identifier = result.image_id
+        name = result.name or f"{result.number:06d}.jpg"
+        image = {"file_name": f"images/val/{self._sequence}/{name}", "id": identifier, "frame_id": identifier}
+        vid_id = sequence_id(self._sequence)
+        if vid_id is not None:
+            image["vid_id"] = vid_id
+        self._reserve.hold(self._images.size)
+        self._images.write_item(image)
+        for pose in result.poses:
+            slots = to_slots(pose.keypoints)  # [17, 3]
+            scores = slots[:, 2] * pose.bbox_score  # joint score = heatmap maximum × box score
+            slots = np.concatenate([slots[:, :2], slots[:, 2:] > 0], axis=1)
+            self._file.write_item(
+                {
+                    "image_id": identifier,
+                    "track_id": pose.track_id,
+                    "category_id": 1,
+                    "keypoints": _numbers(slots),
+                    "scores": _numbers(scores, 5),
+                    "score": round(pose.score, 5),
+                    "bbox": _numbers(pose.bbox),
+                }
+            )
+
+    def close(self) -> None:
+        self._reserve.release()
+        self._file.write('\n],\n"images": [\n')
+        self._images.copy_to(self._file)
+        self._file.write("\n]}\n")
+        self._file.finish()
+
+
+class CocoWriter(Writer):
+    """COCO keypoint results: one list entry per pose, as COCO's evaluator loads it."""
+
+    def __init__(self, path: Path, skeleton: Skeleton) -> None:
+        self.path = path
+        self._posetrack = skeleton == POSETRACK
+        self._reserve = _Reserve(path)
+        self._reserve.hold(0)
+        self._file = _Stream(path, _temporary(path, "poses"))
+        self._file.write("[\n")
+
+    def write(self, result: FrameResult) -> None:
+        for pose in result.poses:
+            keypoints = to_slots(pose.keypoints) if self._posetrack else pose.keypoints
+            self._file.write_item(
+                {
+                    "image_id": result.image_id,
+                    "category_id": 1,
+                    "keypoints": _numbers(keypoints, 4),
+                    "score": round(pose.score, 5),
+                    "bbox": _numbers(pose.bbox),
+                    "track_id": pose.track_id,
+                }
+            )
+
+    def close(self) -> None:
+        self._reserve.release()
+        self._file.write("\n]\n")
+        self._file.finish()
+
+
+class JsonlWriter(Writer):
+    """One line a frame, as it goes: ``{"frame", "name", "poses": [{"track_id", "bbox", "score", "keypoints"}]}``.
+
+    A line is handed to the system as a whole, so that only a kill in the middle of that can tear the last one.
+
+    Args:
+        path: the file.
+        keep: of an earlier run's file, go on behind so many bytes; what follows them is cut off.
+    """
+
+    def __init__(self, path: Path, keep: int | None = None) -> None:
+        self.path = path
+        self._file = _Stream(path, path, keep=keep)
+
+    def write(self, result: FrameResult) -> None:
+        line = {
+            "frame": result.number,
+            "name": result.name,
+            "poses": [
+                {
+                    "track_id": pose.track_id,
+                    "bbox": _numbers(pose.bbox),
+                    "bbox_score": round(pose.bbox_score, 5),
+                    "score": round(pose.score, 5),
+                    "keypoints": [_numbers(point, 4) for point in pose.keypoints],
+                }
+                for pose in result.poses
+            ],
+        }
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        self._file.finish()
+
+
+class VideoWriter(Writer):
+    """H.264 in MP4 that a browser plays: yuv420p, even sides, index in front.
+
+    Args:
+        path: ends in ``.mp4``.
+        fps: frames per second.
+        draw: turns a result into the picture to write, RGB, or None for no picture.
+    """
+
+    def __init__(self, path: Path, fps: float, draw: Any) -> None:
+        self.path, self._draw = path, draw
+        self._temporary = _temporary(path, "video")
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._container: Any = None
+        self._stream: Any = None
+        self._last: np.ndarray | None = None
+
+    def write(self, result: FrameResult) -> None:
+        image = self._draw(result)
+        if image is None:
+            image = self._last  # a missing frame: the picture stands still
+        if image is None:
+            return
+        with self._giving_up_on_error():
+            if self._stream is None:
+                self._open(image.shape)
+            if image.shape[:2] != (self._stream.height, self._stream.width):
+                image = cv2.resize(image, (self._stream.width, self._stream.height), interpolation=cv2.INTER_AREA)
+            self._last = image
+            for packet in self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
+                self._container.mux(packet)
+
+    def close(self) -> None:
+        if self._container is None:
+            return
+        with self._giving_up_on_error():
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+            self._container.close()
+            self._container = None
+            os.replace(self._temporary, self.path)
+
+    @contextlib.contextmanager
+    def _giving_up_on_error(self) -> Iterator[None]:
+        """On an error drop the video: half of it would not play, and on a full disk the poses need its space."""
+        with _output_errors(self.path):
+            try:
+                yield
+            except (OSError, av.FFmpegError):
+                container, self._container = self._container, None
+                with contextlib.suppress(OSError, av.FFmpegError):
+                    if container is not None:
+                        container.close()
+                self._temporary.unlink(missing_ok=True)
+                raise
+
+    def _open(self, shape: tuple[int, ...]) -> None:
+        self._container = av.open(
+            str(self._temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
+        )
+        self._stream = self._container.add_stream(
+            "libx264", rate=self._rate, options={"crf": "23", "preset": "veryfast"}
+        )
+        self._stream.height, self._stream.width = shape[0] // 2 * 2, shape[1] // 2 * 2
+        self._stream.pix_fmt = "yuv420p"
+
+
+def result_path(output_format: str | None, stem: Path, skeleton: Skeleton) -> Path:
+    """Return the file that :func:`make_writer` writes for the same arguments."""
+    return stem.with_name(f"{stem.name}.{'jsonl' if _resolve(output_format, skeleton) == 'jsonl' else 'json'}")
+
+
+def make_writer(output_format: str | None, stem: Path, sequence: str, skeleton: Skeleton) -> Writer:
+    """Return the writer of a format; the file is `stem` with the format's suffix.
+
+    Without a format it is PoseTrack's for PoseTrack's joints, else COCO's.
+
+    Raises:
+        InputError: unknown format, or one that the skeleton does not fit.
+    """
+    path = result_path(output_format, stem, skeleton)
+    output_format = _resolve(output_format, skeleton)
+    if output_format == "jsonl":
+        return JsonlWriter(path)
+    return PoseTrackWriter(path, sequence, skeleton) if output_format == "posetrack" else CocoWriter(path, skeleton)
+
+
+def _resolve(output_format: str | None, skeleton: Skeleton) -> str:
+    output_format = output_format or ("posetrack" if skeleton == POSETRACK else "coco")
+    if output_format not in FORMATS:
+        raise InputError(f"--format is '{output_format}': expected one of {', '.join(FORMATS)}")
+    return output_format
+
+
+class _Stream:
+    """Text on its way to a file, unbuffered: after a failed write the file ends with the last whole piece.
+
+    Args:
+        final: the name that the user knows, for messages.
+        path: where to write; `finish` renames it to the final name.
+        unlink: take the name away at once, where the system allows it: nothing is left behind even by a kill.
+        keep: so many bytes of the file that is there; None to begin a new one.
+    """
+
+    def __init__(self, final: Path, path: Path, unlink: bool = False, keep: int | None = None) -> None:
+        self._final, self._path = final, path
+        self._items = 0
+        with _output_errors(final):
+            self._file = path.open("w+b" if keep is None else "r+b", buffering=0)
+            if keep is not None:
+                self._file.truncate(keep)
+                self._file.seek(keep)
+            if unlink:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._file.tell()
+
+    def write(self, text: str) -> None:
+        self._write_bytes(text.encode())
+
+    def write_item(self, value: Any) -> None:
+        """Write one more element of a JSON array."""
+        self.write((",\n" if self._items else "") + json.dumps(value, allow_nan=False))
+        self._items += 1
+
+    def copy_to(self, target: _Stream) -> None:
+        """Append everything to another stream, and close."""
+        self._file.seek(0)
+        while piece := self._file.read(1 << 20):
+            target._write_bytes(piece)
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def finish(self) -> None:
+        """Close, and give the file its final name."""
+        with _output_errors(self._final):
+            self._file.close()
+            if self._path != self._final:
+                os.replace(self._path, self._final)
+
+    def _write_bytes(self, data: bytes) -> None:
+        start = self._file.tell()
+        rest = memoryview(data)
+        with _output_errors(self._final):
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except BaseException:  # a full disk may have taken a part, or Ctrl-C come in the middle
+                self._file.truncate(start)
+                self._file.seek(start)
+                raise
+
+
+class _Reserve:
+    """Space on the disk that is held back for what must still be written when everything else is full."""
+
+    STEP = 16 << 10
+
+    def __init__(self, path: Path) -> None:
+        self._final, self._path = path, _temporary(path, "reserve")
+        self._held = 0
+
+    def hold(self, size: int) -> None:
+        """Hold at least so many bytes, and a step more.
+
+        Raises:
+            OutputError: they are not there.
+        """
+        if size + self.STEP // 2 <= self._held:
+            return
+        self._held += self.STEP
+        with _output_errors(self._final), self._path.open("ab") as file:
+            file.write(bytes(self.STEP))
+
+    def release(self) -> None:
+        """Give the space back."""
+        self._path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, av.FFmpegError) as error:
+        raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def _temporary(path: Path, part: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{part}.part")
+
+
+def _numbers(values: Any, digits: int = 3) -> list[float]:
+    return [round(float(value), digits) for value in np.ravel(values)]

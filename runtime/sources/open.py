@@ -1,0 +1,89 @@
+"""From what a user names to an open source of frames."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from sdtc.core.errors import InputError, VideoError
+from sdtc.runtime.sources.base import FrameSource
+from sdtc.runtime.sources.images import IMAGE_SUFFIXES, ImageSequence
+from sdtc.runtime.sources.live import RECONNECT, LiveSource, is_live
+from sdtc.runtime.sources.video import VideoFile
+
+
+def open_source(path: str | Path) -> FrameSource:
+    """Open one video file, image file or folder of images; or, given as text, a live source (`live`).
+
+    Raises:
+        VideoError: it does not exist, or holds nothing to read.
+    """
+    if is_live(str(path)):
+        return LiveSource(str(path))
+    path = Path(path)
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+        if not files:
+            raise VideoError(f"folder '{path}' holds no images (looked for {', '.join(IMAGE_SUFFIXES)})")
+        return ImageSequence(path, files)
+    if not path.exists():
+        raise VideoError(f"input '{path}' does not exist: expected a video, an image, a folder of images or a glob")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageSequence(path.parent, [path])
+    return VideoFile(path)
+
+
+def find_inputs(spec: str) -> list[str | Path | list[Path]]:
+    """Resolve ``--input``: a live source, a path, or a glob that names videos, folders or images.
+
+    Returns:
+        What :func:`open_source` takes, live sources as text; the images of one folder, matched by a glob, stay
+        together as a list.
+
+    Raises:
+        VideoError: nothing matches.
+    """
+    if is_live(spec):
+        return [spec]
+    if Path(spec).exists() or not glob.has_magic(spec):
+        return [Path(spec)]
+    matches = sorted(Path(match) for match in glob.glob(spec, recursive=True))
+    if not matches:
+        raise VideoError(f"no file matches the input '{spec}'")
+    inputs: list[str | Path | list[Path]] = []
+    folders: dict[Path, list[Path]] = {}
+    for match in matches:
+        if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file():
+            if match.parent not in folders:
+                folders[match.parent] = []
+                inputs.append(folders[match.parent])
+            folders[match.parent].append(match)
+        else:
+            inputs.append(match)
+    return inputs
+
+
+def open_input(entry: str | Path | list[Path], drop_late: bool = False, reconnect: float | None = None) -> FrameSource:
+    """Open what :func:`find_inputs` returned one of.
+
+    Args:
+        entry: one of them.
+        drop_late, reconnect: of a live source, see `sdtc.runtime.sources.live.LiveSource`.
+
+    Raises:
+        InputError: files are never dropped from, nor connected to.
+        VideoError: see `open_source`.
+    """
+    if isinstance(entry, str):
+        return LiveSource(entry, drop_late, RECONNECT if reconnect is None else reconnect)
+    if drop_late or reconnect is not None:
+        raise InputError(
+            "--drop-late and --reconnect are for cameras, network streams and pipes: leave them out for files"
+        )
+    return ImageSequence(entry[0].parent, entry) if isinstance(entry, list) else open_source(entry)
+
+
+def check_max_frames(max_frames: int | None) -> None:
+    """Refuse a limit that leaves nothing to do."""
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"--max-frames is {max_frames}: expected at least 1")

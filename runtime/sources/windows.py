@@ -1,0 +1,67 @@
+"""Windows of T = 2δ+1 frames around each keyframe, over a stream that is read once.
+
+Indices are clamped at both ends of the sequence; a frame that is missing, or of another size than the keyframe,
+is replaced by the keyframe (paper, section 1). A gap in the stream is an end and a beginning.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from sdtc.core.errors import InputError
+from sdtc.runtime.sources.base import GAP, Frame
+
+
+def windows(frames: Iterable[Frame], delta: int, lookahead: int | None = None) -> Iterator[tuple[Frame, list[Frame]]]:
+    """Yield every frame as a keyframe, with the frames of its window.
+
+    At most 2δ+1 frames are held. A keyframe is yielded once frame t+lookahead has been read, or the stream has ended
+    or tells of a gap.
+
+    Args:
+        frames: the stream; `GAP` wherever nothing has come for a while, or what comes next does not follow.
+        delta: δ.
+        lookahead: how many frames to wait for, 0 to δ; δ if not given. What lies beyond is clamped.
+
+    Yields:
+        The keyframe, and T frames in order, all with images; none where the keyframe itself is missing.
+    """
+    lookahead = delta if lookahead is None else lookahead
+    buffer: deque[Frame] = deque(maxlen=2 * delta + 1)
+    position = 0  # of the next keyframe in the buffer
+    for frame in chain(frames, [GAP]):
+        if frame is GAP:
+            while position < len(buffer):
+                yield buffer[position], _window(buffer, position, delta)
+                position += 1
+            buffer.clear()
+            position = 0
+            continue
+        if len(buffer) == buffer.maxlen:
+            position -= 1
+        buffer.append(frame)
+        if len(buffer) - 1 - position == lookahead:
+            yield buffer[position], _window(buffer, position, delta)
+            position += 1
+
+
+def check_lookahead(lookahead: int | None, delta: int) -> None:
+    """Refuse a look-ahead that windows of this δ have no frames for."""
+    if lookahead is not None and not 0 <= lookahead <= delta:
+        raise InputError(
+            f"--lookahead is {lookahead}: expected 0 to {delta}, this model's delta, beyond which it looks at no frame"
+        )
+
+
+def _window(buffer: deque[Frame], position: int, delta: int) -> list[Frame]:
+    keyframe = buffer[position]
+    if keyframe.image is None:
+        return []
+    chosen = []
+    for offset in range(-delta, delta + 1):
+        frame = buffer[min(max(position + offset, 0), len(buffer) - 1)]
+        fits = frame.image is not None and frame.image.shape == keyframe.image.shape
+        chosen.append(frame if fits else keyframe)
+    return chosen

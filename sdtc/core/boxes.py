@@ -1,0 +1,343 @@
+"""Person boxes from a JSON file: a COCO detection list, or COCO / PoseTrack annotations. NumPy only.
+
+A detection list is ``[{"image_id", "bbox": [x, y, w, h], "score"}, …]``. Image ids are PoseTrack's for an input named
+as a PoseTrack sequence (``012834_mpii_test``) if the file has ids of it, or ids of PoseTrack's other sequences alone;
+they are frame numbers for every other input. Annotations carry their own images, which are found by file name.
+
+Entries that are nobody to estimate (another category, a crowd, an annotation without area or labelled joint) are left
+out and counted.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdtc.core.errors import InputError
+from sdtc.core.files import read_json
+from sdtc.core.posetrack import image_id, sequence_id
+
+MIN_SCORE = 0.2  # detections below are dropped (paper, section 8)
+PERSON_CATEGORY = 1  # COCO's and PoseTrack's
+MAX_ID = 2**63 - 1
+MAX_PIXELS = 1e6  # no image is larger; what lies beyond would overflow somewhere further on
+MIN_SIDE = 1e-3  # pixels: below, a box has no area
+MAX_SCORE = 1e6
+
+# Why an entry is left out, as it ends the phrase "12 …".
+NO_AREA = "with no box area"
+OTHER_CATEGORY = "of another category"
+CROWD = "marked as a crowd"
+NO_JOINT = "with no labelled joint"
+
+_Entry = tuple[int, list[float], float, int | None]  # image id, box, score, track id
+
+
+@dataclass(frozen=True)
+class FrameBoxes:
+    """The people of one frame.
+
+    Attributes:
+        boxes: float32 ``[N, 4]`` (x, y, width, height), image pixels.
+        scores: float32 ``[N]``, 0-1.
+        track_ids: int64 ``[N]``; None where the file does not say who is who.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    track_ids: np.ndarray | None
+
+
+EMPTY = FrameBoxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), None)
+
+
+class BoxFile:
+    """All boxes of a file, by image.
+
+    Attributes:
+        path: of the file.
+        by_image: boxes by image id.
+        ids: all image ids that the file speaks of, with boxes or without.
+        image_ids: image id by file name, for annotation files; empty for detection lists.
+        skipped: entries left out, by reason (not those of low score).
+    """
+
+    def __init__(self, path: Path, min_score: float = MIN_SCORE) -> None:
+        """Read and check a file.
+
+        Raises:
+            InputError: not such a file, or an entry with a value that is not usable (entry and field are named), or
+                nothing but entries of other categories than people.
+        """
+        self.path = path
+        self.skipped: Counter[str] = Counter()
+        data = read_json(path, "boxes")
+        self.image_ids: dict[str, int] = {}
+        if isinstance(data, dict):
+            self._read_images(data)
+            entries, annotations = data["annotations"], True
+        elif isinstance(data, list):
+            entries, annotations = data, False
+        else:
+            entries = None
+        if not isinstance(entries, list):
+            raise InputError(
+                f"boxes file '{path}' is neither a list of detections nor annotations with 'images' and 'annotations'"
+            )
+        self.ids = set(self.image_ids.values())
+        rows: dict[int, list[tuple[list[float], float, int | None]]] = {}
+        for number, entry in enumerate(entries):
+            parsed = self._read_entry(entry, f"boxes file '{path}', entry {number}", annotations)
+            if isinstance(parsed, str):
+                self.skipped[parsed] += 1
+            elif parsed[2] >= min_score:
+                image, box, score, track = parsed
+                rows.setdefault(image, []).append((box, score, track))
+        if entries and self.skipped[OTHER_CATEGORY] == len(entries):
+            raise InputError(
+                f"boxes file '{path}' has no people: every entry is of another category, the first of category_id "
+                f"{entries[0]['category_id']}; expected category_id {PERSON_CATEGORY}, or none, for a person"
+            )
+        self.by_image = {image: _pack(people) for image, people in rows.items()}
+
+    @property
+    def skipped_phrase(self) -> str:
+        """What was left out and why, e.g. ``"3 with no box area, 12 of another category"``; empty if nothing was."""
+        return ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+
+    def _read_images(self, data: dict[str, Any]) -> None:
+        images = data.get("images")
+        if not isinstance(images, list) or "annotations" not in data:
+            raise InputError(
+                f"boxes file '{self.path}' has the keys {', '.join(list(data)[:5])}: expected 'images' and "
+                "'annotations', or a list of detections"
+            )
+        for number, image in enumerate(images):
+            where = f"boxes file '{self.path}', image {number}"
+            if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or "id" not in image:
+                raise InputError(f"{where} has no usable 'file_name' and 'id'")
+            self.image_ids[image["file_name"]] = _whole(image["id"], f"{where}: id")
+
+    def _read_entry(self, entry: Any, where: str, annotation: bool) -> _Entry | str:
+        """Return what an entry says, or why it is left out."""
+        if not isinstance(entry, dict):
+            raise InputError(f"{where} is {reprlib.repr(entry)}: expected an object with 'image_id' and 'bbox'")
+        for key in ("image_id",) if annotation else ("image_id", "bbox"):
+            if key not in entry:
+                raise InputError(
+                    f"{where} has no usable 'image_id' and 'bbox' [x, y, width, height]: '{key}' is missing"
+                )
+        image = _whole(entry["image_id"], f"{where}: image_id")
+        self.ids.add(image)
+        category = entry.get("category_id")
+        if category is not None and _whole(category, f"{where}: category_id") != PERSON_CATEGORY:
+            return OTHER_CATEGORY
+        if entry.get("iscrowd") == 1:  # or true
+            return CROWD
+        box = entry.get("bbox")
+        if annotation and box in (None, []):  # PoseTrack's files have such people; the field skips them
+            return NO_AREA
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+            raise InputError(f"{where}: bbox is {reprlib.repr(box)}, expected four finite numbers x, y, width, height")
+        if max(map(abs, box)) > MAX_PIXELS:
+            raise InputError(f"{where}: bbox is {reprlib.repr(box)}, expected at most {MAX_PIXELS:,.0f} pixels")
+        if min(box[2:]) < MIN_SIDE:
+            if annotation:
+                return NO_AREA
+            raise InputError(f"{where}: bbox {reprlib.repr(box)} has no area")
+        if annotation and _labels_no_joint(entry.get("keypoints"), where):
+            return NO_JOINT
+        score = entry.get("score", 1.0)
+        if not _is_number(score) or abs(score) > MAX_SCORE:
+            raise InputError(f"{where}: score is {reprlib.repr(score)}, expected a number from 0 to 1, or none for 1")
+        track = entry.get("track_id")
+        if track is not None:
+            track = _whole(track, f"{where}: track_id")
+        return image, [float(value) for value in box], float(score), track
+
+
+class SourceBoxes:
+    """The boxes of a file that belong to one input.
+
+    Args:
+        file: the boxes.
+        name: the input's name; a PoseTrack sequence's name decides how image ids are read.
+        frames: ``(number, file name)`` of every frame, where known in advance; None for a video.
+        num_frames: of a video, where its header says.
+
+    Raises:
+        InputError: none of the boxes belong to this input, or some belong to frames that it does not have. That a
+            PoseTrack sequence has no boxes in a file about other PoseTrack sequences is no error.
+    """
+
+    def __init__(
+        self,
+        file: BoxFile,
+        name: str,
+        frames: list[tuple[int, str]] | None = None,
+        num_frames: int | None = None,
+    ) -> None:
+        self._file, self._name = file, name
+        self._ids_of_name: dict[str, int] = {}
+        for path, identifier in file.image_ids.items():
+            # Prefer images of the folder of this name; a file for one sequence may not say the folder at all.
+            if len(Path(path).parts) < 2 or Path(path).parent.name == name:
+                self._ids_of_name[Path(path).name] = identifier
+        self._vid_id = self._posetrack_vid_id()
+        # Ids that a frame which the file does not list must not be given: those of images that are not it.
+        self._taken = {self._ids_of_name[file_name] for _, file_name in frames or () if file_name in self._ids_of_name}
+        if self._taken:
+            self._taken |= set(file.image_ids.values()) - set(self._ids_of_name.values())
+        self._first_free = max(file.ids, default=-1) + 1
+        if frames is not None:
+            self._check_known(
+                {self.image_id(number, file_name) for number, file_name in frames}, "this input has no such frame"
+            )
+        elif num_frames is not None:
+            self.check_all_seen(num_frames)
+
+    def image_id(self, number: int, file_name: str | None) -> int:
+        """Return the id that the file gives a frame, for writers to use too.
+
+        Args:
+            number: of the frame, as its file name says; from 0 in a video.
+            file_name: without its folder; None for a video's frame.
+
+        Returns:
+            The id of the image of that name, where the file lists it; else the id by the convention of the file's ids
+            (PoseTrack's or frame numbers), or, if another image has that one, an id that the file does not have.
+        """
+        if file_name is not None and file_name in self._ids_of_name:
+            return self._ids_of_name[file_name]
+        identifier = number if self._vid_id is None else image_id(self._vid_id, number)
+        return self._first_free + number if identifier in self._taken else identifier
+
+    def of_frame(self, number: int, file_name: str | None, size: tuple[int, int]) -> FrameBoxes:
+        """Return the boxes of a frame of (H, W) pixels.
+
+        Raises:
+            InputError: a box lies wholly outside the image.
+        """
+        found = self._file.by_image.get(self.image_id(number, file_name), EMPTY)
+        height, width = size
+        x, y, w, h = found.boxes.T
+        outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
+        if outside.any():
+            box = np.round(found.boxes[outside][0], 1).tolist()
+            raise InputError(
+                f"boxes file '{self._file.path}': box {box} of frame {number} lies outside the {width}x{height} "
+                "image; are the boxes those of this input?"
+            )
+        return found
+
+    def check_all_seen(self, num_frames: int) -> None:
+        """Complain about boxes of frames beyond the end of a video; for one of unknown length, call it at the end."""
+        known = {self.image_id(number, None) for number in range(num_frames)}
+        self._check_known(known, f"the video has frames 0 to {num_frames - 1}")
+
+    def _posetrack_vid_id(self) -> str | None:
+        """Return the video id if the file calls this input's frames as PoseTrack does, or has only others of its own.
+
+        A name may look like a sequence's by chance; the file's own ids decide.
+        """
+        vid_id = sequence_id(self._name)
+        if vid_id is None:
+            return None
+        ids = self._file.ids
+        if any(i // 10_000 == image_id(vid_id, 0) // 10_000 for i in ids):
+            return vid_id
+        if self._ids_of_name:  # the file lists this input's images, under ids of another kind
+            return None
+        # One sequence without anybody is normal in a file for a whole split. PoseTrack's ids have 11 digits; where
+        # annotations were numbered anew, the folders of their images tell.
+        others = all(i // 10_000_000_000 == 1 for i in ids)
+        paths = self._file.image_ids
+        others = others or (bool(paths) and all(sequence_id(Path(path).parent.name) for path in paths))
+        return vid_id if others else None
+
+    def _check_known(self, known: set[int], explanation: str) -> None:
+        mine = set(self._file.by_image)
+        if self._vid_id is not None:  # boxes of other sequences are no mistake
+            mine = {i for i in mine if i // 10_000 == image_id(self._vid_id, 0) // 10_000}
+        elif self._file.image_ids:  # annotations of other folders neither
+            mine &= set(self._ids_of_name.values()) or mine
+        if mine and not mine & known:
+            raise InputError(
+                f"boxes file '{self._file.path}' has no boxes for '{self._name}': its image ids begin with "
+                f"{', '.join(map(str, sorted(mine)[:3]))}, this input's with {', '.join(map(str, sorted(known)[:3]))}"
+            )
+        unknown = sorted(mine - known)
+        if unknown:
+            raise InputError(
+                f"boxes file '{self._file.path}' has boxes for {len(unknown)} frame{'s' if len(unknown) > 1 else ''} "
+                f"of '{self._name}' that do not exist, the first {unknown[0]}: {explanation}"
+            )
+
+
+def read_boxes(path: Path, name: str) -> BoxFile:
+    """Read the boxes of one input.
+
+    Args:
+        path: a file, or a folder with a file for every input, as PoseTrack distributes its annotations.
+        name: the input's name, and that of its file in a folder.
+
+    Raises:
+        InputError: as `BoxFile`; or the folder has no file for this input.
+    """
+    if not path.is_dir():
+        return BoxFile(path)
+    file = path / f"{name}.json"
+    if not file.exists():
+        raise InputError(
+            f"the folder of boxes '{path}' has no '{file.name}' for the input '{name}': name one file with all boxes, "
+            "or a folder with a file named as each input"
+        )
+    return BoxFile(file)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that can be calculated with."""
+    return type(value) in (int, float) and abs(value) < float("inf")  # neither true nor NaN
+
+
+def _whole(value: Any, where: str) -> int:
+    """Return an id: a whole number from 0, also one that a program wrote as 3.0 or "3".
+
+    Raises:
+        InputError: it is none, or does not fit into 64 bits.
+    """
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
+        number = int(value)
+    if isinstance(value, float) and value.is_integer():
+        number = int(value)
+    if type(number) is not int or not 0 <= number <= MAX_ID:
+        raise InputError(f"{where} is {reprlib.repr(value)}, expected a whole number from 0 to {MAX_ID}")
+    return number
+
+
+def _labels_no_joint(keypoints: Any, where: str) -> bool:
+    """Whether keypoints ``[x, y, label, …]`` are given and none of them is labelled."""
+    if keypoints is None:
+        return False
+    if not isinstance(keypoints, list) or len(keypoints) % 3 or not all(type(v) in (int, float) for v in keypoints):
+        raise InputError(
+            f"{where}: keypoints is {reprlib.repr(keypoints)}, expected three numbers x, y, label for every joint"
+        )
+    return not any(label > 0 for label in keypoints[2::3])
+
+
+def _pack(people: list[tuple[list[float], float, int | None]]) -> FrameBoxes:
+    boxes, scores, tracks = zip(*people, strict=True)
+    known = None not in tracks and len(set(tracks)) == len(tracks)
+    return FrameBoxes(
+        np.array(boxes, np.float32),
+        np.array(scores, np.float32),
+        np.array(tracks, np.int64) if known else None,
+    )

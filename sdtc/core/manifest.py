@@ -1,0 +1,282 @@
+"""The engine bundle's manifest, `model.json`: what the files are, how to feed them, and how right they were.
+
+Written by `sdtc.export`, read by `sdtc.runtime`; the only thing that the two share besides the graphs.
+Paths in a manifest are plain file names beside it, so a bundle can be moved as a folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import reprlib
+import sys
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdtc.core.crops import CROP_SCALE
+from sdtc.core.errors import BundleError, ConfigError, InputError
+from sdtc.core.files import read_json, sha256, write_json
+from sdtc.core.skeleton import Skeleton, get_skeleton
+
+SCHEMA_VERSION = 1
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_CLIP_BYTES = 8 << 30  # of one batch of crops, which the runtime allocates
+GRAPHS = ("model", "encoder", "temporal")
+FLAVOURS = ("tensorrt", "tensorrt-rtx")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMPUTE_CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """The files of one graph: its ONNX, and its engine where one was built."""
+
+    onnx: str
+    plan: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What built the engines and what they are for."""
+
+    flavour: str  # "tensorrt" or "tensorrt-rtx"
+    version: str
+    compute_capabilities: tuple[str, ...]  # e.g. ("8.6", "8.9")
+    plugin_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One engine bundle.
+
+    Attributes:
+        name: what the checkpoint was, e.g. ``"tiny"``.
+        kind: ``"sdtc"`` or ``"vitpose"``.
+        model: the network's configuration, as `sdtc.model.ModelConfig.to_dict` gives it.
+        num_frames: T, frames in a window; the keyframe is the middle one.
+        input_size: (H, W) of a crop, pixels.
+        heatmap_size: (h, w), pixels.
+        token_shape: (L, C) of one frame's tokens, between encoder and temporal.
+        skeleton: ``"posetrack"`` or ``"coco"``.
+        keypoints, flip_pairs: the skeleton's, spelled out for readers without this package.
+        mean, std: the normalisation inside the graph, of RGB values 0-1.
+        crop_scale: enlargement of the person box.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        batch: (min, opt, max) windows at once.
+        graphs: files by graph name, see `GRAPHS`.
+        files: SHA-256 by file name.
+        checkpoint_sha256: of the checkpoint that this was exported from.
+        trained: whether the checkpoint claims to have been trained at all.
+        engine: None where no engine was built.
+        kernels: file of the kernels that the runtime launches on GPUs, see `sdtc.core.kernel_file`; None without.
+        parity: figures measured at export, by comparison.
+    """
+
+    name: str
+    kind: str
+    model: dict[str, Any]
+    num_frames: int
+    input_size: tuple[int, int]
+    heatmap_size: tuple[int, int]
+    token_shape: tuple[int, int]
+    skeleton: str
+    keypoints: tuple[str, ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    precision: str
+    opset: int
+    batch: tuple[int, int, int]
+    graphs: dict[str, GraphFiles]
+    files: dict[str, str]
+    checkpoint_sha256: str
+    trained: bool
+    crop_scale: float = CROP_SCALE
+    input_layout: str = "NHWC uint8 RGB"
+    engine: EngineInfo | None = None
+    kernels: str | None = None
+    parity: dict[str, dict[str, Any]] = field(default_factory=dict)
+    created_by: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def delta(self) -> int:
+        """δ: supporting frames on each side of the keyframe."""
+        return self.num_frames // 2
+
+    def get_skeleton(self) -> Skeleton:
+        return get_skeleton(self.skeleton)
+
+    def save(self, path: Path) -> None:
+        """Write the manifest, atomically."""
+        write_json(path, dataclasses.asdict(self))
+
+    @staticmethod
+    def load(path: Path) -> Manifest:
+        """Read and check a manifest; the hashes of its files are checked by :meth:`verify_file`.
+
+        Raises:
+            BundleError: missing, damaged, inconsistent, or of a newer schema.
+        """
+        try:
+            data = read_json(path, "manifest", MAX_MANIFEST_BYTES)
+        except InputError as error:
+            raise BundleError(str(error)) from None
+        if not isinstance(data, dict) or "schema_version" not in data:
+            raise BundleError(f"'{path}' is not an engine bundle's manifest: it has no schema_version")
+        version = data["schema_version"]
+        if type(version) is not int or version < 1:
+            raise BundleError(
+                f"manifest '{path}' is damaged (schema_version is {reprlib.repr(version)}, not a whole number from 1): "
+                "export the checkpoint again with export/to_trt.py"
+            )
+        if version > SCHEMA_VERSION:
+            raise BundleError(
+                f"manifest '{path}' has schema version {version}, this sdtc reads up to {SCHEMA_VERSION}: "
+                "update sdtc, or export the checkpoint again with this version"
+            )
+        try:
+            known = {f.name for f in dataclasses.fields(Manifest)}
+            manifest = build_from_json(Manifest, {key: value for key, value in data.items() if key in known}, "")
+            manifest._check()
+        except (ValueError, ConfigError) as error:
+            raise BundleError(
+                f"manifest '{path}' is damaged ({error}): export the checkpoint again with export/to_trt.py"
+            ) from None
+        return manifest
+
+    def verify_file(self, directory: Path, name: str) -> Path:
+        """Return the path of a bundle file after checking its hash.
+
+        Raises:
+            BundleError: the file is missing, or is not the one that the manifest describes.
+        """
+        path = directory / name
+        if not path.is_file():
+            raise BundleError(f"bundle file '{path}' is missing: copy the whole bundle, or export again")
+        actual, expected = sha256(path), self.files[name]
+        if actual != expected:
+            raise BundleError(
+                f"bundle file '{path}' has SHA-256 {actual[:12]}…, its manifest says {expected[:12]}…: "
+                "the file was changed or only partly copied; copy it again, or export again"
+            )
+        return path
+
+    def _check(self) -> None:
+        def expect(condition: bool, what: str) -> None:
+            if not condition:
+                raise ValueError(what)
+
+        expect(self.kind in ("sdtc", "vitpose"), f"unknown kind {self.kind!r}")
+        expect(1 <= self.num_frames <= 15 and self.num_frames % 2 == 1, f"num_frames is {self.num_frames}")
+        for name, size in (("input_size", self.input_size), ("heatmap_size", self.heatmap_size)):
+            expect(all(8 <= side <= 4096 for side in size), f"{name} is {size}")
+        expect(min(self.token_shape) > 0, f"token_shape is {self.token_shape}")
+        skeleton = self.get_skeleton()
+        expect(self.keypoints == skeleton.keypoints, f"keypoints are not those of '{self.skeleton}'")
+        expect(self.flip_pairs == skeleton.flip_pairs, f"flip_pairs are not those of '{self.skeleton}'")
+        expect(min(self.std) > 0, f"std is {self.std}")
+        expect(self.precision in ("fp32", "fp16", "bf16"), f"unknown precision {self.precision!r}")
+        expect(self.opset > 0, f"opset is {self.opset}")
+        low, opt, high = self.batch
+        expect(1 <= low <= opt <= high <= 4096, f"batch is {self.batch}")
+        clip_bytes = high * self.num_frames * self.input_size[0] * self.input_size[1] * 3
+        expect(clip_bytes <= MAX_CLIP_BYTES, f"the largest batch has {clip_bytes / 2**30:.0f} GiB")
+        expect(0.1 <= self.crop_scale <= 10, f"crop_scale is {self.crop_scale}")
+        expect(self.input_layout == "NHWC uint8 RGB", f"unknown input_layout {self.input_layout!r}")
+        expect(set(self.graphs) == set(GRAPHS), f"graphs are {sorted(self.graphs)}")
+        for graph in self.graphs.values():
+            for name in filter(None, (graph.onnx, graph.plan)):
+                expect(name in self.files, f"no hash for {name!r}")
+        expect(self.kernels is None or self.kernels in self.files, f"no hash for {self.kernels!r}")
+        for name, digest in self.files.items():
+            expect(bool(_FILE_NAME.fullmatch(name)), f"bad file name {name!r}")
+            expect(bool(_SHA256.fullmatch(digest)), f"bad SHA-256 for {name}")
+        expect(bool(_SHA256.fullmatch(self.checkpoint_sha256)), "bad SHA-256 for the checkpoint")
+        if self.engine:
+            expect(self.engine.flavour in FLAVOURS, f"unknown engine flavour {self.engine.flavour!r}")
+            for capability in self.engine.compute_capabilities:
+                expect(bool(_COMPUTE_CAPABILITY.fullmatch(capability)), f"bad compute capability {capability!r}")
+
+
+_T = typing.TypeVar("_T")
+
+
+def build_from_json(cls: type[_T], data: Any, where: str) -> _T:
+    """Build a dataclass from JSON's objects, every value of exactly the type that its field has.
+
+    Stricter than `sdtc.core.settings`, whose readers are people: a program wrote this file.
+
+    Raises:
+        ValueError: a field is missing or unknown, or a value is of another type.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {reprlib.repr(data)}, not an object")
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    dot = f"{where}." if where else ""
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise ValueError(f"unknown field {dot}{unknown[0]}")
+    for f in fields:
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in data:
+            raise ValueError(f"it has no {dot}{f.name}")
+    return cls(**{name: _typed(hints[name], value, dot + name) for name, value in data.items()})
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # the only kind here: X | None
+        return None if value is None else _typed(args[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {reprlib.repr(value)}, not a list")
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) != len(value):
+            raise ValueError(f"{where} is {reprlib.repr(value)}, not {len(kinds)} values")
+        return tuple(_typed(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is {reprlib.repr(value)}, not an object")
+        return {key: _typed(args[1], v, f"{where}.{key}") for key, v in value.items()}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return build_from_json(kind, value, where)
+    if kind is Any:
+        return value
+    if kind is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:  # NaN, infinity, or a whole number beyond any float
+            raise ValueError(f"{where} is {reprlib.repr(value)}, not a finite number")
+        return float(value)
+    if type(value) is not kind:
+        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+        raise ValueError(f"{where} is {reprlib.repr(value)}, not {names[kind]}")
+    if kind is str:
+        value.encode()  # half a surrogate pair could not even be printed: a ValueError too
+    return value
+
+
+def find_manifest(path: Path) -> Path:
+    """Return the manifest that a bundle path means: a folder, `model.json`, or any file of the bundle.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if path.is_dir():
+        candidate = path / "model.json"
+    elif path.suffix == ".json":
+        candidate = path
+    else:  # model.plan, model.encoder.onnx, …: the manifest carries the part before the first dot
+        candidate = path.with_name(path.name.split(".")[0] + ".json")
+    if not candidate.is_file():
+        if not path.exists():
+            raise BundleError(f"engine '{path}' does not exist: make one with  python export/to_trt.py CHECKPOINT")
+        raise BundleError(
+            f"'{path}' has no manifest beside it (expected '{candidate}'): an engine is used together with "
+            "the bundle that export/to_trt.py writes"
+        )
+    return candidate

@@ -1,0 +1,197 @@
+"""What a training run is: one YAML file, every value of which can be set from the command line too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sdtc.core.errors import ConfigError, require
+from sdtc.core.settings import build_settings
+from sdtc.model.config import ModelConfig, get_preset
+from sdtc.training.augmentation import AugmentationConfig
+from sdtc.training.targets import SIGMA
+
+OPTIMIZERS = ("adamw", "muon")
+DECAYS = ("steps", "linear")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One split of one data set, see `sdtc.training.annotations`.
+
+    Attributes:
+        root: the data set's folder.
+        split: ``"train"`` or ``"val"``.
+        annotations: a file or folder of annotations elsewhere than below the root.
+    """
+
+    root: Path
+    split: str
+    annotations: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run.
+
+    Attributes:
+        train, val: what to learn from, and what to choose the best checkpoint by (None: the last one is all there is).
+        model: the network; in YAML ``{preset: base}`` with any field of it changed.
+        backbone: a ViTPose file, or a checkpoint of our own, whose backbone to start from.
+        load_from: a checkpoint of our own, all of whose weights to start from; of a smaller delta, they are inflated.
+        augmentation: chances and strengths.
+        sigma: of the heatmap targets, heatmap pixels.
+        masked: masked training with reconstruction (Eq. 15); False trains by Eq. 14 alone.
+        optimizer: ``"adamw"`` (paper) or ``"muon"``, see `sdtc.training.optimizer`.
+        learning_rate, weight_decay: of the optimizer (paper: 5e-4).
+        decay: ``"steps"`` multiplies the rate by gamma at each milestone; ``"linear"`` takes it to 0 at the end, and
+            ignores those two.
+        epochs, milestones, gamma: paper: 50, (20, 40), 0.1.
+        warmup_steps: steps in which the rate rises linearly from 0.
+        batch_size: windows per step, over all processes together.
+        clip_norm: largest norm of the gradient.
+        precision: ``"no"`` (fp32), ``"bf16"`` or ``"fp16"`` autocast.
+        cache_images: decode every image once and hold all of them in memory, 3 bytes a pixel and training process;
+            the processes that read share it where they are forked (Linux).
+        workers: processes that read data, per training process.
+        threads: CPU threads of the training process; 0 leaves it to torch.
+        device: ``"auto"`` or ``"cpu"``.
+        seed: of weights, order, augmentation and masks.
+        save_seconds: at most this long between saves of the state to resume from.
+        validate_every: epochs.
+        half_weights: keep the best checkpoint's weights in fp16, half the size; the state to resume from stays in fp32.
+    """
+
+    train: DataConfig
+    val: DataConfig | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    backbone: Path | None = None
+    load_from: Path | None = None
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    sigma: float = SIGMA
+    masked: bool = True
+    optimizer: str = "adamw"
+    decay: str = "steps"
+    epochs: int = 50
+    milestones: tuple[int, ...] = (20, 40)
+    gamma: float = 0.1
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    batch_size: int = 32
+    clip_norm: float = 1.0
+    precision: str = "no"
+    cache_images: bool = False
+    workers: int = 4
+    threads: int = 0
+    device: str = "auto"
+    seed: int = 0
+    save_seconds: float = 600.0
+    validate_every: int = 1
+    half_weights: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("learning_rate", "clip_norm", "sigma"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected more than 0")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("decay", DECAYS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is '{getattr(self, name)}': expected {' or '.join(allowed)}")
+        if self.backbone and self.load_from:
+            raise ConfigError("backbone and load_from are both given: load_from holds a backbone, leave the other out")
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise ConfigError(f"precision is '{self.precision}': expected no, bf16 or fp16")
+        if self.device not in ("auto", "cpu"):
+            raise ConfigError(f"device is '{self.device}': expected auto or cpu")
+        if self.workers < 0 or self.threads < 0 or self.warmup_steps < 0:
+            raise ConfigError("workers, threads and warmup_steps cannot be negative")
+
+    def rate_at(self, epoch: int, step: int, steps: int) -> float:
+        """Return the learning rate of a step: a function of nothing else, so that resuming needs no scheduler state.
+
+        Args:
+            epoch, step: from 0.
+            steps: of the whole run.
+        """
+        if self.decay == "linear":
+            rate = self.learning_rate * (1 - step / steps)
+        else:
+            rate = self.learning_rate * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        return rate * min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else rate
+
+
+def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
+    """Read a configuration.
+
+    Args:
+        source: a YAML file, or the name of one that comes with the package.
+        changes: ``key=value`` with dots for nested keys, e.g. ``model.delta=1``; values are YAML.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a key or value that does not exist.
+    """
+    yaml = require("yaml", "train", "sdtc-train")
+    text = _read(source)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"configuration '{source}' is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"configuration '{source}' holds no keys: expected train, model, epochs, …")
+    for change in changes or []:
+        key, separator, value = change.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {change}: expected key=value, e.g. --set model.delta=1")
+        try:
+            _assign(data, key, yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {change}: '{value}' is not a YAML value") from None
+    data = dict(data)
+    data["model"] = _with_preset(data.get("model", {}))
+    return build_settings(TrainConfig, data, source)
+
+
+def config_names() -> list[str]:
+    """Return the names of the configurations that come with the package."""
+    folder = resources.files("sdtc.training") / "configs"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _read(source: str) -> str:
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml") and source in config_names():
+        return (resources.files("sdtc.training") / "configs" / f"{source}.yaml").read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(
+            f"configuration '{source}' cannot be read: expected a YAML file, or one of {', '.join(config_names())}"
+        ) from None
+
+
+def _assign(data: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {key}: '{parent}' holds a value, not keys")
+    data[last] = value
+
+
+def _with_preset(model: Any) -> Any:
+    """Fill a model's fields from ``preset``, the given ones on top."""
+    if not isinstance(model, dict) or "preset" not in model:
+        return model
+    changes = dict(model)
+    base = get_preset(str(changes.pop("preset"))).to_dict()
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            base[key] |= value
+        else:
+            base[key] = value
+    return base
