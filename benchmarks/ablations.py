@@ -35,8 +35,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from sdtc.core.command_line import command
 from sdtc.core.crops import crop_to_image, expand_boxes
-from sdtc.core.errors import InputError, SdtcError, command
+from sdtc.core.errors import InputError, SdtcError
 from sdtc.core.files import atomic_write, make_directory, sha256
 from sdtc.model import MaskedSDTC, ModelConfig, build, get_preset
 from sdtc.model.checkpoint import find_checkpoint, load_backbone

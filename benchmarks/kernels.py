@@ -29,8 +29,9 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from sdtc.core.command_line import command
 from sdtc.core.crops import crop_frame, crop_to_image_matrix, expand_boxes
-from sdtc.core.errors import InputError, command, require
+from sdtc.core.errors import InputError, require
 from sdtc.core.files import make_directory
 from sdtc.kernels.attention import (
     spatial_attention_plain,

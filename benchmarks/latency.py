@@ -55,7 +55,8 @@ from latency_case import HEIGHTS, MIN_KEYFRAMES, ON_GPU, PERCENTILES, WAYS, Late
 from latency_report import STAGES, draw, find_row, promises, table
 from tqdm import tqdm
 
-from sdtc.core.errors import EngineError, InputError, command
+from sdtc.core.command_line import command
+from sdtc.core.errors import EngineError, InputError
 from sdtc.core.files import make_directory
 from sdtc.runtime.backends.choice import available_cpus
 from sdtc.runtime.output.results import FrameResult

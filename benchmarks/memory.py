@@ -27,7 +27,8 @@ import psutil
 from tqdm import tqdm
 
 import sdtc.runtime
-from sdtc.core.errors import InputError, SdtcError, command
+from sdtc.core.command_line import command
+from sdtc.core.errors import InputError, SdtcError
 from sdtc.core.files import make_directory
 from sdtc.runtime.output.drawing import draw_frame
 from sdtc.runtime.output.writers import VideoWriter, make_writer

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdtc.core.errors import SdtcError, command
+from sdtc.core.command_line import command
+from sdtc.core.errors import SdtcError
 from sdtc.core.files import make_directory
 from sdtc.core.manifest import Manifest
 from sdtc.core.posetrack import from_slots

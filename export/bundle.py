@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from sdtc.core.errors import BundleError, ExportError, InputError, OutputError, say
+from sdtc.core.command_line import say
+from sdtc.core.errors import BundleError, ExportError, InputError, OutputError
 from sdtc.core.files import make_directory, sha256
 from sdtc.core.manifest import EngineInfo, GraphFiles, Manifest
 from sdtc.export import device_kernels, engine_builder, graphs, verify

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
-    from sdtc.core.errors import command
+    from sdtc.core.command_line import command
 except ModuleNotFoundError:  # run from a checkout that was never installed
     sys.exit("to_trt.py: error: sdtc is not installed: run  pip install -e '.[cpu,export]'  in the project's folder")
 

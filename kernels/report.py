@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sdtc.core.errors import InputError, KernelError, MissingExtraError, command, say
+from sdtc.core.command_line import command, say
+from sdtc.core.errors import InputError, KernelError, MissingExtraError
 
 try:
     from sdtc.kernels import aot

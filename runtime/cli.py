@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.errors import SdtcError, command, say
+from sdtc.core.command_line import command, say
+from sdtc.core.errors import SdtcError
 
 if TYPE_CHECKING:
     from sdtc.core.boxes import BoxFile

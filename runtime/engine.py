@@ -70,7 +70,7 @@ class PoseEngine:
     Args:
         path: `model.plan`, `model.onnx`, `model.json` or the bundle's folder.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        backend: one of `backends.choice.BACKENDS`; ``"auto"`` measures which one is the fastest here, once.
+        backend: one of `backends.arguments.BACKENDS`; ``"auto"`` measures which one is the fastest here, once.
         threads: CPU threads; one or all that this process may use, whichever is faster, if not given.
         exact: run whole windows, each in its keyframe's boxes, as the paper does; else frames are encoded once, in
             boxes that are held from frame to frame, where the bundle has the graphs for it.

@@ -14,11 +14,8 @@ from pathlib import Path
 
 from sdtc.core.errors import EngineError, InputError
 from sdtc.core.manifest import FLAVOURS, Manifest
+from sdtc.runtime.backends.arguments import BACKENDS, DEVICES, PRECISIONS
 from sdtc.runtime.backends.session import Session
-
-BACKENDS = ("auto", "onnxruntime", "openvino", *FLAVOURS)
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,11 @@
-"""Named errors, and the one place where a command turns them into a sentence and an exit code.
+"""Named errors. Every message says what was given, what was expected and what to do next, in one sentence.
 
-Every message says what was given, what was expected and what to do next, in one sentence.
+The library speaks of *arguments*, in backticks: "`max_frames` is 0: expected at least 1", "leave out `device='cpu'`". A
+command shows them as its options (`sdtc.core.command_line`): "--max-frames is 0 …", "leave out --device cpu".
 """
 
 from __future__ import annotations
 
-import functools
-import os
-import sys
-from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 
@@ -88,46 +85,3 @@ def require(module: str, extra: str, needed_by: str) -> ModuleType:
         raise MissingExtraError(
             f"{needed_by} needs the package '{package}', which is not installed: run  pip install 'sdtc[{extra}]'"
         ) from None
-
-
-def command(name: str) -> Callable[[Callable[[Sequence[str] | None], int]], Callable[..., int]]:
-    """Decorate a command's ``main(argv)``: a known error becomes one sentence on stderr and an exit code.
-
-    Exit codes: 0 success, 1 the work failed, 2 the input was unusable, 130 interrupted by Ctrl-C.
-    """
-
-    def decorate(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-        @functools.wraps(main)
-        def wrapped(argv: Sequence[str] | None = None) -> int:
-            try:
-                return main(argv)
-            except SdtcError as error:
-                print(f"{name}: error: {error}", file=sys.stderr)
-                return error.exit_code
-            except KeyboardInterrupt:
-                print(f"{name}: interrupted", file=sys.stderr)
-                return 130
-            except BrokenPipeError:  # `sdtc-info base | head -1`; commands that write files print through `say`
-                _silence_stdout()
-                return 0
-
-        return wrapped
-
-    return decorate
-
-
-def say(text: str, end: str = "\n", quiet: bool = False) -> None:
-    """Print for people, unless they asked for quiet.
-
-    Nobody reading it any more (`sdtc-infer … | head -1`) is no reason to stop working.
-    """
-    if quiet:
-        return
-    try:
-        print(text, end=end, flush=True)
-    except BrokenPipeError:
-        _silence_stdout()
-
-
-def _silence_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

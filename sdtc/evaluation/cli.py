@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.errors import command, say
+from sdtc.core.command_line import command, say
 
 if TYPE_CHECKING:
     from sdtc.core.boxes import FrameBoxes

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.core.errors import command, require
+from sdtc.core.command_line import command
+from sdtc.core.errors import require
 from sdtc.model.config import PRESETS, get_preset
 
 _DESCRIPTION = "Print the parameters and operations of a network, per part and in all, measured by running it."

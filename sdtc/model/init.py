@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.core.errors import InputError, command, require
+from sdtc.core.command_line import command
+from sdtc.core.errors import InputError, require
 from sdtc.model.config import PRESETS, get_preset
 
 _DESCRIPTION = "Write an untrained checkpoint of a preset, with a pretrained ViTPose backbone where one is given."

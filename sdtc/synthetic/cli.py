@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.errors import InputError, command
+from sdtc.core.command_line import command
+from sdtc.core.errors import InputError
 from sdtc.synthetic.difficulty import DIFFICULTIES
 
 if TYPE_CHECKING:

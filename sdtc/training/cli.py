@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.core.errors import command, require
+from sdtc.core.command_line import command
+from sdtc.core.errors import require
 
 _DESCRIPTION = "Train an SDTC network as a configuration says."
 _EPILOG = """examples:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.errors import InputError, command, require, say
+from sdtc.core.command_line import command, say
+from sdtc.core.errors import InputError, require
 
 if TYPE_CHECKING:
     from sdtc.model.config import ModelConfig

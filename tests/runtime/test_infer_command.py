@@ -505,7 +505,7 @@ def test_sparse_frames_keep_their_ids(tiny_bundle, clip, tmp_path) -> None:
 
 def test_choices_of_the_command_are_those_of_the_runtime() -> None:
     """Stated again in the command, so that `--help` needs no NumPy."""
-    from sdtc.runtime.backends.choice import BACKENDS, DEVICES
+    from sdtc.runtime.backends.arguments import BACKENDS, DEVICES
     from sdtc.runtime.cli import _parser
     from sdtc.runtime.output.drawing import MIN_KEYPOINT_SCORE
     from sdtc.runtime.output.writers import FORMATS
