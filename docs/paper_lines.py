@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "paper.md"
 FOLDERS = ("sdtc", "kernels", "export", "runtime", "benchmarks")
 LINK = re.compile(
-    r'\[`(?P<path>[^`\]]+)`, line (?P<line>\d+)\]\(\.\./(?P<target>[^)#\s]+)#L(?P<anchor>\d+) "(?P<marker>[^"]+)"\)'
+    r"\[`(?P<path>[^`\]]+)`, line (?P<line>\d+)\]"
+    r'\(\.\./(?P<target>[^)#\s]+)#L(?P<anchor>\d+) "(?P<marker>[^"]+)"\)'
 )
 
 
