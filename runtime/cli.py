@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -162,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell=tell,
         progress=not args.quiet,
     )
+    start = time.perf_counter()
     options = EngineOptions(args.device, args.backend, args.precision, args.threads, args.exact, args.hold)
     with live_log(args.quiet), open(args.engine, options) as engine:
         how = "frame by frame" if engine.streaming else "whole windows"
@@ -173,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not engine.manifest.trained:
             tell("note     the checkpoint of this engine is untrained: its poses mean nothing")
         summary = run.execute(engine)
-        tell(_describe(summary, engine))
+        tell(_describe(summary, engine, time.perf_counter() - start))
     for problem in summary.problems:
         print(f"sdtc-infer: error: {as_options(problem)}", file=sys.stderr)
     if summary.interrupted:
@@ -186,12 +188,13 @@ def _tell(text: str, quiet: bool) -> None:
     say(as_options(text), quiet=quiet)
 
 
-def _describe(summary: RunSummary, engine: PoseEngine) -> str:
+def _describe(summary: RunSummary, engine: PoseEngine, seconds: float) -> str:
+    """Return the lines at the end; the seconds include opening the engine."""
     stages = ", ".join(f"{name} {value:.2f} s" for name, value in engine.times.seconds.items())
-    rate = summary.frames / summary.seconds if summary.seconds else 0.0
+    rate = summary.frames / seconds
     lines = [
         f"done     {summary.frames} frames, {summary.poses} poses of {summary.people} people in "
-        f"{summary.seconds:.2f} s ({rate:.1f} frames/s)",
+        f"{seconds:.2f} s ({rate:.1f} frames/s)",
         f"stages   {stages or 'none'}",
     ]
     if engine.encoded:
