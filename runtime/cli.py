@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -127,15 +128,15 @@ def _parser() -> argparse.ArgumentParser:
 @command("sdtc-infer", {"path": "--engine"})
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():  # others may not touch signals
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does: files valid
 
     # Only now: `--help` and a mistyped option need none of this.
     from sdtc.core.manifest import find_manifest
     from sdtc.runtime.engine import open
     from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
-    from sdtc.runtime.run import Run, in_main_thread, live_log
+    from sdtc.runtime.run import Run, live_log
 
-    if in_main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does: files valid
     tell = partial(_tell, quiet=args.quiet)
     run = Run(
         args.input,

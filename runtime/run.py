@@ -299,19 +299,19 @@ def _unique(stem: str, taken: set[str]) -> str:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def in_main_thread() -> bool:
+def _in_main_thread() -> bool:
     """Python lets only the main thread change signal handlers."""
     return threading.current_thread() is threading.main_thread()
 
 
 def _restore_signals_after(stack: ExitStack) -> None:
-    if in_main_thread():
+    if _in_main_thread():
         for number in _SIGNALS:
             stack.callback(signal.signal, number, signal.getsignal(number))
 
 
 def _ignore_signals() -> None:
-    if in_main_thread():
+    if _in_main_thread():
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
