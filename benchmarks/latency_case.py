@@ -25,6 +25,7 @@ import numpy as np
 from sdtc.core.errors import SdtcError, require
 from sdtc.core.files import atomic_write
 from sdtc.runtime.estimation.timing import Durations, StageTimes
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.people.detection import Detections
 from sdtc.runtime.sources.base import Frame, FrameSource
 from sdtc.runtime.sources.open import open_source
@@ -44,7 +45,7 @@ class Way:
         name: for --case.
         title: for people.
         module: that it needs.
-        options: of `PoseEngine`; None for what is not ours.
+        options: of `EngineOptions`; None for what is not ours.
     """
 
     name: str
@@ -132,7 +133,9 @@ def export(task: dict[str, Any]) -> dict[str, Any]:
         torch.manual_seed(0)
         save_checkpoint(checkpoint, build(get_preset(task["preset"])), trained=False)
     if task["bundle"]:
-        bundle.export(checkpoint, folder / "bundle", plan=gpu_or_reason()[0] is not None, quiet=True)
+        bundle.export(
+            checkpoint, folder / "bundle", bundle.ExportOptions(plan=gpu_or_reason()[0] is not None), quiet=True
+        )
     if task["stock"]:
         network = load_checkpoint(checkpoint).network.eval()
         example = torch.zeros(2, network.config.num_frames, *network.config.input_size, 3, dtype=torch.uint8)
@@ -222,10 +225,11 @@ def measure(case: LatencyCase) -> dict[str, Any]:
 
 def _measure_ours(case: LatencyCase) -> dict[str, Any]:
     start = time.perf_counter()
-    from sdtc.runtime.engine import PoseEngine
+    import sdtc.runtime
 
+    options = EngineOptions(**({"threads": case.threads} | (WAYS[case.way].options or {})))
     with (
-        PoseEngine(case.bundle, **({"threads": case.threads} | (WAYS[case.way].options or {}))) as engine,
+        sdtc.runtime.open(case.bundle, options) as engine,
         tempfile.TemporaryDirectory() as folder,
     ):
         load = time.perf_counter() - start
@@ -280,7 +284,7 @@ class _Run:
         times = self.engine.times
         people = MovingPeople(self.case.people, self.case.height, self.case.drift)
         begin = time.perf_counter()
-        results = overlap(self.engine.track(self.source, detector=people), 2, "pose", self.source.stop)
+        results = overlap(self.engine.track(self.source, TrackOptions(detector=people)), 2, "pose", self.source.stop)
         self.source.permits.release(self.engine.manifest.delta + 1)  # all that the first keyframe needs
         try:
             with make_writer("jsonl", self.folder / "poses", "clip", self.engine.skeleton) as writer:

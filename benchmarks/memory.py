@@ -30,6 +30,7 @@ import sdtc.runtime
 from sdtc.core.command_line import command
 from sdtc.core.errors import InputError, SdtcError
 from sdtc.core.files import make_directory
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.output.drawing import draw_frame
 from sdtc.runtime.output.writers import VideoWriter, make_writer
 from sdtc.runtime.people.detection import Detections, Detector, make_detector
@@ -113,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     resident, people = array("f"), array("B")  # MiB and heads, of every tenth frame
     count = num_poses = num_tracks = 0
     with (
-        sdtc.runtime.open(args.engine, backend=args.backend, threads=args.threads) as engine,
+        sdtc.runtime.open(args.engine, EngineOptions(backend=args.backend, threads=args.threads)) as engine,
         open_source(args.input) if args.input else Endless() as source,
     ):
         skeleton = engine.skeleton
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
             make_writer(None, args.output / source.name, source.name, skeleton) as poses,
             video if args.input else nullcontext(),
         ):
-            results = engine.track(source, detector=detector, max_frames=frames)
+            results = engine.track(source, TrackOptions(detector=detector, max_frames=frames))
             for result in tqdm(results, total=frames or source.num_frames, disable=None):
                 poses.write(result)
                 if args.input:

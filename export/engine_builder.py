@@ -55,29 +55,31 @@ def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = (
         MissingExtraError: the flavour is not installed.
     """
     if flavour not in FLAVOURS:
-        raise InputError(f"--flavour is '{flavour}': expected one of {', '.join(FLAVOURS)}")
+        raise InputError(f"`flavour` is '{flavour}': expected one of {', '.join(FLAVOURS)}")
     gpu, why_not = gpu_or_reason()
     if flavour == "auto":
         full = gpu is not None and find_spec("tensorrt") is not None
         flavour = "tensorrt" if full else "tensorrt-rtx"
     if flavour == "tensorrt":
-        trt = require(MODULES[flavour], _EXTRAS[flavour], "--flavour tensorrt")
+        trt = require(MODULES[flavour], _EXTRAS[flavour], "`flavour='tensorrt'`")
         if gpu is None:
-            raise InputError(f"--flavour tensorrt builds on a GPU ({why_not}): use --flavour tensorrt-rtx or --no-plan")
+            raise InputError(
+                f"`flavour='tensorrt'` builds on a GPU ({why_not}): use `flavour='tensorrt-rtx'` or `plan=False`"
+            )
         if compute_capabilities and compute_capabilities != (gpu.compute_capability,):
             raise InputError(
-                f"--flavour tensorrt builds for this GPU's compute capability, {gpu.compute_capability}: "
-                f"for {', '.join(compute_capabilities)} use --flavour tensorrt-rtx, or export on such a GPU"
+                f"`flavour='tensorrt'` builds for this GPU's compute capability, {gpu.compute_capability}: "
+                f"for {', '.join(compute_capabilities)} use `flavour='tensorrt-rtx'`, or export on such a GPU"
             )
         return Target(flavour, trt.__version__, (gpu.compute_capability,))
-    trt = require(MODULES[flavour], _EXTRAS[flavour], "building an engine (or use --no-plan)")
+    trt = require(MODULES[flavour], _EXTRAS[flavour], "building an engine (or use `plan=False`)")
     known = _known_capabilities(trt)
     chosen = compute_capabilities or ((gpu.compute_capability,) if gpu else DEFAULT_CAPABILITIES)
     for capability in chosen:
         if capability not in known:
             raise InputError(
                 f"{flavour} {trt.__version__} cannot build for compute capability {capability}: it knows "
-                f"{', '.join(known)}; data-centre Hopper and Blackwell need --flavour tensorrt"
+                f"{', '.join(known)}; data-centre Hopper and Blackwell need `flavour='tensorrt'`"
             )
     return Target(flavour, trt.__version__, chosen)
 
@@ -94,17 +96,19 @@ def check_plugins(choice: str, target: Target | None) -> None:
         MissingExtraError: Triton is not installed.
     """
     if choice not in PLUGINS:
-        raise InputError(f"--plugins is '{choice}': expected one of {', '.join(PLUGINS)}")
+        raise InputError(f"`plugins` is '{choice}': expected one of {', '.join(PLUGINS)}")
     if choice != "on":
         return
     if target is None:
-        raise InputError("--plugins on puts kernels into engines, and --no-plan builds none: leave one of them out")
+        raise InputError(
+            "`plugins='on'` puts kernels into engines, and `plan=False` builds none: leave one of them out"
+        )
     if target.flavour != "tensorrt":
         raise InputError(
-            f"--plugins on needs full TensorRT, {target.flavour} takes no plugins: add --flavour tensorrt on a machine "
-            "with a GPU, or leave --plugins out"
+            f"`plugins='on'` needs full TensorRT, {target.flavour} takes no plugins: add `flavour='tensorrt'` on a "
+            "machine with a GPU, or leave `plugins` out"
         )
-    require("triton", "kernels", "--plugins on")
+    require("triton", "kernels", "`plugins='on'`")
 
 
 def use_plugins(choice: str, target: Target | None, config: ModelConfig) -> bool:
@@ -195,7 +199,7 @@ def build_engine(
         if plugins == "on" and len(layers) < len(nodes):
             raise ExportError(
                 f"{target.flavour} {target.version} put {len(layers)} of {len(nodes)} plugins into the engine of "
-                f"{onnx_path.name}, and took the operators' bodies for the others: use --plugins auto or off"
+                f"{onnx_path.name}, and took the operators' bodies for the others: use `plugins='auto'` or off"
             )
     with atomic_write(plan_path) as temporary:
         temporary.write_bytes(memoryview(plan))

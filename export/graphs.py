@@ -123,7 +123,7 @@ def check_size(network: nn.Module) -> None:
     size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(
-            f"the weights have {size / 1e9:.1f} GB, an ONNX file holds 2 GB: export with --precision fp16 or bf16"
+            f"the weights have {size / 1e9:.1f} GB, an ONNX file holds 2 GB: export with `precision='fp16'` or bf16"
         )
 
 

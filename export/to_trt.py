@@ -33,11 +33,9 @@ that GPU. The files are model.{onnx,plan,json} and the streaming pair model.{enc
 @command("to_trt.py")
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    from sdtc.export.bundle import export
+    from sdtc.export.bundle import ExportOptions, export
 
-    export(
-        args.checkpoint,
-        args.output,
+    options = ExportOptions(
         precision=args.precision,
         batch=args.batch,
         flavour=args.flavour,
@@ -45,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan=not args.no_plan,
         plugins=args.plugins,
         verify_on=args.verify_on,
-        quiet=args.quiet,
     )
+    export(args.checkpoint, args.output, options, quiet=args.quiet)
     return 0
 
 

@@ -55,38 +55,38 @@ def choose(
     Raises:
         InputError: backend and device exclude each other, or are unknown.
         EngineError: a GPU was asked for, and there is none; or the CPU cannot run the bundle.
-        MissingExtraError: a GPU is there for ``--backend onnxruntime``, which is not installed.
+        MissingExtraError: ONNX Runtime was asked for on a GPU, and is not installed.
     """
-    for value, allowed, option in (
-        (backend, BACKENDS, "--backend"),
-        (device, DEVICES, "--device"),
-        (precision, PRECISIONS, "--precision"),
+    for value, allowed, argument in (
+        (backend, BACKENDS, "backend"),
+        (device, DEVICES, "device"),
+        (precision, PRECISIONS, "precision"),
     ):
         if value not in allowed:
-            raise InputError(f"{option} is '{value}': expected one of {', '.join(allowed)}")
+            raise InputError(f"`{argument}` is '{value}': expected one of {', '.join(allowed)}")
     if backend in FLAVOURS and device == "cpu":
-        raise InputError(f"--backend {backend} runs on a GPU only: leave out --device cpu, or choose onnxruntime")
+        raise InputError(f"`backend='{backend}'` runs on a GPU only: leave out `device='cpu'`, or choose onnxruntime")
     if backend == "openvino" and device == "cuda":
-        raise InputError("--backend openvino runs on the CPU: leave out --device cuda, or choose onnxruntime")
+        raise InputError("`backend='openvino'` runs on the CPU: leave out `device='cuda'`, or choose onnxruntime")
     if precision in ("bf16", "int8"):
         if device == "cuda" or backend not in ("auto", "openvino"):
-            given = f"--backend {backend}" if backend != "auto" else f"--device {device}"
+            given = f"`backend='{backend}'`" if backend != "auto" else f"`device='{device}'`"
             raise InputError(
-                f"--precision {precision} is how OpenVINO computes on the CPU: leave out {given}; for a GPU, export "
-                "the bundle with the precision that it is to have"
+                f"`precision='{precision}'` is how OpenVINO computes on the CPU: leave out {given}; for a GPU, export "
+                "the bundle in that precision"
             )
         return Choice("openvino", "cpu", precision=precision)
     flavour = manifest.engine.flavour if manifest.engine and manifest.graphs["model"].plan else None
     if backend in FLAVOURS and flavour != backend:
         has = f"its engine is for {flavour}" if flavour else "it has none"
-        raise EngineError(f"the bundle has no {backend} engine ({has}): export it with --flavour {backend}")
+        raise EngineError(f"the bundle has no {backend} engine ({has}): export it with `flavour='{backend}'`")
 
     def on_cpu(why: str = "") -> Choice:
         only_openvino = manifest.precision == "bf16"
         if only_openvino and (backend == "onnxruntime" or not _is_installed("openvino")):
             raise EngineError(
                 f"{why}{'; ' if why else ''}this bundle is bf16, which ONNX Runtime has no CPU kernels for: run it on "
-                "a GPU, with --backend openvino (pip install 'sdtc[openvino]'), or export it with --precision fp32"
+                "a GPU, with `backend='openvino'` (pip install 'sdtc[openvino]'), or export it with `precision='fp32'`"
             )
         notice = f"{why}: running the bundle's ONNX on the CPU" if why else ""
         return Choice("openvino" if only_openvino else backend, "cpu", notice, precision)
@@ -107,7 +107,7 @@ def choose(
         gpu_problem = gpu_or_reason(EXTRAS[flavour] if flavour else "gpu")[1]
     if gpu_problem:
         if must_have_gpu:
-            raise EngineError(f"{gpu_problem}; use --device cpu to run the bundle's ONNX graph instead")
+            raise EngineError(f"{gpu_problem}; use `device='cpu'` to run the bundle's ONNX graph instead")
         if backend == "onnxruntime":
             return on_cpu()
         return on_cpu(f"the engine cannot run here ({gpu_problem})")
@@ -142,7 +142,7 @@ def open_session(
         from sdtc.runtime.backends.tensorrt_session import TensorRTSession
 
         if manifest.engine is None or files.plan is None:
-            raise EngineError(f"the bundle has no engine for graph '{graph}': export it without --no-plan")
+            raise EngineError(f"the bundle has no engine for graph '{graph}': export it again with `plan=True`")
         return TensorRTSession(manifest.verify_file(directory, files.plan), manifest.engine)
     path = manifest.verify_file(directory, files.onnx)
     threads = threads or available_cpus()

@@ -89,12 +89,12 @@ def explain(code: int, text: str) -> str:
     if code == _OUT_OF_MEMORY:
         return (
             f"the GPU's memory is full ({text}): close what else runs on it, or export the checkpoint with a smaller "
-            "--batch"
+            "`batch`"
         )
     if code in _STICKY:
         return (
             f"the GPU stopped in the middle ({text}), and nothing more runs on it in this process: start again, and "
-            "use --device cpu if it comes back"
+            "use `device='cpu'` if it comes back"
         )
     return f"CUDA call failed: {text}"
 

@@ -74,7 +74,7 @@ def _check(result: tuple[Any, ...]) -> Any:
         if status.value in _UNLOADABLE:
             raise EngineError(
                 f"the bundle's kernels do not load on this GPU ({text}): update its driver, export the checkpoint "
-                "again here, or use --device cpu"
+                "again here, or use `device='cpu'`"
             )
         raise EngineError(explain(status.value, text))
     return values[0] if values else None

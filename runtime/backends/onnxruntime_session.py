@@ -41,7 +41,7 @@ class OnnxRuntimeSession:
 
     def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
         if device == "cuda" and (problem := cuda_problem()):
-            raise EngineError(f"{problem}; or use --device cpu")
+            raise EngineError(f"{problem}; or use `device='cpu'`")
         ort = require("onnxruntime", "cpu", "running an ONNX graph")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -56,7 +56,7 @@ class OnnxRuntimeSession:
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             raise EngineError(f"ONNX Runtime {ort.__version__} cannot run '{path}': {_first_line(error)}") from None
         if device == "cuda" and self._session.get_providers()[0] != "CUDAExecutionProvider":
-            raise EngineError("ONNX Runtime could not start CUDA: check the driver, or use --device cpu")
+            raise EngineError("ONNX Runtime could not start CUDA: check the driver, or use `device='cpu'`")
         where = "CUDA" if device == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
         self.backend = f"onnxruntime {ort.__version__} ({where})"
         self.inputs = {tensor.name: _spec(tensor, path) for tensor in self._session.get_inputs()}

@@ -40,13 +40,13 @@ class OpenVINOSession:
             self._open(path, threads, precision)
 
     def _open(self, path: Path, threads: int, precision: str) -> None:
-        ov = require("openvino", "openvino", "--backend openvino")
+        ov = require("openvino", "openvino", "`backend='openvino'`")
         core = _core()
-        onnx = require("onnx", "openvino", "--backend openvino")
-        inliner = require("onnx.inliner", "openvino", "--backend openvino")
+        onnx = require("onnx", "openvino", "`backend='openvino'`")
+        inliner = require("onnx.inliner", "openvino", "`backend='openvino'`")
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision != "fp32" and precision.upper() not in able:
-            raise EngineError(f"this processor does not compute in {precision}: leave out --precision {precision}")
+            raise EngineError(f"this processor does not compute in {precision}: leave out `precision='{precision}'`")
         # Left to itself it computes in bf16 where the processor has it, and is no longer comparable.
         hint = "bf16" if precision != "fp32" and "BF16" in able else "f32"
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
@@ -89,7 +89,7 @@ def _core() -> Any:
     Of two that go in the order in which they came, the second puts the first one's stack back, which is no more: the
     next signal that Python handles (Ctrl-C, a child's end) then kills the process. A Core that stays takes none away.
     """
-    return require("openvino", "openvino", "--backend openvino").Core()
+    return require("openvino", "openvino", "`backend='openvino'`").Core()
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -24,8 +24,8 @@ def quantize_weights(model: Any) -> int:
     Returns:
         How many there were.
     """
-    onnx = require("onnx", "openvino", "--precision int8")
-    numpy_helper = require("onnx.numpy_helper", "openvino", "--precision int8")
+    onnx = require("onnx", "openvino", "`precision='int8'`")
+    numpy_helper = require("onnx.numpy_helper", "openvino", "`precision='int8'`")
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     users: dict[str, int] = {}

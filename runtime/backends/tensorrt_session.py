@@ -40,14 +40,15 @@ def check_compatible(info: EngineInfo, installed_version: str, gpu: Gpu) -> None
     if installed_version.split(".")[:3] != info.version.split(".")[:3]:
         raise EngineError(
             f"the engine was built by {info.flavour} {info.version}, installed is {installed_version}: "
-            f"run  pip install '{info.flavour}=={info.version}',  export the checkpoint again here, or use --device cpu"
+            f"run  pip install '{info.flavour}=={info.version}',  export the checkpoint again here, or use "
+            "`device='cpu'`"
         )
     if gpu.compute_capability not in info.compute_capabilities:
         # Full TensorRT builds for the GPU that it sees; only TensorRT-RTX can be told.
-        again = f"with --compute-capability {gpu.compute_capability}" if info.flavour == "tensorrt-rtx" else "here"
+        again = f"with `compute_capabilities={gpu.compute_capability}`" if info.flavour == "tensorrt-rtx" else "here"
         raise EngineError(
             f"the engine was built for compute capability {', '.join(info.compute_capabilities)}, this GPU "
-            f"({gpu.name}) has {gpu.compute_capability}: export again {again}, or use --device cpu"
+            f"({gpu.name}) has {gpu.compute_capability}: export again {again}, or use `device='cpu'`"
         )
 
 
@@ -71,7 +72,7 @@ class TensorRTSession:
     def __init__(self, path: Path, info: EngineInfo) -> None:
         extra = EXTRAS[info.flavour]
         gpu = find_gpu(extra)  # before TensorRT is asked: without a driver it fails with a bare number
-        trt = require(MODULES[info.flavour], extra, f"a {info.flavour} engine (or use --device cpu)")
+        trt = require(MODULES[info.flavour], extra, f"a {info.flavour} engine (or use `device='cpu'`)")
         check_compatible(info, trt.__version__, gpu)
         self.backend = f"{info.flavour} {trt.__version__} ({gpu.name})"
         self.gpu = gpu

@@ -14,14 +14,13 @@ import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sdtc.core.crops import crop_to_image_matrix
 from sdtc.core.errors import EngineError
-from sdtc.core.kernel_file import ALIGNMENT, KernelCode, KernelFile
+from sdtc.core.kernel_file import ALIGNMENT, KernelCode
 from sdtc.core.manifest import Manifest
 from sdtc.runtime.backends import cuda
 from sdtc.runtime.backends.cuda import DeviceMemory, Event, Graph, PinnedMemory
@@ -33,12 +32,11 @@ from sdtc.runtime.estimation.estimators import (
     KeyframePeople,
     Poses,
     PoseStream,
-    StreamingEstimator,
     Work,
     batches,
     by_keyframe,
     checked,
-    plan_all,
+    schedule_keyframes,
 )
 from sdtc.runtime.estimation.timing import StageTimes
 from sdtc.runtime.estimation.token_cache import TokenCache
@@ -46,39 +44,6 @@ from sdtc.runtime.sources.base import Frame
 
 _LEGACY_STREAM = 1  # CUDA's default stream, where whoever says nothing of streams has worked
 _MATRIX = 6 * 8  # bytes of a crop's [2, 3] float64
-
-
-def streaming_estimator(
-    manifest: Manifest, directory: Path, encoder: Session, temporal: Session, times: StageTimes
-) -> tuple[Estimator, str]:
-    """Choose what streams: all of it on the GPU where engines and kernels are for it, else crops and tokens on the CPU.
-
-    Args:
-        manifest: the bundle's.
-        directory: where its files are.
-        encoder, temporal: sessions of its two halves.
-        times: where seconds are counted.
-
-    Returns:
-        The estimator, and a sentence where engines run on a GPU and the rest does not, or "".
-
-    Raises:
-        BundleError: the kernels' file is damaged.
-        EngineError: the kernels do not load, or the GPU's memory is full.
-    """
-    reason = ""
-    if isinstance(encoder, TensorRTSession) and isinstance(temporal, TensorRTSession):
-        kernels: Mapping[str, Mapping[str, KernelCode]] = {}
-        if manifest.kernels:
-            kernels = KernelFile.load(manifest.verify_file(directory, manifest.kernels), manifest).kernels
-        capability = encoder.gpu.compute_capability
-        if capability in kernels:
-            return DeviceEstimator(manifest, encoder, temporal, kernels[capability], times), ""
-        reason = (
-            f"crops are cut on the CPU, since the bundle has no kernels for compute capability {capability}: export it "
-            "with the extra kernels installed"
-        )
-    return StreamingEstimator(manifest, encoder, temporal, times), reason
 
 
 def buckets(smallest: int, largest: int) -> tuple[int, ...]:
@@ -329,7 +294,7 @@ class _DeviceStream(PoseStream):
         assert self._memory is not None
         cuda.use_gpu()
         with estimator.times.stage("pose"):
-            work, windows, boxes = plan_all(self.cache, keyframes)
+            work, windows, boxes = schedule_keyframes(self.cache, keyframes)
             # The last call has waited for everything: what it used may be overwritten.
             self._memory.keep_frames({frame.index for people in keyframes for frame in people.window})
             least = estimator.temporal_sizes[-1] * estimator.manifest.num_frames

@@ -171,7 +171,7 @@ class _TokenStream(PoseStream):
         self._tokens = np.empty((0, *estimator.windows.shape[2:]), estimator.windows.dtype)  # [slots, L, C]
 
     def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
-        work, windows, boxes = plan_all(self.cache, keyframes)
+        work, windows, boxes = schedule_keyframes(self.cache, keyframes)
         # Everybody's new frames together: a batch is what makes the encoder fast.
         self._encode(work)
         keypoints = self._decode(windows, batch_size)
@@ -214,8 +214,10 @@ class _TokenStream(PoseStream):
 Work = tuple[Frame, np.ndarray, int]  # a frame to encode, the crop box [4], the slot for its tokens
 
 
-def plan_all(cache: TokenCache, keyframes: Sequence[KeyframePeople]) -> tuple[list[Work], np.ndarray, list[np.ndarray]]:
-    """Plan some keyframes that follow each other.
+def schedule_keyframes(
+    cache: TokenCache, keyframes: Sequence[KeyframePeople]
+) -> tuple[list[Work], np.ndarray, list[np.ndarray]]:
+    """Schedule some consecutive keyframes.
 
     Returns:
         What to encode; the slots of everybody's window, int64 ``[P, T]``; by keyframe the crop boxes.
@@ -225,10 +227,12 @@ def plan_all(cache: TokenCache, keyframes: Sequence[KeyframePeople]) -> tuple[li
     for people in keyframes:
         by_index = {frame.index: frame for frame in people.window}
         keyframe = people.window[len(people.window) // 2].index
-        plan = cache.plan(keyframe, [frame.index for frame in people.window], people.crop_boxes, people.track_ids)
-        work += [(by_index[frame], plan.crop_boxes[person], slot) for frame, person, slot in plan.encode]
-        windows.append(plan.windows)
-        boxes.append(plan.crop_boxes)
+        schedule = cache.schedule(
+            keyframe, [frame.index for frame in people.window], people.crop_boxes, people.track_ids
+        )
+        work += [(by_index[frame], schedule.crop_boxes[person], slot) for frame, person, slot in schedule.encode]
+        windows.append(schedule.windows)
+        boxes.append(schedule.crop_boxes)
     return work, np.concatenate(windows), boxes
 
 
@@ -253,6 +257,6 @@ def checked(keypoints: np.ndarray, backend: str) -> np.ndarray:
     if not np.isfinite(keypoints).all():
         raise EngineError(
             f"the engine ({backend}) answered with values that are not finite: export the checkpoint again, with "
-            "--precision fp32 if it was fp16"
+            "`precision='fp32'` if it was fp16"
         )
     return keypoints

@@ -4,7 +4,7 @@ Tokens belong to a frame and a crop box. A window wants the tokens of its T fram
 person's box is *held* from window to window while it still fits, and only a new frame has to be encoded. When the
 person has moved or grown too far, the box is taken anew and the window encoded again.
 
-This module plans and holds no tokens itself: whoever does keeps an array of slots, on the host or on a GPU. Memory is
+This module schedules; it holds no tokens. Estimators keep them in an array of slots, on the host or on a GPU. Memory is
 bounded: T slots for each person seen in the last T frames, and those of the keyframes in flight.
 """
 
@@ -29,8 +29,8 @@ class _Track:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one keyframe needs.
+class Schedule:
+    """What one keyframe needs: which tokens to compute, and where those of its windows lie.
 
     Attributes:
         crop_boxes: ``[P, 4]``, the boxes that its people are cut out in, image pixels.
@@ -61,16 +61,18 @@ class TokenCache:
         self.num_slots = self.encoded = self.reused = 0
         self._tracks: dict[int, _Track] = {}
         self._free: list[int] = []
-        self._retired: list[int] = []  # no longer wanted, but perhaps by a plan that has not run yet
+        self._retired: list[int] = []  # no longer wanted, but perhaps used by a schedule that has not run yet
 
     def __len__(self) -> int:
         """Number of people whose tokens are kept."""
         return len(self._tracks)
 
-    def plan(self, keyframe: int, frames: Sequence[int], crop_boxes: np.ndarray, track_ids: Iterable[int]) -> Plan:
+    def schedule(
+        self, keyframe: int, frames: Sequence[int], crop_boxes: np.ndarray, track_ids: Iterable[int]
+    ) -> Schedule:
         """Take in the people of a keyframe, decide whose box is held, and say what has to be encoded.
 
-        Plans may be run together; `release` once they have.
+        Several schedules may run together; call `release` once they have.
 
         Args:
             keyframe: its index; must not shrink from call to call.
@@ -110,10 +112,10 @@ class TokenCache:
                 self._retire(track, ())
         self.encoded += len(encode)
         self.reused += len(wanted) * len(windows) - len(encode)
-        return Plan(held, encode, windows)
+        return Schedule(held, encode, windows)
 
     def release(self) -> None:
-        """Everything that was planned has run: what nobody wants any more may be overwritten."""
+        """Everything that was scheduled has run: what nobody wants any more may be overwritten."""
         self._free += self._retired
         self._retired.clear()
 

@@ -22,7 +22,6 @@ from sdtc.core.errors import InputError
 from sdtc.runtime.output.results import FrameResult, Pose
 from sdtc.runtime.people.tracking import MAX_LOST, Tracker
 from sdtc.runtime.sources.base import FrameSource
-from sdtc.runtime.sources.images import ImageSequence
 
 MAX_LINE = 64 << 20  # bytes; a pose takes about 500
 
@@ -85,7 +84,7 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
                 if found != want:
                     raise InputError(
                         f"'{path}' is not of the input '{source.path}': its line {frames + 1} is {_say(found)}, "
-                        f"expected {_say(want)}; move it away or choose another --output"
+                        f"expected {_say(want)}; move it away or choose another `output`"
                     )
                 next_id = max([next_id, *(track_id + 1 for track_id in ids)])
                 tail.append(record)
@@ -102,23 +101,21 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
     if joints:
         raise InputError(
             f"'{path}' has poses of {joints.pop()} joints, this model gives {num_joints}: it was written with another "
-            "engine, choose that one or another --output"
+            "engine, choose that one or another `output`"
         )
     return Progress(frames, size, torn, next_id, results)
 
 
 def _not_ours(path: Path, index: int) -> InputError:
     return InputError(
-        f"line {index + 1} of '{path}' is not one that sdtc-infer wrote, and --resume continues nothing else: move the "
-        "file away or choose another --output"
+        f"line {index + 1} of '{path}' is not one that sdtc-infer wrote, and `resume=True` continues nothing else: "
+        "move the file away or choose another `output`"
     )
 
 
 def _names(source: FrameSource) -> Iterator[tuple[int, str | None]]:
     """Number and name of every frame that the source should have; a video's are counted without end."""
-    if isinstance(source, ImageSequence):
-        return ((number, None if file is None else file.name) for number, file in source.frames)
-    return ((number, None) for number in itertools.count())
+    return iter(source.listing) if source.listing is not None else ((number, None) for number in itertools.count())
 
 
 def _say(frame: tuple[Any, Any] | None) -> str:

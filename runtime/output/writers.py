@@ -62,7 +62,7 @@ class PoseTrackWriter(Writer):
     def __init__(self, path: Path, sequence: str, skeleton: Skeleton) -> None:
         if skeleton != POSETRACK:
             raise InputError(
-                f"--format posetrack needs PoseTrack's joints, this model gives {skeleton.name}'s: use coco or jsonl"
+                f"`format='posetrack'` needs PoseTrack's joints, this model gives {skeleton.name}'s: use coco or jsonl"
             )
         self.path, self._sequence = path, sequence
         self._reserve = _Reserve(path)
@@ -259,7 +259,7 @@ def make_writer(output_format: str | None, stem: Path, sequence: str, skeleton: 
 def _resolve(output_format: str | None, skeleton: Skeleton) -> str:
     output_format = output_format or ("posetrack" if skeleton == POSETRACK else "coco")
     if output_format not in FORMATS:
-        raise InputError(f"--format is '{output_format}': expected one of {', '.join(FORMATS)}")
+        raise InputError(f"`format` is '{output_format}': expected one of {', '.join(FORMATS)}")
     return output_format
 
 

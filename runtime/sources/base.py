@@ -6,7 +6,7 @@ What breaks in the middle ends or skips, and is told in `problems` when everythi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,8 @@ class FrameSource(ABC):
         path: what was opened.
         name: short name for outputs.
         fps: frames per second.
-        num_frames: how many there should be; None where nobody knows.
+        num_frames: how many there should be; None if that is not known.
+        listing: number and file name of every frame, None for the name of a missing one; None for videos.
         problems: sentences about what could not be read; complete after the iteration.
         live: frames come when they come (`live`), with the time at which they did, and `GAP` between.
         drop_late: frames that nobody is ready for make room for newer ones.
@@ -55,6 +56,7 @@ class FrameSource(ABC):
     name: str
     fps: float
     num_frames: int | None
+    listing: Sequence[tuple[int, str | None]] | None = None
     problems: list[str]
     live: bool = False
     drop_late: bool = False

@@ -36,6 +36,7 @@ class ImageSequence(FrameSource):
                 self.frames += [(missing, None) for missing in range(self.frames[-1][0] + 1, number)]
             self.frames.append((number, file))
         self.num_frames = len(self.frames)
+        self.listing = [(number, None if file is None else file.name) for number, file in self.frames]
 
     def __iter__(self) -> Iterator[Frame]:
         for index, (number, file) in enumerate(self.frames):

@@ -91,7 +91,7 @@ class LiveSource(FrameSource):
 
     def __init__(self, spec: str, drop_late: bool = False, reconnect: float = RECONNECT, stall: float = STALL) -> None:
         if not reconnect >= 0:
-            raise InputError(f"--reconnect is {reconnect}: expected seconds, or 0 for never")
+            raise InputError(f"`reconnect` is {reconnect}: expected seconds, or 0 for never")
         self.path, self.num_frames, self.problems = Path(spec), None, []
         self.drop_late, self.dropped = drop_late, 0
         self._reconnect, self._stall = reconnect, stall
@@ -412,11 +412,13 @@ def _resolve(spec: str) -> tuple[str, str, Opener]:
     if match := _SCHEME.match(spec):
         scheme = match[1].lower()
         if scheme not in PROTOCOLS:
-            raise InputError(f"'{scheme}' is no kind of address for --input: expected one of {', '.join(PROTOCOLS)}")
+            raise InputError(
+                f"'{scheme}' addresses are not supported for `source`: expected one of {', '.join(PROTOCOLS)}"
+            )
         try:
             parts = urlsplit(spec)
         except ValueError as error:
-            raise InputError(f"the address of --input cannot be read: {error}") from None
+            raise InputError(f"the address of `source` cannot be read: {error}") from None
         place = parts.netloc.rpartition("@")[2] + parts.path
         name = re.sub(r"[^A-Za-z0-9]+", "_", place).strip("_")[:80]
         return f"stream '{scheme}://{place}'", name or scheme, _open_stream

@@ -34,7 +34,7 @@ def open_source(path: str | Path) -> FrameSource:
 
 
 def find_inputs(spec: str) -> list[str | Path | list[Path]]:
-    """Resolve ``--input``: a live source, a path, or a glob that names videos, folders or images.
+    """Resolve what a user names: a live source, a path, or a glob that names videos, folders or images.
 
     Returns:
         What :func:`open_source` takes, live sources as text; the images of one folder, matched by a glob, stay
@@ -78,12 +78,6 @@ def open_input(entry: str | Path | list[Path], drop_late: bool = False, reconnec
         return LiveSource(entry, drop_late, RECONNECT if reconnect is None else reconnect)
     if drop_late or reconnect is not None:
         raise InputError(
-            "--drop-late and --reconnect are for cameras, network streams and pipes: leave them out for files"
+            "`drop_late` and `reconnect` are for cameras, network streams and pipes: leave them out for files"
         )
     return ImageSequence(entry[0].parent, entry) if isinstance(entry, list) else open_source(entry)
-
-
-def check_max_frames(max_frames: int | None) -> None:
-    """Refuse a limit that leaves nothing to do."""
-    if max_frames is not None and max_frames < 1:
-        raise InputError(f"--max-frames is {max_frames}: expected at least 1")

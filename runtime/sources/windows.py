@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from sdtc.core.errors import InputError
 from sdtc.runtime.sources.base import GAP, Frame
 
 
@@ -45,14 +44,6 @@ def windows(frames: Iterable[Frame], delta: int, lookahead: int | None = None) -
         if len(buffer) - 1 - position == lookahead:
             yield buffer[position], _window(buffer, position, delta)
             position += 1
-
-
-def check_lookahead(lookahead: int | None, delta: int) -> None:
-    """Refuse a look-ahead that windows of this δ have no frames for."""
-    if lookahead is not None and not 0 <= lookahead <= delta:
-        raise InputError(
-            f"--lookahead is {lookahead}: expected 0 to {delta}, this model's delta, beyond which it looks at no frame"
-        )
 
 
 def _window(buffer: deque[Frame], position: int, delta: int) -> list[Frame]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from sdtc.runtime.cli import main
+from sdtc.runtime.options import TrackOptions
 from sdtc.synthetic import SyntheticClip, write_clip
 
 
@@ -133,7 +134,7 @@ def test_an_onnx_detector_finds_the_people(tiny_bundle, clip, tmp_path) -> None:
 
 def test_a_vitpose_bundle_gives_coco_joints(clip, tmp_path) -> None:
     """A whole ViTPose, random weights, through export and `sdtc-infer`, as on the day someone installs this."""
-    from sdtc.export.bundle import export
+    from sdtc.export.bundle import ExportOptions, export
     from sdtc.model import BackboneConfig, ModelConfig, build, save_checkpoint
 
     config = ModelConfig(
@@ -141,7 +142,7 @@ def test_a_vitpose_bundle_gives_coco_joints(clip, tmp_path) -> None:
         backbone=BackboneConfig(32, 1, 2, frozen=False),
     )  # fmt: skip
     save_checkpoint(tmp_path / "vitpose.pth", build(config), trained=True)
-    export(tmp_path / "vitpose.pth", tmp_path / "bundle", batch=(1, 2, 4), plan=False, quiet=True)
+    export(tmp_path / "vitpose.pth", tmp_path / "bundle", ExportOptions(batch=(1, 2, 4), plan=False), quiet=True)
     done = run(
         "--engine", tmp_path / "bundle", "--input", video(clip), "--boxes", truth(clip), "--output", tmp_path / "out"
     )
@@ -299,7 +300,7 @@ def test_streaming_options_without_the_streaming_pair(bundle, clip, tmp_path, mo
     arguments = ["--engine", bundle / "model.onnx", "--input", video(clip), "--output", tmp_path / "out", "--quiet"]
     with monkeypatch.context() as patch:
         # A bundle has the pair always, but may have no engines of it for a GPU.
-        patch.setattr("sdtc.runtime.engine._can_stream", lambda *_: False)
+        patch.setattr("sdtc.runtime.estimation.choose_estimator._can_stream", lambda *_: False)
         assert main([*map(str, arguments), "--hold", "0.1"]) == 2
         assert "--hold is for bundles with the streaming pair" in one_sentence(capsys.readouterr().err)
         assert list((tmp_path / "out").iterdir()) == []
@@ -538,7 +539,7 @@ def test_python_api_of_a_few_lines(tiny_bundle, clip) -> None:
 
     count = 0
     with sdtc.runtime.open(tiny_bundle / "model.plan") as engine:
-        for frame in engine.track(video(clip), boxes=truth(clip)):
+        for frame in engine.track(video(clip), TrackOptions(boxes=truth(clip))):
             for pose in frame.poses:
                 assert pose.keypoints.shape == (15, 3)
                 assert np.isfinite(pose.keypoints).all()

@@ -62,7 +62,7 @@ class HogDetector:
         if not hasattr(cv2, "HOGDescriptor"):
             raise InputError(
                 f"OpenCV {cv2.__version__} has no HOG people detector: run  pip install 'opencv-python<5'  or give "
-                "a detection network with  --detector MODEL.onnx"
+                "a detection network with  `detector='MODEL.onnx'`"
             )
         if long_side < WINDOW[1] or not 0 < score_threshold < 1:
             raise InputError(

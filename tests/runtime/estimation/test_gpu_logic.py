@@ -38,9 +38,11 @@ from sdtc.runtime.backends import cuda, cuda_kernel, tensorrt_session
 from sdtc.runtime.backends.choice import Choice
 from sdtc.runtime.backends.session import TensorSpec
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession
-from sdtc.runtime.estimation.device_estimator import DeviceEstimator, bucket_for, buckets, streaming_estimator
+from sdtc.runtime.estimation.choose_estimator import streaming_estimator
+from sdtc.runtime.estimation.device_estimator import DeviceEstimator, bucket_for, buckets
 from sdtc.runtime.estimation.estimators import KeyframePeople, StreamingEstimator
 from sdtc.runtime.estimation.timing import StageTimes
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.sources.base import Frame
 
 T, SIZE, TOKENS, BATCH = 3, (16, 16), (4, 6), (1, 2, 4)
@@ -673,7 +675,7 @@ def test_frames_of_the_host_that_do_not_fit(estimator, image) -> None:
 @pytest.mark.parametrize(
     ("name", "status", "sentence"),
     [
-        ("cudaMalloc", FULL, r"memory is full \(out of memory\): close what else .* smaller --batch"),
+        ("cudaMalloc", FULL, r"memory is full \(out of memory\): close what else .* smaller `batch`"),
         ("cudaMallocHost", FULL, "memory is full"),
         ("cuLaunchKernel", FAULT, r"stopped in the middle \(illegal address\).* start again"),
         ("cudaMemcpyAsync", FAULT, "stopped in the middle"),
@@ -894,8 +896,8 @@ def test_an_export_writes_kernels_for_its_engines_gpus(micro_checkpoint, tmp_pat
         WITHOUT_ENGINES
         + textwrap.dedent(f"""
         from pathlib import Path
-        bundle.export(Path({str(micro_checkpoint)!r}), Path({str(tmp_path)!r}), batch=(1, 1, 2), flavour="tensorrt-rtx",
-                      compute_capabilities=("8.6", "12.0", "12.1"))
+        bundle.export(Path({str(micro_checkpoint)!r}), Path({str(tmp_path)!r}), bundle.ExportOptions(
+            batch=(1, 1, 2), flavour="tensorrt-rtx", compute_capabilities=("8.6", "12.0", "12.1")))
         """)
     )
     assert done.returncode == 0, done.stderr
@@ -1032,9 +1034,9 @@ def estimates(engine, gpu_clip, times: int = 4) -> list[np.ndarray]:
 
 @pytest.mark.gpu
 def test_the_gpu_answers_as_onnxruntime(gpu_bundle, gpu_clip) -> None:
-    with sdtc.runtime.open(gpu_bundle / "model.onnx", device="cpu") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.onnx", EngineOptions(device="cpu")) as engine:
         want = engine.estimate(*gpu_clip)
-    with sdtc.runtime.open(gpu_bundle / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.plan", EngineOptions(device="cuda")) as engine:
         assert isinstance(engine._estimator, DeviceEstimator), engine.notice
         for got in estimates(engine, gpu_clip):  # the first plainly, the second recorded, then replayed
             assert_close(got, want)
@@ -1042,7 +1044,7 @@ def test_the_gpu_answers_as_onnxruntime(gpu_bundle, gpu_clip) -> None:
 
 @pytest.mark.gpu
 def test_a_replayed_graph_answers_as_a_plain_launch(gpu_bundle, gpu_clip) -> None:
-    with sdtc.runtime.open(gpu_bundle / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.plan", EngineOptions(device="cuda")) as engine:
         if engine._estimator.encoder.own_graphs:
             pytest.skip("TensorRT-RTX makes its own graphs")
         first, *others = estimates(engine, gpu_clip)
@@ -1060,8 +1062,10 @@ def test_the_gpu_tracks_a_clip_as_onnxruntime(gpu_bundle, tmp_path) -> None:
     boxes = next((tmp_path / "annotations").rglob("*.json"))
     found = []
     for path, device in (("model.onnx", "cpu"), ("model.plan", "cuda")):
-        with sdtc.runtime.open(gpu_bundle / path, device=device) as engine:
-            found.append([[pose.keypoints for pose in frame.poses] for frame in engine.track(video, boxes)])
+        with sdtc.runtime.open(gpu_bundle / path, EngineOptions(device=device)) as engine:
+            found.append(
+                [[pose.keypoints for pose in frame.poses] for frame in engine.track(video, TrackOptions(boxes=boxes))]
+            )
     assert [len(poses) for poses in found[0]] == [len(poses) for poses in found[1]]
     assert_close(*(np.array([points for poses in each for points in poses]) for each in found))
 
@@ -1084,7 +1088,7 @@ def test_frames_on_the_gpu_answer_as_frames_of_the_host(gpu_bundle, gpu_clip) ->
         )
         for frame, buffer in zip(frames, buffers, strict=True)
     ]  # fmt: skip
-    with sdtc.runtime.open(gpu_bundle / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.plan", EngineOptions(device="cuda")) as engine:
         assert_close(engine.estimate(there, boxes), engine.estimate(frames, boxes))
     for resource in (*buffers, stream):
         resource.close()
@@ -1095,8 +1099,8 @@ def test_a_bundle_without_kernels_runs_and_says_so(gpu_bundle, gpu_clip, tmp_pat
     folder = Path(shutil.copytree(gpu_bundle, tmp_path / "bundle"))
     data = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(data | {"kernels": None}))
-    with sdtc.runtime.open(folder / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(folder / "model.plan", EngineOptions(device="cuda")) as engine:
         assert engine.notice.startswith("crops are cut on the CPU")
         without = engine.estimate(*gpu_clip)
-    with sdtc.runtime.open(gpu_bundle / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.plan", EngineOptions(device="cuda")) as engine:
         assert_close(engine.estimate(*gpu_clip), without)

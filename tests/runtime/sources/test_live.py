@@ -26,6 +26,7 @@ import pytest
 import sdtc.runtime
 from sdtc.core.errors import InputError, VideoError
 from sdtc.runtime.cli import main
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.sources.base import GAP, Frame, FrameSource
 from sdtc.runtime.sources.live import LiveSource, is_live
 from sdtc.runtime.sources.open import find_inputs
@@ -165,10 +166,10 @@ def test_what_is_live(tmp_path, monkeypatch) -> None:
     [
         ("93", {}, "there is no /dev/video93; cameras of this machine: "),
         ("rtsp://127.0.0.1:9/x", {}, "Connection refused"),
-        ("gopher://127.0.0.1:9/x", {}, "'gopher' is no kind of address for --input: expected one of rtsp, "),
-        ("file:///etc/passwd", {}, "'file' is no kind of address"),
-        ("tcp://127.0.0.1:9", {"reconnect": -1.0}, "--reconnect is -1.0: expected seconds"),
-        ("tcp://127.0.0.1:9", {"reconnect": float("nan")}, "--reconnect is nan: expected seconds"),
+        ("gopher://127.0.0.1:9/x", {}, "'gopher' addresses are not supported for `source`: expected one of rtsp, "),
+        ("file:///etc/passwd", {}, "'file' addresses are not supported"),
+        ("tcp://127.0.0.1:9", {"reconnect": -1.0}, "`reconnect` is -1.0: expected seconds"),
+        ("tcp://127.0.0.1:9", {"reconnect": float("nan")}, "`reconnect` is nan: expected seconds"),
     ],
 )
 def test_what_cannot_be_opened_is_said_at_once(spec, options, sentence) -> None:
@@ -513,7 +514,10 @@ def test_stopping_while_nothing_comes(tmp_path, kind, drop_late) -> None:
 
 def test_a_tracker_that_is_closed_while_nothing_comes(tiny_bundle, tmp_path) -> None:
     bundle = tiny_bundle / "model.onnx"
-    with fifo(tmp_path / "pipe", stream(12), 30.0) as path, sdtc.runtime.open(bundle, backend=ORT) as engine:
+    with (
+        fifo(tmp_path / "pipe", stream(12), 30.0) as path,
+        sdtc.runtime.open(bundle, EngineOptions(backend=ORT)) as engine,
+    ):
         results = engine.track(path)
         for _ in range(8):  # all that can be answered: FFmpeg holds two frames back, and two are looked ahead at
             next(results)
@@ -611,7 +615,7 @@ def test_the_command_drops_what_comes_too_fast(tiny_bundle, tmp_path, monkeypatc
 
     original = PoseEngine._estimate
     monkeypatch.setattr(PoseEngine, "_estimate", estimate)
-    monkeypatch.setattr("sdtc.runtime.people.detection.make_detector", lambda *arguments, **options: Detector())
+    monkeypatch.setattr("sdtc.runtime.run.make_detector", lambda *arguments, **options: Detector())
     data = stream(60)
     step = len(data) // 60 // 188 * 188
     pieces: list[bytes | float] = []
@@ -669,8 +673,8 @@ def test_tokens_of_two_sizes_are_never_mixed(tiny_bundle, tmp_path) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps([{**box, "track_id": 0} for box in BOX[:18]]))
     poses = []
     for exact in (True, False):
-        with sdtc.runtime.open(tiny_bundle / "model.onnx", backend=ORT, exact=exact) as engine:
-            results = list(engine.track(Two(), tmp_path / "boxes.json"))
+        with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend=ORT, exact=exact)) as engine:
+            results = list(engine.track(Two(), TrackOptions(boxes=tmp_path / "boxes.json")))
             poses.append(np.array([pose.keypoints for result in results for pose in result.poses]))
     assert len(poses[0]) == 18
     np.testing.assert_allclose(poses[0], poses[1], atol=0.01)
