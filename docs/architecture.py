@@ -27,6 +27,7 @@ ZONES = {"runtime": (0.0, 5.7), "other": (5.95, 10.2)}  # left and right edge
 # Where arrows cross least; a room that is not here is put in the middle of what is free in its row.
 CENTRES = {
     "runtime.people": 0.95, "runtime.sources": 2.85, "runtime.backends": 4.75,
+    "runtime.options": 0.95,
     "runtime.output": 0.95, "runtime.pipeline": 2.85, "runtime.estimation": 4.75,
     "runtime.engine": 2.85, "runtime.run": 2.85, "runtime.cli": 2.85,
     "synthetic": 7.0, "export": 7.0, "kernels": 9.2, "model": 9.2,
@@ -117,9 +118,10 @@ def draw(path: Path) -> None:
         axes.text((left + right) / 2, top - 0.3, title, ha="center", fontsize=11, color="#555555")
     for room, target in sorted(drawn_arrows()):
         (x0, y0), (x1, y1) = centres[room], centres[target]
+        hidden = any(x == x0 == x1 and y1 < y < y0 for x, y in centres.values())  # behind a room between them
         arrow = FancyArrowPatch(
             (x0, y0 - HEIGHT / 2), (x1, y1 + HEIGHT / 2), arrowstyle="-|>", mutation_scale=11, lw=1.0, color="#667788",
-            connectionstyle=f"arc3,rad={0.25 if x0 == x1 and y0 - y1 > 1.5 * ROW else 0.0}", shrinkA=0, shrinkB=1, zorder=1,
+            connectionstyle=f"arc3,rad={0.25 if hidden else 0.0}",
         )  # fmt: skip
         arrow.set_gid(f"arrow {room} {target}")
         axes.add_patch(arrow)
