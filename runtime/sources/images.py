@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdtc.core.images import read_image
+from sdtc.core.image_file import read_image
 from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

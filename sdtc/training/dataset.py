@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from sdtc.core.crops import crop_frame
 from sdtc.core.errors import InputError
-from sdtc.core.images import read_image
+from sdtc.core.image_file import read_image
 from sdtc.model.config import ModelConfig
 from sdtc.training.annotations import AnnotationSet, Person
 from sdtc.training.augmentation import AugmentationConfig, View, draw_view
@@ -47,7 +47,7 @@ class WindowDataset(Dataset[Sample]):
         augmentation: None for none.
         seed: of the augmentation.
         sigma: of the targets, heatmap pixels.
-        read: how images are read, see `sdtc.core.images`.
+        read: how images are read, see `sdtc.core.image_file`.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.core.files import make_directory
-from sdtc.core.images import ImageCache
+from sdtc.core.image_file import ImageCache
 from sdtc.model.builder import build
 from sdtc.model.checkpoint import (
     checkpoint_data,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sdtc.core.crops import crop_to_image, expand_boxes
-from sdtc.core.images import read_image
+from sdtc.core.image_file import read_image
 from sdtc.evaluation.ap import GroundTruth, Predictions, Scores, evaluate, head_size
 from sdtc.model.config import ModelConfig
 from sdtc.model.decoding import decode_heatmaps

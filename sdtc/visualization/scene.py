@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sdtc.core.errors import InputError
-from sdtc.core.images import read_image
+from sdtc.core.image_file import read_image
 from sdtc.core.skeleton import get_skeleton
 from sdtc.model.config import ReconstructionConfig
 from sdtc.model.network import PoseNetwork

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError
-from sdtc.core.images import ImageCache
+from sdtc.core.image_file import ImageCache
 from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.synthetic import SyntheticClip, write_clip
