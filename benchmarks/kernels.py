@@ -33,14 +33,14 @@ from sdtc.core.command_line import command
 from sdtc.core.crops import crop_frame, crop_to_image_matrix, expand_boxes
 from sdtc.core.errors import InputError, require
 from sdtc.core.files import make_directory
-from sdtc.kernels.attention import (
+from sdtc.kernels.operators.cross_attention.reference import cross_attention_plain, cross_attention_reference
+from sdtc.kernels.operators.self_refinement.reference import self_refinement_plain, self_refinement_reference
+from sdtc.kernels.operators.temporal_attention.reference import (
     spatial_attention_plain,
     spatial_attention_reference,
     temporal_attention_plain,
     temporal_attention_reference,
 )
-from sdtc.kernels.cross_attention import cross_attention_plain, cross_attention_reference
-from sdtc.kernels.refinement import self_refinement_plain, self_refinement_reference
 from sdtc.model.decoding import decode_heatmaps
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -157,7 +157,7 @@ def _formulas(
     yield Candidate("fp32 operators" if operator == "self_refinement" else "sdpa", lambda: plain(*inputs))
     if device == "cuda":
         yield Candidate("torch.compile", _compiled(reference, *inputs))
-        ours = import_module(f"sdtc.kernels.gpu.{operator.replace('joint', 'spatial')}")
+        ours = import_module(f"sdtc.kernels.operators.{operator.replace('joint', 'spatial')}.triton_kernel")
         for tactic in ours.TACTICS:
             yield Candidate(f"ours, {tactic}", lambda tactic=tactic: ours.run(*inputs, tactic))
 
@@ -169,7 +169,7 @@ def _decoders(grid: tuple[int, int], batch: int, dtype: torch.dtype, device: str
     yield Candidate("eager", lambda: decode_heatmaps(heatmaps, size))
     if device == "cuda":
         yield Candidate("torch.compile", _compiled(decode_heatmaps, heatmaps, size))
-        ours = import_module("sdtc.kernels.gpu.decode_heatmaps")
+        ours = import_module("sdtc.kernels.operators.decode_heatmaps.triton_kernel")
         yield Candidate("ours", lambda: ours.run(heatmaps, size))
 
 
@@ -189,7 +189,7 @@ def _crops(grid: tuple[int, int], batch: int, device: str) -> Iterator[Candidate
     yield Candidate("OpenCV + upload", on_the_cpu, on_device=False)
     if device == "cuda":
         yield Candidate("torch.compile", _compiled(crop_by_grid_sample, frame, matrices, size))
-        ours = import_module("sdtc.kernels.gpu.crop_frame")
+        ours = import_module("sdtc.kernels.operators.crop_frame.triton_kernel")
         yield Candidate("ours", lambda: ours.run(frame, matrices, size))
 
 

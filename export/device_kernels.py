@@ -47,7 +47,8 @@ def write_kernels(
 
 def _compile(input_size: tuple[int, int], token_shape: tuple[int, int], capability: int) -> dict[str, KernelCode]:
     from sdtc.kernels import aot
-    from sdtc.kernels.gpu import crop_frame, gather_tokens
+    from sdtc.kernels.operators.crop_frame import triton_kernel as crop_frame
+    from sdtc.kernels.operators.gather_tokens import triton_kernel as gather_tokens
 
     length = token_shape[0] * token_shape[1]
     launches = {

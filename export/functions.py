@@ -15,7 +15,7 @@ from onnxscript import opset22 as op
 from onnxscript import script
 from onnxscript.values import Opset
 
-from sdtc.kernels.onnx_node import DOMAIN, DOMAIN_VERSION
+from sdtc.kernels.common.onnx_node import DOMAIN, DOMAIN_VERSION
 
 OPSET = 22  # the first whose convolution takes bf16; TensorRT-RTX 1.7 fails on 23
 _sdtc = Opset(DOMAIN, DOMAIN_VERSION)

@@ -8,8 +8,8 @@ from sdtc.core.errors import require
 
 require("torch", "export", "sdtc.kernels")
 
-from sdtc.kernels.attention import spatial_attention, temporal_attention  # noqa: E402
-from sdtc.kernels.cross_attention import cross_attention  # noqa: E402
-from sdtc.kernels.refinement import self_refinement  # noqa: E402
+from sdtc.kernels.operators.cross_attention.reference import cross_attention  # noqa: E402
+from sdtc.kernels.operators.self_refinement.reference import self_refinement  # noqa: E402
+from sdtc.kernels.operators.temporal_attention.reference import spatial_attention, temporal_attention  # noqa: E402
 
 __all__ = ["cross_attention", "self_refinement", "spatial_attention", "temporal_attention"]

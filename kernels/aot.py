@@ -25,7 +25,7 @@ from typing import Any
 
 from sdtc.core.errors import KernelError
 from sdtc.core.files import atomic_write, cache_folder, make_directory
-from sdtc.kernels.gpu.launch import ALIGNMENT, Launch, triton
+from sdtc.kernels.common.kernel_launch import ALIGNMENT, Launch, triton
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
 _SPECIFIC = (90, 100, 120)  # Triton makes sm_90a and so on of them, whose PTX does not move forward

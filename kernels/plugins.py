@@ -16,9 +16,12 @@ from typing import Any
 
 from sdtc.core.errors import KernelError, require
 from sdtc.kernels import aot
-from sdtc.kernels.gpu import cross_attention, self_refinement, spatial_attention, temporal_attention
-from sdtc.kernels.gpu.launch import FLOATS, Launch, check_range
-from sdtc.kernels.onnx_node import DOMAIN
+from sdtc.kernels.common.kernel_launch import FLOATS, Launch, check_range
+from sdtc.kernels.common.onnx_node import DOMAIN
+from sdtc.kernels.operators.cross_attention import triton_kernel as cross_attention
+from sdtc.kernels.operators.self_refinement import triton_kernel as self_refinement
+from sdtc.kernels.operators.spatial_attention import triton_kernel as spatial_attention
+from sdtc.kernels.operators.temporal_attention import triton_kernel as temporal_attention
 
 _registered: int | None = None  # the architecture; TensorRT's registry takes each name once in a process
 MAX_SHARED = 48 << 10  # bytes of a block, for which nobody has to ask the driver

@@ -17,7 +17,8 @@ import pytest
 from sdtc.core.errors import KernelError
 
 pytest.importorskip("triton", reason="needs the extra kernels")
-from sdtc.kernels import aot, report
+from sdtc.kernels import aot
+from sdtc.kernels.report import cases as report
 
 ENTRY = """
 .visible .entry kernel(
@@ -106,7 +107,8 @@ def test_what_is_compiled_is_found_again_in_a_second(rows) -> None:
     found = script(
         """
         import json, time
-        from sdtc.kernels import aot, report
+        from sdtc.kernels import aot
+        from sdtc.kernels.report import cases as report
         start = time.perf_counter()
         work = [(case.launch, arch) for case in report.cases() for arch in aot.ARCHITECTURES
                 if aot.supports(arch, case.dtype)]
@@ -123,8 +125,12 @@ def test_the_largest_shapes_compile_without_spills_too() -> None:
         """
         import json
         from sdtc.kernels import aot
-        from sdtc.kernels.gpu import (
-            crop_frame, cross_attention, decode_heatmaps, self_refinement, spatial_attention, temporal_attention)
+        from sdtc.kernels.operators.crop_frame import triton_kernel as crop_frame
+        from sdtc.kernels.operators.cross_attention import triton_kernel as cross_attention
+        from sdtc.kernels.operators.decode_heatmaps import triton_kernel as decode_heatmaps
+        from sdtc.kernels.operators.self_refinement import triton_kernel as self_refinement
+        from sdtc.kernels.operators.spatial_attention import triton_kernel as spatial_attention
+        from sdtc.kernels.operators.temporal_attention import triton_kernel as temporal_attention
         launches = [
             *(temporal_attention.plan(16, 48, 2, D, dtype, tactic)
               for D in (64, 128) for dtype in ("fp16", "fp32") for tactic in temporal_attention.TACTICS),
@@ -152,7 +158,7 @@ def test_the_cache_knows_kernels_by_content_and_survives_damage(tmp_path) -> Non
         import dataclasses, json
         from pathlib import Path
         from sdtc.kernels import aot
-        from sdtc.kernels.gpu import decode_heatmaps
+        from sdtc.kernels.operators.decode_heatmaps import triton_kernel as decode_heatmaps
         cache = Path({str(tmp_path)!r})
         launch = decode_heatmaps.plan(3, 8, 6, (32, 24), "fp32")
         first = aot.compile_kernel(launch, 80, cache)
@@ -178,7 +184,7 @@ def test_stripped_ptx_is_still_assembled(tmp_path) -> None:
         import json, subprocess, triton
         from pathlib import Path
         from sdtc.kernels import aot
-        from sdtc.kernels.gpu import temporal_attention
+        from sdtc.kernels.operators.temporal_attention import triton_kernel as temporal_attention
         compiled = aot.compile_kernel(temporal_attention.plan(5, 48, 4, 16, "fp16"), 80)
         path = Path({str(tmp_path / "kernel.ptx")!r})
         path.write_text(compiled.ptx)

@@ -7,9 +7,12 @@ import torch
 
 from sdtc import kernels
 from sdtc.kernels import cross_attention, self_refinement, spatial_attention, temporal_attention
-from sdtc.kernels.attention import spatial_attention_reference, temporal_attention_reference
-from sdtc.kernels.cross_attention import cross_attention_reference
-from sdtc.kernels.refinement import self_refinement_reference
+from sdtc.kernels.operators.cross_attention.reference import cross_attention_reference
+from sdtc.kernels.operators.self_refinement.reference import self_refinement_reference
+from sdtc.kernels.operators.temporal_attention.reference import (
+    spatial_attention_reference,
+    temporal_attention_reference,
+)
 
 # B, T, L, H, D
 PACKED = [(1, 1, 1, 1, 16), (1, 5, 48, 4, 16), (2, 5, 47, 8, 32), (3, 7, 193, 2, 64), (1, 16, 12, 1, 128)]

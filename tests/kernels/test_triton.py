@@ -21,27 +21,25 @@ from torch import Tensor
 from sdtc.core import crops
 from sdtc.core.errors import KernelError
 from sdtc.core.heatmaps import decode_heatmaps
-from sdtc.kernels.attention import (
+from sdtc.kernels.operators.cross_attention.reference import cross_attention_plain, cross_attention_reference
+from sdtc.kernels.operators.gather_tokens.reference import gather_tokens_reference, scatter_tokens_reference
+from sdtc.kernels.operators.self_refinement.reference import self_refinement_plain, self_refinement_reference
+from sdtc.kernels.operators.temporal_attention.reference import (
     spatial_attention_plain,
     spatial_attention_reference,
     temporal_attention_plain,
     temporal_attention_reference,
 )
-from sdtc.kernels.cross_attention import cross_attention_plain, cross_attention_reference
-from sdtc.kernels.refinement import self_refinement_plain, self_refinement_reference
-from sdtc.kernels.tokens import gather_tokens_reference, scatter_tokens_reference
 
 pytest.importorskip("triton", reason="needs the extra kernels")
-from sdtc.kernels.gpu import (
-    crop_frame,
-    cross_attention,
-    gather_tokens,
-    self_refinement,
-    spatial_attention,
-    temporal_attention,
-)
-from sdtc.kernels.gpu import decode_heatmaps as decode_kernel
-from sdtc.kernels.gpu.launch import NAMES
+from sdtc.kernels.common.kernel_launch import NAMES
+from sdtc.kernels.operators.crop_frame import triton_kernel as crop_frame
+from sdtc.kernels.operators.cross_attention import triton_kernel as cross_attention
+from sdtc.kernels.operators.decode_heatmaps import triton_kernel as decode_kernel
+from sdtc.kernels.operators.gather_tokens import triton_kernel as gather_tokens
+from sdtc.kernels.operators.self_refinement import triton_kernel as self_refinement
+from sdtc.kernels.operators.spatial_attention import triton_kernel as spatial_attention
+from sdtc.kernels.operators.temporal_attention import triton_kernel as temporal_attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # there, all of this is what only a GPU can show
@@ -498,4 +496,4 @@ def test_operators_run_their_kernels_on_a_gpu(operator) -> None:
         else [random((1, 32, 48), torch.float16)] * (3 if operator == "cross_attention" else 1)
     )
     got = getattr(torch.ops.sdtc, operator)(*inputs)
-    assert torch.equal(got, import_module(f"sdtc.kernels.gpu.{operator}").run(*inputs))
+    assert torch.equal(got, import_module(f"sdtc.kernels.operators.{operator}.triton_kernel").run(*inputs))

@@ -12,8 +12,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdtc.kernels.gpu.launch import Launch, check_range, check_tactic, check_tensor, dtype_name, next_power_of_2
-from sdtc.kernels.operators import MAX_CROSSED_PIXELS
+from sdtc.kernels.common.kernel_launch import (
+    Launch,
+    check_range,
+    check_tactic,
+    check_tensor,
+    dtype_name,
+    next_power_of_2,
+)
+from sdtc.kernels.common.torch_operators import MAX_CROSSED_PIXELS
 
 TACTICS = ("large", "small")
 MAX_C = 2048

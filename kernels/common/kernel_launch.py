@@ -13,10 +13,12 @@ from importlib import import_module
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
-from sdtc.core.errors import KernelError
+from sdtc.core.errors import KernelError, require
+
+require("triton", "kernels", "a Triton kernel")
+import triton  # noqa: E402
 
 DTYPES = {
     "fp32": torch.float32,

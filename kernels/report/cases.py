@@ -25,16 +25,14 @@ except MissingExtraError as error:
     if __name__ != "__main__":
         raise
     sys.exit(f"sdtc.kernels.report: error: {error}")
-from sdtc.kernels.gpu import (
-    crop_frame,
-    cross_attention,
-    decode_heatmaps,
-    gather_tokens,
-    self_refinement,
-    spatial_attention,
-)
-from sdtc.kernels.gpu import temporal_attention as temporal
-from sdtc.kernels.gpu.launch import DTYPES, FLOATS, Launch
+from sdtc.kernels.common.kernel_launch import DTYPES, FLOATS, Launch
+from sdtc.kernels.operators.crop_frame import triton_kernel as crop_frame
+from sdtc.kernels.operators.cross_attention import triton_kernel as cross_attention
+from sdtc.kernels.operators.decode_heatmaps import triton_kernel as decode_heatmaps
+from sdtc.kernels.operators.gather_tokens import triton_kernel as gather_tokens
+from sdtc.kernels.operators.self_refinement import triton_kernel as self_refinement
+from sdtc.kernels.operators.spatial_attention import triton_kernel as spatial_attention
+from sdtc.kernels.operators.temporal_attention import triton_kernel as temporal
 
 _TENSOR_CORES = r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)"
 

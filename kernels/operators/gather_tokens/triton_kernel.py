@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sdtc.core.errors import KernelError
-from sdtc.kernels.gpu.launch import FLOATS, Launch, check_range, check_tactic, check_tensor, dtype_name
+from sdtc.kernels.common.kernel_launch import FLOATS, Launch, check_range, check_tactic, check_tensor, dtype_name
 
 TACTICS = ("gather", "scatter")  # which way, not two ways to the same end
 VALUES = 1024  # of a block: two accesses of 16 bytes a thread in fp32, one in half precision

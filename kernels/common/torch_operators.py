@@ -54,7 +54,7 @@ def register(
 
     @operator.register_kernel("cuda")
     def _(*inputs: Any) -> Tensor:  # pragma: no cover  (needs a GPU)
-        return import_module(f"sdtc.kernels.gpu.{name}").run(*inputs)
+        return import_module(f"sdtc.kernels.operators.{name}.triton_kernel").run(*inputs)
 
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sdtc.core.errors import KernelError
-from sdtc.kernels.gpu.launch import FLOATS, Launch, check_range, check_tensor, dtype_name
+from sdtc.kernels.common.kernel_launch import FLOATS, Launch, check_range, check_tensor, dtype_name
 
 TACTICS = ("block",)
 PIXELS = 256  # of a block

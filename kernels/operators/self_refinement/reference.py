@@ -18,8 +18,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from sdtc.kernels.onnx_node import exporting, onnx_node
-from sdtc.kernels.operators import MAX_REFINED_PIXELS, register, use_kernel
+from sdtc.kernels.common.onnx_node import exporting, onnx_node
+from sdtc.kernels.common.torch_operators import MAX_REFINED_PIXELS, register, use_kernel
 
 
 def self_refinement(x: Tensor) -> Tensor:

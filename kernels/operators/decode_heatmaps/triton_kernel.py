@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdtc.kernels.gpu.launch import Launch, check_range, check_tensor, dtype_name, next_power_of_2
+from sdtc.kernels.common.kernel_launch import Launch, check_range, check_tensor, dtype_name, next_power_of_2
 
 TACTICS = ("block",)
 MAX_PIXELS = 1 << 16

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdtc.kernels.gpu.launch import Launch, check_range, check_tactic, next_power_of_2, run_packed
-from sdtc.kernels.operators import MAX_D, MIN_D
+from sdtc.kernels.common.kernel_launch import Launch, check_range, check_tactic, next_power_of_2, run_packed
+from sdtc.kernels.common.torch_operators import MAX_D, MIN_D
 
 TACTICS = ("large", "small")
 MAX_L = 1 << 16

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdtc.kernels.onnx_node import exporting, onnx_node
-from sdtc.kernels.operators import MAX_D, MAX_T, MIN_D, register, use_kernel
+from sdtc.kernels.common.onnx_node import exporting, onnx_node
+from sdtc.kernels.common.torch_operators import MAX_D, MAX_T, MIN_D, register, use_kernel
 
 
 def temporal_attention(qkv: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdtc.kernels.onnx_node import exporting, onnx_node
-from sdtc.kernels.operators import MAX_CROSSED_PIXELS, register, use_kernel
+from sdtc.kernels.common.onnx_node import exporting, onnx_node
+from sdtc.kernels.common.torch_operators import MAX_CROSSED_PIXELS, register, use_kernel
 
 
 def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
