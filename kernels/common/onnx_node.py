@@ -1,4 +1,4 @@
-"""How an operator appears in an exported graph: one node of domain ``sdtc``, run by its function body or a plugin."""
+"""An operator in an exported graph: one node of domain ``sdtc``, run as its function body or as a plugin."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 
 DOMAIN = "sdtc"
 DOMAIN_VERSION = 1
-# By these, full TensorRT's parser finds a registered plugin (`sdtc.kernels.plugins`), compiled ahead of time, and takes
-# it in place of the function's body. Everybody else ignores them.
+# These attributes make full TensorRT's parser look for a registered plugin that is compiled ahead of time
+# (`sdtc.kernels.plugins`) and use it in place of the function's body. Other backends ignore them.
 _PLUGIN: dict[str, str | int] = {"plugin_namespace": DOMAIN, "plugin_version": "1", "aot": 1}
 
 
@@ -24,10 +24,13 @@ def onnx_node(
     """Emit node ``sdtc::name`` while exporting.
 
     Args:
-        name: operator name; a function of the same name must be in `sdtc.export.functions`.
-        inputs: its tensors; the output has the dtype of the first.
-        shape: shape of the output.
-        attrs: node attributes.
+        name: of the operator; `sdtc.export.functions` must have a function of the same name.
+        inputs: tensors; the output has the dtype of the first.
+        shape: of the output.
+        attrs: attributes of the node.
+
+    Returns:
+        The output, as `torch.onnx.export` traces it.
     """
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{name}",

@@ -1,7 +1,7 @@
 """The operators as PyTorch knows them: ``torch.ops.sdtc.*``, with shapes for tracing and gradients.
 
-On CUDA tensors they are the Triton kernels of `sdtc.kernels.gpu`, elsewhere the plain path that is given here. Their
-backward pass runs the plain path again and differentiates that: nothing but the inputs is kept for it.
+On CUDA tensors an operator launches its Triton kernel, elsewhere it runs the plain path. The backward pass runs the
+plain path again and differentiates it, so only the inputs are kept.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What the kernels take (checked again where they are launched); anything else runs as plain operators.
-MAX_T, MIN_D, MAX_D = 16, 16, 128
-MAX_REFINED_PIXELS = MAX_CROSSED_PIXELS = 512
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -27,43 +24,52 @@ def _has_triton() -> bool:
 
 
 def use_kernel(tensor: Tensor, fits: bool) -> bool:
-    """Whether a tensor goes to a kernel: on CUDA, with Triton, and of a size and dtype that it takes."""
+    """Whether to launch the Triton kernel: for a CUDA tensor of a supported dtype, with Triton installed.
+
+    Args:
+        tensor: the operator's input.
+        fits: its sizes are in the kernel's range (the launch checks this again).
+    """
     return tensor.is_cuda and fits and tensor.dtype in _DTYPES and _has_triton()
 
 
 def register(
-    name: str, schema: str, plain: Callable[..., Tensor], fake: Callable[..., Tensor]
+    package: str, schema: str, plain: Callable[..., Tensor], fake: Callable[..., Tensor]
 ) -> Callable[..., Tensor]:
-    """Define ``torch.ops.sdtc.NAME``; its kernel is the `run` of `sdtc.kernels.gpu.NAME`.
+    """Define ``torch.ops.sdtc.NAME`` for an operator's folder.
 
     Args:
-        name: of the operator and of the module.
-        schema: of the arguments and the result, e.g. ``"(Tensor x) -> Tensor"``.
-        plain: the same on any device, in differentiable operators.
-        fake: an empty result of the right shape.
+        package: the folder, e.g. ``sdtc.kernels.operators.cross_attention``; its last part is NAME, and `run` in its
+            module `launch` launches the kernel.
+        schema: arguments and result, e.g. ``"(Tensor x) -> Tensor"``; tensors come first.
+        plain: the same in differentiable PyTorch operators, on any device.
+        fake: makes an uninitialised result of the right shape and dtype.
 
     Returns:
         The operator.
     """
 
-    def contiguous(*inputs: Tensor) -> Tensor:
+    def contiguous(*inputs: Any) -> Tensor:
         return plain(*inputs).contiguous()  # as the kernel writes it
 
+    name = package.rpartition(".")[2]
     operator = torch.library.custom_op(f"sdtc::{name}", mutates_args=(), schema=schema)(contiguous)
     operator.register_fake(fake)
 
     @operator.register_kernel("cuda")
     def _(*inputs: Any) -> Tensor:  # pragma: no cover  (needs a GPU)
-        return import_module(f"sdtc.kernels.operators.{name}.triton_kernel").run(*inputs)
+        return import_module(f"{package}.launch").run(*inputs)
 
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*(each for each in inputs if isinstance(each, Tensor)))
+        ctx.others = [each for each in inputs if not isinstance(each, Tensor)]
 
     def backward(ctx: Any, gradient: Tensor) -> Any:
         with torch.enable_grad():
-            inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-            gradients = torch.autograd.grad(plain(*inputs), inputs, gradient)
-        return gradients if len(inputs) > 1 else gradients[0]
+            tensors = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+            gradients = torch.autograd.grad(plain(*tensors, *ctx.others), tensors, gradient)
+        gradients += (None,) * len(ctx.others)
+        return gradients if len(gradients) > 1 else gradients[0]
 
     operator.register_autograd(backward, setup_context=setup_context)
     return operator

@@ -1,29 +1,13 @@
 """The attention inside SMCA as a Triton kernel (Eq. 9): softmax(Qᵀ · K / √C) applied to V, on maps ``[B, C, N]``.
 
-A single head as wide as the network (C up to 384) over few pixels (N up to 512): the other way round than attention
-over tokens. So a block keeps the scores of M pixels against *all* N, in registers, and goes over the channels: first
-over those of Q and K, to sum up the scores, then, once the softmax is known, over those of V.
+It has one head as wide as the network (C up to 384) and few pixels (N up to 512), the opposite of attention over
+tokens. So a block keeps the scores of M pixels against *all* N in registers. It loops over the channels of Q and K to
+sum up the scores, applies the softmax, then loops over the channels of V.
 """
 
 from __future__ import annotations
 
-import torch
-import triton
-import triton.language as tl
-from torch import Tensor
-
-from sdtc.kernels.common.kernel_launch import (
-    Launch,
-    check_range,
-    check_tactic,
-    check_tensor,
-    dtype_name,
-    next_power_of_2,
-)
-from sdtc.kernels.common.torch_operators import MAX_CROSSED_PIXELS
-
-TACTICS = ("large", "small")
-MAX_C = 2048
+from sdtc.kernels.common.with_triton import tl, triton
 
 
 @triton.jit
@@ -61,45 +45,3 @@ def cross_attention_tiles(
         values = tl.load(v + row + n[None, :], mask=there & (n < N)[None, :], other=0.0)  # [K, N]
         o = tl.dot(values, tl.trans(p), input_precision="ieee")  # [K, M]
         tl.store(out + row + m[None, :], o.to(out.dtype.element_ty), mask=there & (m < N)[None, :])
-
-
-def plan(C: int, N: int, dtype: str, tactic: str = "") -> Launch:
-    """Describe the kernel for maps ``[B, C, N]``.
-
-    Args:
-        C, N: channels and pixels.
-        dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
-        tactic: pixels of a block, one of `TACTICS`.
-
-    Raises:
-        KernelError: C or N is out of range.
-    """
-    check_tactic("cross_attention", tactic, TACTICS)
-    check_range("cross_attention", "C", C, 1, MAX_C)
-    check_range("cross_attention", "N", N, 1, MAX_CROSSED_PIXELS)
-    N_PAD = max(16, next_power_of_2(N))
-    M = 32 if (tactic or "large") == "large" and N_PAD <= 256 and dtype != "fp32" else 16
-    return Launch(
-        cross_attention_tiles,
-        {"q": dtype, "k": dtype, "v": dtype},
-        {"out": dtype},
-        {"C": C, "N": N, "N_PAD": N_PAD, "M": M, "K": max(16, min(32, 4096 // N_PAD)), "SCALE": C**-0.5},
-        items=(N + M - 1) // M,
-        num_warps=8 if N_PAD > 64 else 4,
-        num_stages=1,
-    )
-
-
-def run(q: Tensor, k: Tensor, v: Tensor, tactic: str = "") -> Tensor:
-    """Attend from the pixels of one map to those of another: three of ``[B, C, N]`` to ``[B, C, N]``.
-
-    Raises:
-        KernelError: dtype, rank, memory layout or size is not what the kernel takes, or they do not agree.
-    """
-    name = "cross_attention"
-    check_tensor(name, "q", q, "[B, C, N]")
-    check_tensor(name, "k", k, "[B, C, N]", like=q)
-    check_tensor(name, "v", v, "[B, C, N]", like=q)
-    out = torch.empty_like(q)
-    plan(q.shape[1], q.shape[2], dtype_name(q.dtype, name), tactic).run([q, k, v], [out], q.shape[0])
-    return out

@@ -1,20 +1,11 @@
 """Heatmap decoding as a Triton kernel: arg max, a quarter of a pixel toward the higher neighbour, score.
 
-The rule is `sdtc.core.heatmaps.decode_heatmaps`'s. One block reads one heatmap, once, and writes three
-numbers.
+The rule is that of `sdtc.core.heatmaps.decode_heatmaps`. A block reads one heatmap once and writes three numbers.
 """
 
 from __future__ import annotations
 
-import torch
-import triton
-import triton.language as tl
-from torch import Tensor
-
-from sdtc.kernels.common.kernel_launch import Launch, check_range, check_tensor, dtype_name, next_power_of_2
-
-TACTICS = ("block",)
-MAX_PIXELS = 1 << 16
+from sdtc.kernels.common.with_triton import tl, triton
 
 
 @triton.jit
@@ -32,7 +23,7 @@ def decode_heatmaps_block(
     i = tl.arange(0, PIXELS_PAD)
     values = tl.load(heatmap + i, mask=i < h * w, other=float("-inf")).to(tl.float32)
     best, index = tl.max(values, axis=0, return_indices=True)  # the first of equal ones
-    index = tl.minimum(index, h * w - 1)  # whatever a heatmap that is not a number leads to, it stays inside
+    index = tl.minimum(index, h * w - 1)  # a heatmap of NaN may give any index: stay inside
     y = index // w
     x = index % w
     right = tl.load(heatmap + y * w + tl.minimum(x + 1, w - 1)).to(tl.float32)
@@ -46,48 +37,3 @@ def decode_heatmaps_block(
     tl.store(keypoints + row * 3, x_refined * SCALE_X)
     tl.store(keypoints + row * 3 + 1, y_refined * SCALE_Y)
     tl.store(keypoints + row * 3 + 2, tl.minimum(tl.maximum(best, 0.0), 1.0))
-
-
-def plan(J: int, h: int, w: int, size: tuple[int, int], dtype: str, tactic: str = "") -> Launch:
-    """Describe the kernel for heatmaps ``[B, J, h, w]``.
-
-    Args:
-        J, h, w: the shape.
-        size: (H, W) of the crop.
-        dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``; keypoints are fp32.
-        tactic: there is only one.
-
-    Raises:
-        KernelError: the heatmap is too small or too large.
-    """
-    check_range("decode_heatmaps", "h", h, 2, MAX_PIXELS)
-    check_range("decode_heatmaps", "w", w, 2, MAX_PIXELS)
-    check_range("decode_heatmaps", "h*w", h * w, 4, MAX_PIXELS)
-    height, width = size
-    return Launch(
-        decode_heatmaps_block,
-        {"heatmaps": dtype},
-        {"keypoints": "fp32"},
-        {
-            "h": h,
-            "w": w,
-            "PIXELS_PAD": next_power_of_2(h * w),
-            "SCALE_X": (width - 1) / (w - 1),
-            "SCALE_Y": (height - 1) / (h - 1),
-        },
-        items=J,
-    )
-
-
-def run(heatmaps: Tensor, size: tuple[int, int], tactic: str = "") -> Tensor:
-    """Find the keypoints of heatmaps ``[B, J, h, w]`` in a crop of size (H, W): fp32 ``[B, J, 3]``.
-
-    Raises:
-        KernelError: dtype, rank, memory layout or size is not what the kernel takes.
-    """
-    name = "decode_heatmaps"
-    check_tensor(name, "heatmaps", heatmaps, "[B, J, h, w]")
-    B, J, h, w = heatmaps.shape
-    keypoints = heatmaps.new_empty((B, J, 3), dtype=torch.float32)
-    plan(J, h, w, size, dtype_name(heatmaps.dtype, name), tactic).run([heatmaps], [keypoints], B)
-    return keypoints

@@ -1,4 +1,4 @@
-"""Tokens in and out of a pool of slots: the plain references of `sdtc.kernels.gpu.gather_tokens`."""
+"""The copies of tokens in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def gather_tokens_reference(pool: Tensor, slots: Tensor) -> Tensor:
-    """Return rows ``[R, N]`` of a pool ``[S, N]`` by their slots ``[R]``."""
+    """Return the rows of a pool ``[S, N]`` that the slots ``[R]`` name, ``[R, N]``."""
     return pool[slots.long()]
 
 
 def scatter_tokens_reference(rows: Tensor, slots: Tensor, pool: Tensor) -> Tensor:
-    """Return a pool ``[S, N]`` with rows ``[R, N]`` in the slots ``[R]``, which are all different."""
+    """Return a copy of a pool ``[S, N]`` with rows ``[R, N]`` in the slots ``[R]``, which are all different."""
     return pool.index_copy(0, slots.long(), rows)

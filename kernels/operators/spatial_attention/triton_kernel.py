@@ -1,21 +1,14 @@
 """Spatial and joint attention as a Triton kernel (SA of Eq. 3, MHSA of Eq. 2): softmax(q kᵀ / √D) v over L tokens.
 
-One block answers a tile of queries of one frame and head. It goes over tiles of keys and values with the online
-softmax: running maximum m and sum z, and whenever the maximum grows, what was summed so far shrinks by exp(m_old − m).
-The blocks of one frame and head are neighbours in the grid, so keys and values come from L2 but for the first time.
+One block computes a tile of queries of one frame and head. It loops over tiles of keys and values with the online
+softmax: a running maximum m and a running sum; whenever m grows, the sums so far are multiplied by exp(m_old − m). The
+blocks of one frame and head are neighbours in the grid, so only the first of them reads keys and values from memory,
+the others from L2.
 """
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
-from torch import Tensor
-
-from sdtc.kernels.common.kernel_launch import Launch, check_range, check_tactic, next_power_of_2, run_packed
-from sdtc.kernels.common.torch_operators import MAX_D, MIN_D
-
-TACTICS = ("large", "small")
-MAX_L = 1 << 16
+from sdtc.kernels.common.with_triton import tl, triton
 
 
 @triton.jit
@@ -61,40 +54,3 @@ def spatial_attention_tiles(
     o = o / total[:, None]
     out += frame * (L * WIDTH) + h * D
     tl.store(out + m[:, None] * WIDTH + d[None, :], o.to(out.dtype.element_ty), mask=asked)
-
-
-def plan(T: int, L: int, H: int, D: int, dtype: str, tactic: str = "") -> Launch:
-    """Describe the kernel for packed tokens ``[B, T, L, 3, H, D]``.
-
-    Args:
-        T, L, H, D: the shape.
-        dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
-        tactic: of tiles, one of `TACTICS`; by default large ones for half precision, small ones for fp32.
-
-    Raises:
-        KernelError: L or D is out of range.
-    """
-    check_tactic("spatial_attention", tactic, TACTICS)
-    check_range("spatial_attention", "L", L, 1, MAX_L)
-    check_range("spatial_attention", "D", D, MIN_D, MAX_D)
-    large = (tactic or ("small" if dtype == "fp32" else "large")) == "large"
-    D_PAD = next_power_of_2(D)
-    M, N = 64 if large else 32, 32
-    if dtype == "fp32":  # without tensor cores: as much as registers and shared memory hold
-        M, N = M // 2, max(16, min(32 if large else 16, 1024 // D_PAD))
-    return Launch(
-        spatial_attention_tiles,
-        {"qkv": dtype},
-        {"out": dtype},
-        {"L": L, "H": H, "D": D, "D_PAD": D_PAD, "M": M, "N": N, "SCALE": D**-0.5},
-        items=T * H * ((L + M - 1) // M),
-    )
-
-
-def run(qkv: Tensor, tactic: str = "") -> Tensor:
-    """Attend over L in each frame: ``[B, T, L, 3, H, D]`` to ``[B, T, L, H*D]``.
-
-    Raises:
-        KernelError: dtype, rank, memory layout or size is not what the kernel takes.
-    """
-    return run_packed("spatial_attention", plan, qkv, tactic)
