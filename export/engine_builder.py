@@ -20,7 +20,7 @@ from sdtc.core.errors import ExportError, InputError, KernelError, require
 from sdtc.core.files import atomic_write
 from sdtc.core.manifest import FLAVOURS as ENGINE_FLAVOURS
 from sdtc.core.manifest import EngineInfo
-from sdtc.kernels.onnx_node import DOMAIN
+from sdtc.kernels.common.onnx_node import DOMAIN
 from sdtc.model.config import ModelConfig
 from sdtc.runtime.backends.cuda import gpu_or_reason
 from sdtc.runtime.backends.tensorrt_session import MODULES

@@ -915,9 +915,9 @@ def test_an_export_writes_kernels_for_its_engines_gpus(micro_checkpoint, tmp_pat
 
 def test_pointers_are_what_the_kernels_were_promised() -> None:
     pytest.importorskip("triton", reason="needs the extra kernels")
-    from sdtc.kernels.gpu import launch
+    from sdtc.kernels.common import kernel_launch
 
-    assert ALIGNMENT == launch.ALIGNMENT
+    assert ALIGNMENT == kernel_launch.ALIGNMENT
 
 
 def test_kernels_take_the_parameters_that_are_passed(tmp_path) -> None:
