@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sdtc.core.boxes import MAX_ID
+from sdtc.core.annotation_file import MAX_ID
 from sdtc.core.errors import InputError
 from sdtc.runtime.output.results import FrameResult, Pose
 from sdtc.runtime.people.tracking import MAX_LOST, Tracker

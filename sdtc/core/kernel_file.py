@@ -18,7 +18,8 @@ from pathlib import Path
 
 from sdtc.core.errors import BundleError, InputError
 from sdtc.core.files import read_json, write_json
-from sdtc.core.manifest import Manifest, build_from_json
+from sdtc.core.manifest import Manifest
+from sdtc.core.settings import build_from_json
 
 SCHEMA_VERSION = 1
 ALIGNMENT = 16  # bytes: all pointers are multiples of this
@@ -92,7 +93,7 @@ class KernelFile:
         """
         try:
             data = read_json(path, "kernels", MAX_BYTES)
-            file = build_from_json(KernelFile, data, "")
+            file = build_from_json(KernelFile, data)
             file._check(manifest)
         except InputError as error:
             raise BundleError(str(error)) from None

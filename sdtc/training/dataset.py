@@ -19,7 +19,7 @@ from sdtc.core.crops import crop_frame
 from sdtc.core.errors import InputError
 from sdtc.core.image_file import read_image
 from sdtc.model.config import ModelConfig
-from sdtc.training.annotations import AnnotationSet, Person
+from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
 from sdtc.training.augmentation import AugmentationConfig, View, draw_view
 from sdtc.training.targets import SIGMA, gaussian_heatmaps
 
@@ -88,7 +88,7 @@ class WindowDataset(Dataset[Sample]):
             "weights": torch.from_numpy(weights),
         }
 
-    def _window_keypoints(self, person: Person) -> np.ndarray:
+    def _window_keypoints(self, person: AnnotatedPerson) -> np.ndarray:
         """Return the person's keypoints in all T frames ``[T, 15, 3]``, image pixels; v = 0 where not labelled."""
         delta = self.config.delta
         window = np.zeros((self.config.num_frames, *person.keypoints.shape), np.float32)
@@ -101,12 +101,12 @@ class WindowDataset(Dataset[Sample]):
         return window
 
 
-def window_images(people: Iterable[Person], delta: int) -> dict[Path, None]:
+def window_images(people: Iterable[AnnotatedPerson], delta: int) -> dict[Path, None]:
     """Return the images that the windows of some people consist of, each once and in order."""
     return dict.fromkeys(person.frame(offset) for person in people for offset in range(-delta, delta + 1))
 
 
-def read_window(person: Person, view: View, config: ModelConfig, read: ReadImage = read_image) -> np.ndarray:
+def read_window(person: AnnotatedPerson, view: View, config: ModelConfig, read: ReadImage = read_image) -> np.ndarray:
     """Read and crop the T frames of a window, uint8 ``[T, H, W, 3]``; missing neighbours become the keyframe.
 
     Raises:

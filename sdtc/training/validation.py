@@ -18,7 +18,7 @@ from sdtc.evaluation.ap import GroundTruth, Predictions, Scores, evaluate, head_
 from sdtc.model.config import ModelConfig
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.model.network import PoseNetwork
-from sdtc.training.annotations import AnnotationSet, Person
+from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
 from sdtc.training.augmentation import View
 from sdtc.training.dataset import ReadImage, read_window
 
@@ -27,7 +27,7 @@ BATCH = 32  # windows at once
 
 @dataclass(frozen=True)
 class _Windows(Dataset[Tensor]):
-    people: list[Person]
+    people: list[AnnotatedPerson]
     config: ModelConfig
     read: ReadImage
 

@@ -12,7 +12,7 @@ from sdtc.core.crops import crop_frame, expand_boxes, image_to_crop
 from sdtc.core.heatmaps import decode_heatmaps
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.evaluation.ap import MATCH_DISTANCE
-from sdtc.training.annotations import Person
+from sdtc.training.annotations import AnnotatedPerson
 from sdtc.visualization.inside import Trace, context_maps, most_varied
 from sdtc.visualization.panels import (
     PALETTE,
@@ -45,7 +45,7 @@ class PosedFrame:
 
     image: np.ndarray
     number: int
-    people: Sequence[Person]
+    people: Sequence[AnnotatedPerson]
     predicted: np.ndarray
 
 
@@ -196,7 +196,7 @@ def salience(maps: np.ndarray) -> np.ndarray:
 
 def draw_heatmaps(
     crop: np.ndarray,
-    person: Person,
+    person: AnnotatedPerson,
     true: np.ndarray,
     labelled: np.ndarray,
     trace: Trace,
@@ -256,7 +256,7 @@ class Failure:
     """
 
     image: np.ndarray
-    person: Person
+    person: AnnotatedPerson
     predicted: np.ndarray
     errors: np.ndarray
 

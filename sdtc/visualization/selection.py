@@ -11,7 +11,7 @@ import numpy as np
 from sdtc.core.errors import InputError
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.evaluation.ap import head_size
-from sdtc.training.annotations import AnnotationSet, Person
+from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def shared_joints(skeleton: Skeleton) -> tuple[list[int], list[int]]:
     return [skeleton.keypoints.index(name) for name in names], [POSETRACK.keypoints.index(name) for name in names]
 
 
-def has_head(person: Person) -> bool:
+def has_head(person: AnnotatedPerson) -> bool:
     """Whether errors of a person can be measured in head sizes."""
     return bool(head_size(person.head_box) > 0)
 
 
-def joint_errors(people: Sequence[Person], predicted: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def joint_errors(people: Sequence[AnnotatedPerson], predicted: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Return the distance of every joint from the truth.
 
     Args:
@@ -112,7 +112,7 @@ def joint_errors(people: Sequence[Person], predicted: np.ndarray, skeleton: Skel
     return np.where(usable, distances / np.where(heads > 0, heads, 1.0), np.nan)
 
 
-def worst(people: Sequence[Person], errors: np.ndarray, count: int) -> list[int]:
+def worst(people: Sequence[AnnotatedPerson], errors: np.ndarray, count: int) -> list[int]:
     """Return the indices of the people whose mean error is largest, the worst first (Figure 13).
 
     Somebody who is followed through a clip counts once, in the frame where the error is largest.
