@@ -158,8 +158,8 @@ def test_the_runtime_imports_nothing_of_the_package_but_core_and_never_torch() -
                 assert not inside or name.startswith(("sdtc.runtime", "sdtc.core")), f"{path} imports {name}"
 
 
-def test_core_needs_numpy_and_opencv_alone() -> None:
-    allowed = {"sdtc", "numpy", "cv2", *sys.stdlib_module_names}
+def test_core_needs_numpy_opencv_and_pyav_alone() -> None:
+    allowed = {"sdtc", "numpy", "cv2", "av", *sys.stdlib_module_names}
     for module, path in MODULES.items():
         if module.startswith("sdtc.core"):
             assert {name.split(".")[0] for name in imported(path)} <= allowed, path
