@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -155,16 +154,15 @@ class TestMistakes:
 
 def test_help_is_quick_and_has_examples() -> None:
     """In a fresh process, which loads neither NumPy nor anything else heavy."""
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "sdtc.visualization.cli", "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0
     assert "examples:\n  sdtc-synth" in done.stdout
     assert all(name in done.stdout for name in FILES.values())
-    assert time.perf_counter() - start < 5
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert not {"numpy", "cv2", "torch", "matplotlib"} & loaded
+    assert "sdtc.core.command_line" in loaded
+    assert not {"numpy", "cv2", "av", "torch", "onnxruntime", "matplotlib"} & loaded
 
 
 @pytest.mark.parametrize("module", ["torch", "matplotlib"])
