@@ -192,8 +192,8 @@ def test_configuration_needs_no_torch() -> None:
     [
         ("torch", "import sdtc.model; sdtc.model.build", "export"),
         ("torch", "import sdtc.kernels", "export"),
-        ("onnxscript", "import sdtc.export.bundle", "export"),
-        ("onnxruntime", "import sdtc.export.bundle", "cpu"),
+        pytest.param("onnxscript", "import sdtc.export.bundle", "export", marks=pytest.mark.slow),
+        pytest.param("onnxruntime", "import sdtc.export.bundle", "cpu", marks=pytest.mark.slow),
         ("onnxruntime", "from sdtc.runtime.backends.onnxruntime_session import OnnxRuntimeSession as S; S('x')", "cpu"),
         ("openvino", "from sdtc.runtime.backends.openvino_session import OpenVINOSession as S; S('x')", "openvino"),
         ("cuda", "from sdtc.runtime.backends.cuda import find_gpu; find_gpu()", "gpu"),

@@ -166,6 +166,7 @@ def test_the_library_never_chooses_how_matplotlib_shows_figures() -> None:
                 assert not forbidden & set(names), f"{path}, line {node.lineno}: {names}"
 
 
+@pytest.mark.slow
 def test_drawing_leaves_the_users_backend_as_it_is(tmp_path) -> None:
     if not find_spec("matplotlib"):
         pytest.skip("needs the extra train")

@@ -54,6 +54,7 @@ def poses(dataset, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_table_json_and_plot(labelled, poses, tmp_path, capsys) -> None:
     output, plot = tmp_path / "ap.json", tmp_path / "ap.png"
     arguments = ["--truth", labelled, "--predictions", poses, "--dataset", "posetrack2018"]

@@ -27,6 +27,7 @@ def assert_drawn(path: Path) -> None:
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
 
 
+@pytest.mark.slow
 def test_every_figure(data, checkpoint, tmp_path, capsys) -> None:
     assert run("--checkpoint", checkpoint, "--data", data, "--output", tmp_path / "new" / "out", "--count", 3) == 0
     out, err = capsys.readouterr()
@@ -54,6 +55,7 @@ def test_quiet(data, checkpoint, tmp_path, capsys) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_figures_that_a_network_has_not(data, make_checkpoint, tmp_path, capsys) -> None:
     """Left out with a line by default; an error where they were asked for."""
     vitpose = make_checkpoint(kind="vitpose", delta=0, skeleton="coco")
@@ -106,6 +108,7 @@ class TestMistakes:
 
         return fails
 
+    @pytest.mark.slow
     def test_selection(self, fails) -> None:
         error = fails("--clip", "nowhere")
         assert "no clip 'nowhere'" in error

@@ -321,6 +321,7 @@ def test_what_happens_all_the_time_is_told_now_and_then(tmp_path, log, monkeypat
 # --- network -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stream_that_hangs_up_is_connected_anew(log) -> None:
     """The second connection, for its part, has another resolution; the third does not come."""
     pieces = [stream(12)], [stream(15, (96, 128), start=20)]
@@ -338,6 +339,7 @@ def test_a_stream_that_hangs_up_is_connected_anew(log) -> None:
     assert "ends after 27 frames: the sender has ended it, and it did not come back within 1.2 s" in source.problems[0]
 
 
+@pytest.mark.slow
 def test_a_stream_that_stalls_is_connected_anew(log, waits, monkeypatch) -> None:
     monkeypatch.setattr(live, "STALL", 60.0)  # FFmpeg's own time-out, which nobody waits for
     with server([stream(12), 300.0], [stream(15, start=20), 300.0]) as address:
@@ -357,6 +359,7 @@ def test_a_stream_that_stalls_is_connected_anew(log, waits, monkeypatch) -> None
     assert "is back after" in lines(log)
 
 
+@pytest.mark.slow
 def test_never_connecting_anew() -> None:
     with server([stream(12)]) as address, LiveSource(address, reconnect=0) as source:
         assert seen(source) == list(range(12))
@@ -366,6 +369,7 @@ def test_never_connecting_anew() -> None:
     assert "no frame for 0.3 s" in source.problems[0]
 
 
+@pytest.mark.slow
 def test_a_recording_is_not_begun_again(log) -> None:
     data = stream(40, container="matroska")
     with server([data], [data]) as address, LiveSource(address) as source:
@@ -419,6 +423,7 @@ def test_http(tmp_path, log) -> None:
     assert lines(log) == ""
 
 
+@pytest.mark.slow
 def test_the_newest_frame_wins() -> None:
     """A consumer for whom every frame takes the time of six: what it gets is the newest there is."""
     data = stream(60)
@@ -450,6 +455,7 @@ def wait_for_frames(reader: live._Reader, count: int) -> int:
     return reader.count
 
 
+@pytest.mark.slow
 def test_rtsp(log) -> None:
     """H.264 in RTP, interleaved with RTSP's own connection, as cameras send it."""
     with rtsp_server(30, 40) as address, LiveSource(address, reconnect=0.6) as source:
@@ -520,6 +526,7 @@ def rtsp_server(*connections: int):
 # --- ending ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "tcp", "away"])
 @pytest.mark.parametrize("drop_late", [False, True])
 def test_stopping_while_nothing_comes(tmp_path, waits, log, monkeypatch, kind, drop_late) -> None:
@@ -558,6 +565,7 @@ def test_a_tracker_that_is_closed_while_nothing_comes(tiny_bundle, tmp_path, wai
         assert not live_threads()  # although the pipe is still open
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_nothing_comes(tiny_bundle, tmp_path, how) -> None:
     command = [sys.executable, "-m", "sdtc.runtime.cli", "--engine", tiny_bundle / "model.onnx", "--input", "-",
@@ -595,6 +603,7 @@ def infer(bundle: Path, source: object, output: Path, *options: object) -> int:
     return main([*map(str, command), "--format", "jsonl"])
 
 
+@pytest.mark.slow
 def test_the_command_on_a_stream_that_comes_back(tiny_bundle, tmp_path, capsys) -> None:
     """Nobody in it: also where there is nothing to see there is a line for every frame, and an overlay."""
     with server([stream(12)], [stream(15, (96, 128))]) as address:
@@ -627,6 +636,7 @@ def test_the_command_on_a_pipe_that_breaks_off(tiny_bundle, tmp_path, capsys) ->
     assert len(results) == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["detection", "estimation"])
 def test_the_command_drops_what_comes_too_fast(tiny_bundle, tmp_path, monkeypatch, capsys, slow) -> None:
     """Every frame takes the time of five: with --drop-late no answer is older than a few of those, wherever spent."""
@@ -715,6 +725,7 @@ class Two(FrameSource):
             yield Frame(index, index, None, rng.integers(0, 255, size, dtype=np.uint8))
 
 
+@pytest.mark.slow
 def test_tokens_of_two_sizes_are_never_mixed(tiny_bundle, tmp_path) -> None:
     """The worst case: the same box in both, so that it is held over the change."""
     (tmp_path / "boxes.json").write_text(json.dumps([{**box, "track_id": 0} for box in BOX[:18]]))
