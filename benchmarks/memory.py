@@ -204,13 +204,11 @@ def _append(path: Path, row: dict) -> None:
 
 def _plot(path: Path, mib: np.ndarray, people: np.ndarray, slope: float, name: str) -> None:
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, height_ratios=[3, 1])
+    figure = Figure(figsize=(9, 5))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     frames, start = EVERY * np.arange(len(mib)), _start(mib)
     top.plot(frames, mib, linewidth=1)
     x = frames[start:]
@@ -224,7 +222,6 @@ def _plot(path: Path, mib: np.ndarray, people: np.ndarray, slope: float, name: s
     bottom.set_xlabel("frame")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     print(f"wrote {path}")
 
 

@@ -3,9 +3,3 @@
 `to_trt` is the command; `graphs` and `functions` make the ONNX, `engine` builds from it, `verify` compares,
 `bundle` puts the three together.
 """
-
-from sdtc.core.errors import require
-
-for _module in ("torch", "onnx", "onnxscript"):
-    require(_module, "export", "sdtc.export")
-require("onnxruntime", "cpu", "sdtc.export")  # what is exported is run before anyone gets it

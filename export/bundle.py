@@ -1,5 +1,7 @@
 """The engine bundle: export, comparison and engines in one go, handed over only when all of it is right."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import os
@@ -11,10 +13,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sdtc.core.errors import BundleError, ExportError, InputError, OutputError, require
+
+# Here and not in the package, so that the command's --help needs none of them.
+for _module in ("torch", "onnx", "onnxscript"):
+    require(_module, "export", "sdtc.export")
+require("onnxruntime", "cpu", "sdtc.export")  # what is exported is run before anyone gets it
+
 from onnx import ModelProto
 
 from sdtc.core.command_line import say
-from sdtc.core.errors import BundleError, ExportError, InputError, OutputError
 from sdtc.core.files import make_directory, sha256
 from sdtc.core.manifest import EngineInfo, GraphFiles, Manifest
 from sdtc.export import device_kernels, engine_builder, graphs, verify

@@ -90,6 +90,7 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("bundle")
     with pytest.MonkeyPatch.context() as monkeypatch:
         hide_gpu(monkeypatch)
+        monkeypatch.setenv("SDTC_CACHE", str(tmp_path_factory.mktemp("cache")))  # no compiled kernels
         options = ExportOptions(
             batch=(1, 4, 8),
             flavour="tensorrt-rtx",

@@ -21,6 +21,7 @@ def blocks() -> list[tuple[str, str]]:
     return re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_every_block_runs(tmp_path) -> None:
     """One session of a user: each block in turn, in one folder, beside the checkout's `export/`."""
     (tmp_path / "export").symlink_to(ROOT / "export")
@@ -56,6 +57,7 @@ def test_files_and_extras_that_it_names_exist() -> None:
         assert f'"{extra}": ' in setup, extra
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(command) -> None:
     executable = shutil.which(command, path=str(Path(sys.executable).parent))
@@ -65,6 +67,7 @@ def test_every_command_has_help_with_examples(command) -> None:
     assert "examples:" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["tiny", "small", "base", "large"])
 def test_preset_table_is_what_the_counter_says(preset) -> None:
     from sdtc.model import get_preset

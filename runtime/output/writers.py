@@ -12,7 +12,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import cv2
 import numpy as np
 
 from sdtc.core.errors import InputError, OutputError
+from sdtc.core.h264 import H264Writer
 from sdtc.core.posetrack import POSETRACK_CATEGORY, sequence_id, to_slots
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.runtime.output.results import FrameResult
@@ -170,70 +170,57 @@ class JsonlWriter(Writer):
 
 
 class VideoWriter(Writer):
-    """H.264 in MP4 that a browser plays: yuv420p, even sides, index in front.
+    """An overlay video, H.264 in MP4; its size is the first picture's, rounded down to even sides.
 
     Args:
         path: ends in ``.mp4``.
         fps: frames per second.
-        draw: turns a result into the picture to write, RGB, or None for no picture.
+        draw: turns a result into the picture to write, RGB, or None where the frame has no picture.
     """
 
     def __init__(self, path: Path, fps: float, draw: Any) -> None:
-        self.path, self._draw = path, draw
+        self.path, self._fps, self._draw = path, fps, draw
         self._temporary = _temporary(path, "video")
-        self._rate = Fraction(fps).limit_denominator(1001)
-        self._container: Any = None
-        self._stream: Any = None
+        self._video: H264Writer | None = None  # opened by the first picture, which has the size
         self._last: np.ndarray | None = None
 
     def write(self, result: FrameResult) -> None:
         image = self._draw(result)
         if image is None:
-            image = self._last  # a missing frame: the picture stands still
+            image = self._last  # a frame without a picture: repeat the last one
         if image is None:
             return
-        with self._giving_up_on_error():
-            if self._stream is None:
-                self._open(image.shape)
-            if image.shape[:2] != (self._stream.height, self._stream.width):
-                image = cv2.resize(image, (self._stream.width, self._stream.height), interpolation=cv2.INTER_AREA)
+        with self._dropped_on_error():
+            if self._video is None:
+                size = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+                self._video = H264Writer(self._temporary, self._fps, size, crf=23, preset="veryfast")
+            height, width = self._video.size
+            if image.shape[:2] != (height, width):
+                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             self._last = image
-            for packet in self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
-                self._container.mux(packet)
+            self._video.write(image)
 
     def close(self) -> None:
-        if self._container is None:
+        if self._video is None:
             return
-        with self._giving_up_on_error():
-            for packet in self._stream.encode():
-                self._container.mux(packet)
-            self._container.close()
-            self._container = None
+        with self._dropped_on_error():
+            self._video.close()
+            self._video = None
             os.replace(self._temporary, self.path)
 
     @contextlib.contextmanager
-    def _giving_up_on_error(self) -> Iterator[None]:
-        """On an error drop the video: half of it would not play, and on a full disk the poses need its space."""
+    def _dropped_on_error(self) -> Iterator[None]:
+        """On an error delete the video: half of it would not play, and on a full disk the poses need its space."""
         with _output_errors(self.path):
             try:
                 yield
             except (OSError, av.FFmpegError):
-                container, self._container = self._container, None
+                video, self._video = self._video, None
                 with contextlib.suppress(OSError, av.FFmpegError):
-                    if container is not None:
-                        container.close()
+                    if video is not None:
+                        video.abandon()
                 self._temporary.unlink(missing_ok=True)
                 raise
-
-    def _open(self, shape: tuple[int, ...]) -> None:
-        self._container = av.open(
-            str(self._temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
-        )
-        self._stream = self._container.add_stream(
-            "libx264", rate=self._rate, options={"crf": "23", "preset": "veryfast"}
-        )
-        self._stream.height, self._stream.width = shape[0] // 2 * 2, shape[1] // 2 * 2
-        self._stream.pix_fmt = "yuv420p"
 
 
 def result_path(output_format: str | None, stem: Path, skeleton: Skeleton) -> Path:

@@ -9,16 +9,15 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 
 from sdtc.core.errors import InputError, OutputError
 from sdtc.core.files import atomic_write
+from sdtc.core.h264 import H264Writer
 from sdtc.core.posetrack import POSETRACK_CATEGORY, image_id, sequence_id, to_slots
 from sdtc.synthetic.clip import RenderedFrame, SyntheticClip
 from sdtc.synthetic.difficulty import DIFFICULTIES
@@ -76,7 +75,8 @@ def write_clip(
             folder = stack.enter_context(_folder_replacing(root / "images" / split / name))
             movie = None
             if video:
-                movie = stack.enter_context(_Movie(stack.enter_context(atomic_write(root / f"{name}.mp4")), clip))
+                temporary = stack.enter_context(atomic_write(root / f"{name}.mp4"))
+                movie = stack.enter_context(H264Writer(temporary, clip.fps, clip.size, crf=VIDEO_CRF))
             for number, frame in enumerate(clip):
                 _write_jpeg(folder / f"{number:06d}.jpg", frame.image)
                 if movie:
@@ -96,29 +96,6 @@ def write_clip(
     except OSError as error:
         raise OutputError(f"cannot write '{name}' to '{root}': {error.strerror or error}") from error
     return annotation_path
-
-
-class _Movie:
-    """An H.264 file being written; a context manager."""
-
-    def __init__(self, path: Path, clip: SyntheticClip) -> None:
-        # the temporary name does not say what the file is, so the format does
-        self._file = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        self._stream = self._file.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1001))
-        self._stream.height, self._stream.width = clip.size
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": str(VIDEO_CRF)}
-
-    def write(self, image: np.ndarray) -> None:
-        self._file.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-
-    def __enter__(self) -> _Movie:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._file.mux(self._stream.encode(None))
-        self._file.close()
 
 
 @contextmanager

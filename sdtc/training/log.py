@@ -69,7 +69,7 @@ class RunLog:
                 self._board.add_scalar("val/AP", val_ap, step)
             self._board.flush()
         if find_spec("matplotlib") is not None:
-            _plot(self.folder / CURVES, self.rows)
+            draw_curves(self.folder / CURVES, self.rows)
         self._reset()
         return self.rows[-1]
 
@@ -87,14 +87,12 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _plot(path: Path, rows: list[dict[str, str]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+def draw_curves(path: Path, rows: list[dict[str, str]]) -> None:
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     epochs = [int(row["epoch"]) for row in rows]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    figure = Figure(figsize=(10, 4))
+    left, right = figure.subplots(1, 2)
     # Without masks the loss is one term, and a second line would hide the first.
     for name in _LOSSES if any(float(row["heatmap_sequence"]) for row in rows) else _LOSSES[:1]:
         values = [float(row[name]) for row in rows]
@@ -113,4 +111,3 @@ def _plot(path: Path, rows: list[dict[str, str]]) -> None:
     figure.tight_layout()
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)

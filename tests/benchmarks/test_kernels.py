@@ -25,6 +25,7 @@ def kernels():
     return module
 
 
+@pytest.mark.slow
 def test_the_harness_on_the_cpu(kernels, tmp_path, capsys) -> None:
     arguments = ["--device", "cpu", "--calls", "2", "--batch", "1", "2", "--preset", "tiny", "--dtype", "fp32"]
     for runs in (1, 2):

@@ -64,6 +64,7 @@ def case(latency, bundle: Path, output: Path, **other):
     return dataclasses.replace(given, **other)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_without_torch(run, rows, output) -> None:
     assert [(row["case"], row["people"]) for row in rows] == [(way, n) for n in ("1", "2") for way in OURS]
     assert "note" not in run.stderr
@@ -72,6 +73,7 @@ def test_a_bundle_is_measured_without_torch(run, rows, output) -> None:
         assert (output / "latency.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_rows_have_every_column(latency, rows) -> None:
     for row in rows:
         assert tuple(row) == latency._COLUMNS
@@ -90,6 +92,7 @@ def test_rows_have_every_column(latency, rows) -> None:
         assert float(row["ms_per_person"]) == pytest.approx(1e3 / rate / people, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_people_who_stand_still_are_encoded_once(latency, rows, tiny_bundle, output) -> None:
     for row in rows:  # of the five frames of a window one is new, once all are in view
         assert (float(row["reused"]) > 0.7) is row["case"].endswith("streaming")
@@ -97,6 +100,7 @@ def test_people_who_stand_still_are_encoded_once(latency, rows, tiny_bundle, out
     assert wandering["reused"] < 0.3
 
 
+@pytest.mark.slow
 def test_a_second_run_appends(latency, rows, tiny_bundle, output, capsys, monkeypatch) -> None:
     """And Ctrl-C keeps what was measured before it."""
     run_child = latency._run_child
@@ -118,6 +122,7 @@ def test_a_second_run_appends(latency, rows, tiny_bundle, output, capsys, monkey
     assert [row["case"] for row in found[len(rows) :]] == OURS
 
 
+@pytest.mark.slow
 def test_a_plain_export_is_the_same_network(latency, one_case, micro_checkpoint, output, tmp_path, monkeypatch) -> None:
     from sdtc.model import PRESETS, load_checkpoint, save_checkpoint
 
@@ -134,6 +139,7 @@ def test_a_plain_export_is_the_same_network(latency, one_case, micro_checkpoint,
     np.testing.assert_allclose(got, want, atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["torch", "vitpose"])
 def test_what_one_would_use_instead(latency, way, tiny_checkpoint, rows, output, tmp_path) -> None:
     pytest.importorskip(latency.WAYS[way].module)
@@ -175,6 +181,7 @@ def test_people_wander_by_their_drift(one_case) -> None:
     assert all((found[:, 0] >= 0).all() for found in boxes)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_hangs_is_a_sentence(latency, tmp_path, monkeypatch) -> None:
     shell = tmp_path / "python"
     shell.write_text(

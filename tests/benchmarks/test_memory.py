@@ -49,6 +49,7 @@ def test_the_slope_of_what_is_known(memory, rng) -> None:
     assert memory.fit_slope(np.full(30, 100.0)) == (0.0, float("inf"))
 
 
+@pytest.mark.slow
 def test_a_run_without_an_input(memory, tiny_bundle, tmp_path, capsys) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra train")
     arguments = [
@@ -74,6 +75,7 @@ def test_a_run_without_an_input(memory, tiny_bundle, tmp_path, capsys) -> None:
     assert (tmp_path / "memory.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) -> None:
     kept = []
     detect = memory.Passers.detect
@@ -94,6 +96,7 @@ def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) ->
     assert float(row["kib_per_1000_frames"]) == pytest.approx(1_024_000, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_video_is_measured_and_drawn(memory, tiny_bundle, tmp_path) -> None:
     from sdtc.synthetic import SyntheticClip, write_clip
 

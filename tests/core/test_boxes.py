@@ -233,6 +233,7 @@ def test_bad_images_are_named(tmp_path, image, sentence) -> None:
         BoxFile(tmp_path / "boxes.json")
 
 
+@pytest.mark.slow
 def test_mutated_files_only_raise_named_errors(tmp_path) -> None:
     """Whatever is read can be cropped: finite boxes with an area, scores and ids that fit their arrays."""
     values = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -55,6 +54,7 @@ def poses(dataset, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_table_json_and_plot(labelled, poses, tmp_path, capsys) -> None:
     output, plot = tmp_path / "ap.json", tmp_path / "ap.png"
     arguments = ["--truth", labelled, "--predictions", poses, "--dataset", "posetrack2018"]
@@ -228,16 +228,14 @@ class TestMistakes:
 
 def test_help_is_quick_and_has_examples() -> None:
     """In a fresh process, which loads neither NumPy nor anything else heavy."""
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "sdtc.evaluation.cli", "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0
     assert "examples:\n  sdtc-eval --truth" in done.stdout
-    assert time.perf_counter() - start < 5  # 0.05 s alone; the machine may be busy
-    assert not {"numpy", "cv2", "torch", "matplotlib"} & {
-        line.split("|")[-1].strip() for line in done.stderr.splitlines()
-    }
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "sdtc.core.command_line" in loaded
+    assert not {"numpy", "cv2", "av", "torch", "onnxruntime", "matplotlib"} & loaded
 
 
 def test_torch_is_for_checkpoints_and_matplotlib_for_plots(dataset, poses) -> None:

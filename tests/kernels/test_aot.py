@@ -26,6 +26,7 @@ ENTRY = """
 """
 
 
+@pytest.mark.slow
 def test_the_largest_shapes_compile_without_spills_too(script) -> None:
     found = script(
         """
@@ -58,6 +59,7 @@ def test_the_largest_shapes_compile_without_spills_too(script) -> None:
     assert [kernel for kernel in found if kernel[3] > (99 if "'N': 512" in kernel[1] else 48) << 10] == []
 
 
+@pytest.mark.slow
 def test_the_cache_knows_kernels_by_content_and_survives_damage(script, tmp_path) -> None:
     result = script(
         f"""
@@ -84,6 +86,7 @@ def test_the_cache_knows_kernels_by_content_and_survives_damage(script, tmp_path
     assert result == {"same": [True, True], "entries": 3, "parameters": ["u64", "u64"], "elf": True, "paths": False}
 
 
+@pytest.mark.slow
 def test_stripped_ptx_is_still_assembled(script, tmp_path) -> None:
     result = script(
         f"""
@@ -124,6 +127,7 @@ def test_other_gpus_are_refused(capability) -> None:
         aot.architecture_for(capability)
 
 
+@pytest.mark.slow
 def test_interpreted_kernels_cannot_be_compiled(compiling, tmp_path) -> None:
     run = compiling("-m", "sdtc.kernels.report", "--arch", "80", "--output", str(tmp_path), TRITON_INTERPRET="1",
                     SDTC_CACHE=str(tmp_path))  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+import pytest
 
 from sdtc.evaluation.inference import open_checkpoint
 from sdtc.synthetic import SyntheticClip
@@ -15,6 +16,7 @@ def auc(low: np.ndarray, high: np.ndarray) -> float:
     return float((low[:, None] < high).mean() + (low[:, None] == high).mean() / 2)
 
 
+@pytest.mark.slow
 def test_scores_of_the_packaged_network_follow_occlusion() -> None:
     """Two clips that training has not seen. Over 30 of the validation set: 0.84 and 0.69 at the median, AUC 0.75."""
     scores, hidden, right = [], [], []

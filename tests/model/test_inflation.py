@@ -32,6 +32,7 @@ def frames():
     return torch.randint(0, 256, (2, *TINY.input_size, 3), generator=torch.Generator().manual_seed(7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("small", "large"), [(0, 0), (0, 1), (0, 2), (1, 1)])
 def test_a_still_clip_gives_the_small_networks_heatmaps(tmp_path, frames, small, large) -> None:
     source, target = with_delta(small), with_delta(large)

@@ -298,6 +298,7 @@ class Crowd:
         return Detections(boxes.astype(np.float32), np.full(200, 0.9, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 def test_two_hundred_people_are_split_into_batches(tiny_bundle, folder, monkeypatch, exact) -> None:
     from sdtc.runtime.backends.onnxruntime_session import OnnxRuntimeSession

@@ -64,6 +64,7 @@ def test_the_sets_share_no_seed_and_a_longer_one_begins_with_the_same_clips() ->
     assert people == {1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_every_difficulty_has_its_share(summary: Summary) -> None:
     print(f"\nthe small validation set: {summary}")
     assert (summary.clips, summary.frames) == (20, 400)
@@ -73,6 +74,7 @@ def test_every_difficulty_has_its_share(summary: Summary) -> None:
         assert 0.05 <= summary.shares[name] <= 0.4, name
 
 
+@pytest.mark.slow
 def test_most_hidden_joints_are_seen_within_two_frames(summary: Summary) -> None:
     print(f"\nof {summary.hidden} covered joints {summary.recoverable:.1%} are seen within two frames")
     assert summary.hidden > 1000
@@ -127,6 +129,7 @@ def test_layout_and_labels(val: Path) -> None:
         assert entry["difficulty"] == [name for name in DIFFICULTIES if any(name in row for row in labels)]
 
 
+@pytest.mark.slow
 def test_the_files_do_not_depend_on_the_number_of_workers(val: Path, tmp_path: Path) -> None:
     write_clips(set_clips("val", 8, 20, (72, 96), 25)[1::2], tmp_path, workers=1)
     there = files(val)
@@ -148,6 +151,7 @@ def test_a_training_set_lies_beside_it(tmp_path: Path, capsys: pytest.CaptureFix
 # In pieces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_set_has_only_whole_clips_and_goes_on(
     workers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -180,6 +184,7 @@ def test_an_interrupted_set_has_only_whole_clips_and_goes_on(
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_whole_set_is_recognised_whatever_its_recipes(tmp_path: Path) -> None:
     clips = set_clips("train", 20, 1, (32, 32), 25)
     write_clips(clips, tmp_path, "train")
@@ -188,6 +193,7 @@ def test_a_whole_set_is_recognised_whatever_its_recipes(tmp_path: Path) -> None:
     assert len(missing_clips(set_clips("train", 22, 1, (32, 32), 25), tmp_path, "train")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -223,6 +229,7 @@ def test_what_fails_in_a_worker_is_said(tmp_path: Path) -> None:
         write_clips(tiny(3), tmp_path, workers=2)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_noticed(tmp_path: Path) -> None:
     def kill(_: int) -> None:
         for child in multiprocessing.active_children():

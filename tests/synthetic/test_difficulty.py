@@ -61,6 +61,7 @@ def test_a_plain_clip_is_drawn_as_before_there_were_difficulties() -> None:
             assert not frame.difficulty[:, 2:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["blur", "defocus", "low_light"])
 def test_between_the_spells_nothing_changes(name: str) -> None:
     plain, clip = hard(11, frames=24), hard(11, name, frames=24)
@@ -94,6 +95,7 @@ def test_occluders_change_nothing_but_what_they_cover() -> None:
     assert covered > 1000
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_bytes_in_any_order(
     everything: list[tuple[SyntheticClip, list[RenderedFrame]]],
 ) -> None:
@@ -202,6 +204,7 @@ def test_defocus_and_low_light_follow_from_the_optics(
 # What the pictures show
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["blur", "defocus"])
 def test_labelled_frames_are_less_sharp_than_they_were(name: str) -> None:
     ratios = []

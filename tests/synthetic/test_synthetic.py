@@ -43,12 +43,14 @@ def arrays(clip: SyntheticClip) -> list[bytes]:
     return [getattr(frame, f.name).tobytes() for frame in clip for f in dataclasses.fields(frame)]
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_the_same_seed_makes_the_same_bytes(seed: int) -> None:
     assert arrays(SyntheticClip(seed, 2, SMALL)) == arrays(SyntheticClip(seed, 2, SMALL))
 
 
+@pytest.mark.slow
 def test_different_seeds_and_different_frames_differ() -> None:
     clips = [SyntheticClip(seed, 3, SMALL) for seed in range(8)]
     assert len({clip[0].image.tobytes() for clip in clips}) == 8
@@ -73,6 +75,7 @@ def test_a_person_stays_the_same_when_others_are_added() -> None:
 # Ground truth against the picture
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_shapes_and_types(seed: int) -> None:
@@ -90,6 +93,7 @@ def test_shapes_and_types(seed: int) -> None:
         assert set(np.unique(frame.mask)) <= {0, *(frame.track_ids + 1)}
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_visible_joints_lie_in_the_drawn_silhouette(seed: int) -> None:
@@ -102,6 +106,7 @@ def test_visible_joints_lie_in_the_drawn_silhouette(seed: int) -> None:
                     assert silhouette[round(float(y)), round(float(x))], name
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_visibility_and_occlusion_follow_the_picture(seed: int) -> None:
@@ -117,6 +122,7 @@ def test_visibility_and_occlusion_follow_the_picture(seed: int) -> None:
                 assert frame.occluded[person, k] == (shown not in (0, track + 1))
 
 
+@pytest.mark.slow
 def test_whoever_is_nearer_covers_the_other() -> None:
     covered = 0
     for seed in range(6):
@@ -130,6 +136,7 @@ def test_whoever_is_nearer_covers_the_other() -> None:
     assert covered > 20
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_boxes_lie_in_the_picture_and_contain_the_visible_joints(seed: int) -> None:
@@ -144,6 +151,7 @@ def test_boxes_lie_in_the_picture_and_contain_the_visible_joints(seed: int) -> N
             assert (visible <= high[person] + 0.5).all()
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_head_boxes_hold_the_head_and_little_else(seed: int) -> None:
@@ -164,6 +172,7 @@ def test_the_camera_projects_as_a_pinhole_does() -> None:
     np.testing.assert_allclose(camera.project(points, 0), expected)
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_people_and_background_pan_together(seed: int) -> None:
@@ -291,6 +300,7 @@ def test_motion_is_continuous(seed: int) -> None:
             assert 0.7 * person.gait.speed < np.median(pelvis) < 1.5 * person.gait.speed
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.sampled_from([(640, 32), (32, 640), (360, 640), (640, 360)]), st.sampled_from([1, 25, 120]))
 def test_nobody_comes_too_near_whatever_the_format_and_the_frame_rate(
@@ -309,6 +319,7 @@ def test_every_action_and_every_view_occurs() -> None:
     assert counts == {1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_most_people_are_in_the_picture_and_a_long_clip_does_not_run_empty() -> None:
     shown = [
         len(SyntheticClip(seed, 1000, SMALL, num_people=3)[index].boxes) for seed in range(4) for index in (0, 999)
@@ -402,6 +413,7 @@ def test_writing_again_replaces(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.jpg"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("moment", ["frame", "annotations"])
 def test_an_interrupted_run_leaves_nothing(
@@ -505,6 +517,7 @@ def test_a_missing_or_unwritable_directory(tmp_path: Path) -> None:
 # The command
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new" / "folder"
     options = f"--output {output} --clips 2 --frames 2 --size 90x160 --people 1 --seed 8 --fps 10".split()

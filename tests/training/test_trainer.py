@@ -100,6 +100,7 @@ def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys)
     assert "holds a run already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"kind": "vitpose", "delta": 0}, {"motion": "optical_flow"}, {"motion_encoder": "vit"}], ids=str
 )
@@ -115,12 +116,14 @@ def test_networks_that_are_not_masked_train_and_resume_too(data, tmp_path, chang
     assert row["total"] == row["heatmaps"]
 
 
+@pytest.mark.slow
 def test_an_epoch_is_told_where_a_log_shows_it(config_file, tmp_path, capsys) -> None:
     assert main([str(config_file), "--output", str(tmp_path / "run")]) == 0
     lines = re.findall(r"epoch (\d)/2: loss [\d.e-]+, validation AP [\d.]+, [\d.]+ windows/s", capsys.readouterr().err)
     assert lines == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_overfitting_one_batch_to_near_zero(data) -> None:
     config = load_config_from(settings(data, model=MODEL | {"width": 64, "heads": 4}))
     dataset = WindowDataset(read_annotations(data, "val"), config.model)
@@ -151,6 +154,7 @@ def load_config_from(values: dict) -> TrainConfig:
     return build_settings(TrainConfig, values, "test")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_with_and_without_workers(data, tmp_path) -> None:
     for name, workers in (("a", 0), ("b", 2)):
         Trainer(load_config_from(settings(data, epochs=1, workers=workers)), tmp_path / name, quiet=True).run()
@@ -162,6 +166,7 @@ def test_the_same_seed_gives_the_same_weights_with_and_without_workers(data, tmp
     )
 
 
+@pytest.mark.slow
 def test_images_held_in_memory_are_the_images(data, tmp_path) -> None:
     for name, cached in (("read", False), ("held", True)):
         config = load_config_from(settings(data, epochs=1, cache_images=cached, workers=int(cached)))
@@ -181,6 +186,7 @@ def test_images_that_are_gone_or_broken_are_the_same_in_memory(tmp_path) -> None
     assert cache(tmp_path / "late.png")[0, 0].tolist() == [255, 0, 0]  # never asked for before: read now, RGB
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_network_of_fewer_frames(data, tmp_path) -> None:
     """A learning rate of next to nothing leaves the weights that were loaded, inflated, as they are."""
     small = load_config_from(settings(data, epochs=1, model=MODEL | {"delta": 0}))
@@ -211,6 +217,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
     assert all(p.ndim != 2 for p in optimizers[0].param_groups[0]["params"])
 
 
+@pytest.mark.slow
 def test_a_run_with_muon_resumes_to_the_bit(data, tmp_path) -> None:
     config = load_config_from(settings(data, optimizer="muon", decay="linear", epochs=3))
     Trainer(config, tmp_path / "whole", quiet=True).run()
@@ -225,6 +232,7 @@ def test_a_run_with_muon_resumes_to_the_bit(data, tmp_path) -> None:
     assert_same(weights(tmp_path / "whole" / "last.pth"), weights(tmp_path / "parts" / "last.pth"))
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_as_never_killed(data, config_file, tmp_path) -> None:
     """Kill -9 in the middle of an epoch; the state was saved at some step before."""
     changes = ["--set", "epochs=6", "--set", "save_seconds=0", "--quiet"]
@@ -277,6 +285,7 @@ with Trainer(config, Path(sys.argv[2]), quiet=True) as trainer:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one_with_the_double_batch(data, tmp_path) -> None:
     script = tmp_path / "gradients.py"
     script.write_text(_GRADIENTS)
@@ -293,6 +302,7 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(data, tmp
         torch.testing.assert_close(b[name], gradient, atol=1e-7 + 1e-4 * float(gradient.abs().max()), rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_training_under_torchrun(config_file, tmp_path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "sdtc.training.cli", str(config_file), "--output", str(tmp_path / "run"), "--set", "epochs=1"]
@@ -398,6 +408,7 @@ def test_linear_decay_ends_at_nothing(data) -> None:
     assert rates == pytest.approx([1e-4, 0.91e-3, 0.51e-3, 0.01e-3])
 
 
+@pytest.mark.slow
 def test_resuming_with_another_configuration_is_refused(config_file, data, tmp_path, capsys) -> None:
     out = tmp_path / "run"
     assert main([str(config_file), "--output", str(out), "--set", "epochs=1", "--quiet"]) == 0
@@ -420,6 +431,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path) -> None:
         trainer.run()
 
 
+@pytest.mark.slow
 def test_no_space_while_saving_keeps_the_old_state(data, tmp_path, monkeypatch) -> None:
     trainer = Trainer(load_config_from(settings(data, epochs=1)), tmp_path / "run", quiet=True)
     trainer.run()

@@ -90,6 +90,7 @@ def test_cross_attention_equals_its_reference(shape) -> None:
     torch.testing.assert_close(cross_attention(q, k, v), want, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_flow_through_every_operator() -> None:
     qkv = packed((1, 3, 4, 2, 16)).double().requires_grad_()
     x = maps((1, 5, 6)).double().requires_grad_()
@@ -113,6 +114,7 @@ def operator_inputs(dtype: torch.dtype = torch.float32, gradients: bool = False)
             "cross_attention": (x, y, z), "decode_heatmaps": (heatmaps, (20, 28))}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", operator_inputs())
 def test_torch_knows_the_operators(name) -> None:
     """Schema, fake tensors, autograd, and tracing with dynamic shapes, by PyTorch's own checks."""
@@ -127,6 +129,7 @@ def test_operators_are_what_the_model_calls(name) -> None:
     torch.testing.assert_close(getattr(torch.ops.sdtc, name)(*inputs), getattr(kernels, name)(*inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", operator_inputs())
 def test_gradients_of_the_operators(name) -> None:
     inputs = operator_inputs(torch.float64, gradients=True)[name]
@@ -135,6 +138,7 @@ def test_gradients_of_the_operators(name) -> None:
     assert torch.autograd.gradcheck(getattr(torch.ops.sdtc, name), inputs, **loose)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", operator_inputs())
 def test_compilation_goes_through_the_operators(name) -> None:
     """Without a break in the graph, forward and backward."""

@@ -889,6 +889,7 @@ def compiling(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_an_export_writes_kernels_for_its_engines_gpus(micro_checkpoint, tmp_path) -> None:
     pytest.importorskip("triton", reason="needs the extra kernels")
     pytest.importorskip("tensorrt_rtx", reason="engines are built with it")
@@ -920,6 +921,7 @@ def test_pointers_are_what_the_kernels_were_promised() -> None:
     assert ALIGNMENT == kernel_launch.ALIGNMENT
 
 
+@pytest.mark.slow
 def test_kernels_take_the_parameters_that_are_passed(tmp_path) -> None:
     """A cubin's own description of its parameters: ours and the hidden ones; PTX has ours alone."""
     pytest.importorskip("triton", reason="needs the extra kernels")

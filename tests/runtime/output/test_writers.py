@@ -178,7 +178,7 @@ def test_a_full_disk_drops_the_video_and_keeps_the_poses(tmp_path, monkeypatch) 
         for index in range(80):  # past the encoder's look-ahead
             poses.write(result(index))
             video.write(result(index))
-            monkeypatch.setattr(video, "_container", NoSpace(video._container))
+            monkeypatch.setattr(video._video, "_file", NoSpace(video._video._file))
     assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
     assert json.loads((tmp_path / "p.json").read_text())["images"]
 
