@@ -223,10 +223,13 @@ def _clip(path: Path, height: int) -> Path:
     """Render two people once, to and fro, and write them as a video."""
     if not path.exists():
         from sdtc.runtime.output.writers import VideoWriter
-        from sdtc.synthetic import SyntheticClip
+        from sdtc.synthetic import ClipOptions, SyntheticClip
 
         print(f"rendering {path.name} …", file=sys.stderr)
-        images = [frame.image for frame in SyntheticClip(seed=0, num_frames=9, size=HEIGHTS[height], num_people=2)]
+        images = [
+            frame.image
+            for frame in SyntheticClip(ClipOptions(seed=0, num_frames=9, size=HEIGHTS[height], num_people=2))
+        ]
         there_and_back = images + images[-2:0:-1]
         with VideoWriter(path, 25.0, lambda result: result.image) as writer:
             for index in range(CLIP_FRAMES):

@@ -37,7 +37,7 @@ from sdtc.runtime.people.detection import Detections, Detector, make_detector
 from sdtc.runtime.people.detection.detector import make_detections
 from sdtc.runtime.sources.base import Frame, FrameSource
 from sdtc.runtime.sources.open import open_source
-from sdtc.synthetic import SyntheticClip
+from sdtc.synthetic import ClipOptions, SyntheticClip
 
 EVERY = 10  # frames; what is written down here must not pass for growth
 SETTLED = 200  # frames after which nothing may grow: caches, thread pools and the encoder's look-ahead are filled
@@ -87,7 +87,7 @@ class Endless(FrameSource):
         self.path, self.name, self.fps = Path("endless"), "endless", 25.0
         self.num_frames, self.problems = None, []
         self.size = size
-        self._images = [frame.image for frame in SyntheticClip(seed=0, num_frames=8, size=size)]
+        self._images = [frame.image for frame in SyntheticClip(ClipOptions(seed=0, num_frames=8, size=size))]
 
     def __iter__(self) -> Iterator[Frame]:
         for index, image in enumerate(itertools.cycle(self._images)):

@@ -1,4 +1,4 @@
-"""The decoding of `sdtc.core.heatmaps` as tensor operations, so that it can be part of the exported graph."""
+"""The decode rule of `sdtc.core.heatmaps` as tensor operations, so that it can live inside the exported graph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def decode_heatmaps(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Find each keypoint by the rule of :func:`sdtc.core.heatmaps.decode_heatmaps`.
+    """Find each keypoint; the rule is stated in :func:`sdtc.core.heatmaps.decode_heatmaps`.
 
     Args:
         heatmaps: ``[B, J, h, w]``.

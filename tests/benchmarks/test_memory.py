@@ -95,9 +95,9 @@ def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) ->
 
 
 def test_a_video_is_measured_and_drawn(memory, tiny_bundle, tmp_path) -> None:
-    from sdtc.synthetic import SyntheticClip, write_clip
+    from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
-    write_clip(SyntheticClip(seed=5, num_frames=12, size=(240, 320), num_people=2), tmp_path)
+    write_clip(SyntheticClip(ClipOptions(seed=5, num_frames=12, size=(240, 320), num_people=2)), tmp_path)
     arguments = ["--engine", str(tiny_bundle), "--input", str(tmp_path / "000005_synthetic.mp4")]
     assert memory.main([*arguments, "--max-frames", "5", "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "000005_synthetic.mp4").exists()

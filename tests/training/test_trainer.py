@@ -23,7 +23,7 @@ from sdtc.core.errors import CheckpointError, ConfigError, SdtcError
 from sdtc.core.image_file import ImageCache
 from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
 from sdtc.model.decoding import decode_heatmaps
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 from sdtc.training.annotations import read_annotations
 from sdtc.training.cli import main
 from sdtc.training.dataset import WindowDataset
@@ -48,7 +48,9 @@ MODEL = {
 def data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for seed in (1, 2):
-        write_clip(SyntheticClip(seed=seed, num_frames=12, size=(96, 128), num_people=2), root, video=False)
+        write_clip(
+            SyntheticClip(ClipOptions(seed=seed, num_frames=12, size=(96, 128), num_people=2)), root, video=False
+        )
     return root
 
 
