@@ -113,6 +113,7 @@ class ModelConfig:
 
     @property
     def num_keypoints(self) -> int:
+        """J, joints of the skeleton."""
         return len(get_skeleton(self.skeleton).keypoints)
 
     @property
@@ -122,6 +123,7 @@ class ModelConfig:
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
+        """(h, w) of the heatmaps."""
         return self.input_size[0] // HEATMAP_STRIDE, self.input_size[1] // HEATMAP_STRIDE
 
     @property

@@ -26,7 +26,7 @@ examples:
 
 difficulties:
   occluded    poles, fences, boards, crates and plants in front of people
-  crossing    every second person crosses the way of another
+  crossing    every second person crosses the path of another
   blur        motion blur from long exposures and a shaking camera
   defocus     the lens loses focus for a few frames
   low_light   dark, noisy frames

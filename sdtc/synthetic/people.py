@@ -83,6 +83,7 @@ class Cloth:
 
     @classmethod
     def random(cls, rng: np.random.Generator, plain: float, darkest: int = 30) -> Cloth:
+        """Sample a fabric, plain with this probability; see :func:`random_colour` for `darkest`."""
         pattern = "plain" if rng.random() < plain else str(rng.choice(PATTERNS[1:]))
         return cls(random_colour(rng, darkest), random_colour(rng, darkest), pattern)
 
@@ -104,6 +105,7 @@ class Look:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Look:
+        """Sample a look."""
         skin = np.clip(np.array(SKIN[rng.integers(len(SKIN))]) + rng.integers(-8, 9), 0, 255)
         return cls(
             skin=tuple(skin.tolist()),
@@ -134,6 +136,7 @@ class Gait:
 
     @classmethod
     def random(cls, rng: np.random.Generator, body: Body, action: str) -> Gait:
+        """Sample the gait of a body for an action, a key of :data:`ACTIONS`."""
         low, high = {"walk": (0.9, 1.6), "run": (2.3, 3.2)}.get(action, (0.0, 0.0))
         speed = float(rng.uniform(low, high))
         run = action == "run"
@@ -164,6 +167,7 @@ class Gesture:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Gesture:
+        """Sample the curves of a person."""
         return cls(
             strength=float(rng.uniform(0.6, 1.0)),
             rates=rng.uniform([0.1, 0.25], [0.3, 0.6], (len(GESTURES), 2)),

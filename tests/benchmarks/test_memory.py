@@ -24,7 +24,7 @@ def memory():
 
 
 def test_people_come_and_go_the_same_for_a_seed(memory) -> None:
-    first, second = (memory.Passers(6, (288, 384), seed=3) for _ in range(2))
+    first, second = (memory.RandomWalkers(6, (288, 384), seed=3) for _ in range(2))
     counts, boxes = [], np.zeros((0, 4))
     for _ in range(2000):
         found = first.detect(None)
@@ -76,8 +76,8 @@ def test_a_run_without_an_input(memory, tiny_bundle, tmp_path, capsys) -> None:
 
 def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) -> None:
     kept = []
-    detect = memory.Passers.detect
-    monkeypatch.setattr(memory.Passers, "detect", lambda self, f: kept.append(np.ones(2**17)) or detect(self, f))
+    detect = memory.RandomWalkers.detect
+    monkeypatch.setattr(memory.RandomWalkers, "detect", lambda self, f: kept.append(np.ones(2**17)) or detect(self, f))
     arguments = [
         "--engine",
         str(tiny_bundle / "model.onnx"),
