@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command("sdtc-visualize", options={"track_id": "--person"})
+@command("sdtc-visualize")
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     requested = None if args.figures is None else _figures(args.figures)
