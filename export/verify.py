@@ -23,7 +23,7 @@ from sdtc.export.graphs import WholeWindow
 from sdtc.model.config import ModelConfig
 from sdtc.model.network import PoseNetwork
 from sdtc.runtime.backends.session import Session
-from sdtc.synthetic import SyntheticClip
+from sdtc.synthetic import ClipOptions, SyntheticClip
 
 SEEDS = (0, 1, 2)
 BATCHES = (1, 2, 7)
@@ -229,7 +229,7 @@ def clip_crops(config: ModelConfig, source: Path | None = None) -> np.ndarray:
     """
     crops = []
     if source is None:
-        for rendered in SyntheticClip(seed=0, num_frames=_FRAMES, num_people=1):
+        for rendered in SyntheticClip(ClipOptions(seed=0, num_frames=_FRAMES, num_people=1)):
             height, width = rendered.image.shape[:2]
             box = rendered.boxes[0] if len(rendered.boxes) else np.array([0, 0, width, height])
             crops.append(crop_frame(rendered.image, expand_boxes(box, config.input_size), config.input_size))

@@ -18,14 +18,14 @@ import pytest
 
 from sdtc.runtime.cli import main
 from sdtc.runtime.options import TrackOptions
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     """A rendered clip: `000005_synthetic.mp4`, its frames and its ground truth."""
     folder = tmp_path_factory.mktemp("clip")
-    write_clip(SyntheticClip(seed=5, num_frames=12, size=(240, 320), num_people=2), folder)
+    write_clip(SyntheticClip(ClipOptions(seed=5, num_frames=12, size=(240, 320), num_people=2)), folder)
     return folder
 
 

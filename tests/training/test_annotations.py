@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdtc.core.errors import InputError
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 from sdtc.training.annotations import read_annotations
 
 
@@ -121,7 +121,7 @@ def test_files_that_are_missing_or_damaged(tmp_path) -> None:
 
 
 def test_synthetic_clips_read_back(tmp_path) -> None:
-    clip = SyntheticClip(seed=3, num_frames=5, size=(120, 160), num_people=2)
+    clip = SyntheticClip(ClipOptions(seed=3, num_frames=5, size=(120, 160), num_people=2))
     write_clip(clip, tmp_path, video=False)
     people = read_annotations(tmp_path, "val").people
     frame = clip[2]

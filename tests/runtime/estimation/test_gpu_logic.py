@@ -1057,9 +1057,9 @@ def test_a_replayed_graph_answers_as_a_plain_launch(gpu_bundle, gpu_clip) -> Non
 
 @pytest.mark.gpu
 def test_the_gpu_tracks_a_clip_as_onnxruntime(gpu_bundle, tmp_path) -> None:
-    from sdtc.synthetic import SyntheticClip, write_clip
+    from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
-    write_clip(SyntheticClip(3, num_frames=12), tmp_path)
+    write_clip(SyntheticClip(ClipOptions(3, num_frames=12)), tmp_path)
     (video,) = tmp_path.glob("*.mp4")
     boxes = next((tmp_path / "annotations").rglob("*.json"))
     found = []

@@ -29,7 +29,7 @@ from sdtc.runtime.people.detection import Detections
 from sdtc.runtime.people.tracking import MAX_LOST
 from sdtc.runtime.sources.images import ImageSequence
 from sdtc.runtime.sources.open import open_source
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
 FRAMES = 60
 NAME = "000005_synthetic"
@@ -38,7 +38,7 @@ NAME = "000005_synthetic"
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    write_clip(SyntheticClip(seed=5, num_frames=FRAMES, size=(120, 160), num_people=3), folder)
+    write_clip(SyntheticClip(ClipOptions(seed=5, num_frames=FRAMES, size=(120, 160), num_people=3)), folder)
     return folder
 
 
