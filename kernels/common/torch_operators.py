@@ -67,7 +67,7 @@ def register(
     def backward(ctx: Any, gradient: Tensor) -> Any:
         with torch.enable_grad():
             tensors = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-            gradients = torch.autograd.grad(plain(*tensors, *ctx.others), tensors, gradient)
+            gradients: tuple[Any, ...] = torch.autograd.grad(plain(*tensors, *ctx.others), tensors, gradient)
         gradients += (None,) * len(ctx.others)
         return gradients if len(gradients) > 1 else gradients[0]
 
