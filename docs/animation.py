@@ -1,7 +1,7 @@
 """Draw docs/animation.webp, the moving picture of the README: a clip, and the overlay that `sdtc-infer` draws.
 
-    make demo                       renders the clip and estimates its poses
-    python docs/animation.py        reads them from runs/demo; needs Pillow, which the extra `train` brings
+make demo                       renders the clip and estimates its poses
+python docs/animation.py        reads them from runs/demo; needs Pillow, which the extra `train` brings
 """
 
 from __future__ import annotations
