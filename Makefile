@@ -1,6 +1,7 @@
 # make demo    checkpoint -> engine bundle -> poses on a clip, from nothing but Python 3.11+
 # make test    install and run the tests
 # make check   lint and types
+# make docs    build the site into build/site, strictly: broken links are errors
 # make test-gpu  what only a GPU can show
 # make tiny    draw the synthetic sets and train the checkpoint that comes with the package (hours on 2 cores); run it
 #              again to go on after a stop
@@ -11,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
 
-.PHONY: demo test test-gpu check tiny coverage clean
+.PHONY: demo test test-gpu check docs tiny coverage clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: setup.py tests/constraints.txt
@@ -23,7 +24,7 @@ $(VENV)/.demo: setup.py tests/constraints.txt
 $(VENV)/.test: setup.py tests/constraints.txt
 	@echo "installing into $(VENV) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[cpu,openvino,export,kernels,train,dev]'
+	@$(PIP) --editable '.[cpu,openvino,export,kernels,train,dev,docs]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
@@ -42,6 +43,9 @@ check: $(VENV)/.test
 	@rm -rf build/typing && mkdir -p build/typing/sdtc
 	@ln -s $(CURDIR)/sdtc/* $(CURDIR)/export $(CURDIR)/kernels $(CURDIR)/runtime build/typing/sdtc/
 	cd build/typing && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p sdtc
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # A backbone from nothing; the same on twice as many people; SDTC of one frame on top of it, frozen; SDTC of five frames,
 # all of it trainable, first with masks, then without.

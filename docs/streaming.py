@@ -23,6 +23,8 @@ from sdtc.runtime.sources.windows import windows
 
 DELTA, FRAMES = 2, 10
 WIDTH = 60.0  # of the person's crop box, pixels
+STILL = np.full(FRAMES, 100.0)  # left edge of a person's crop box in each frame, pixels
+MOVING = STILL + np.array([0, 0, 0, 0, 0, 1, 3, 3, 3, 3])
 KEYFRAME, SUPPORTING, CACHED, NONE = "#00796b", "#80cbc4", "#e3eeec", "#ffffff"
 EDGE, NOTE = "#37474f", "#b23c17"
 
@@ -98,18 +100,13 @@ def draw_rows(axes: Axes, title: str, lefts: np.ndarray, first: int) -> None:
         axes.text(FRAMES - 0.3, -row, note, va="center", fontsize=9, color=NOTE)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".svg"), metavar="FILE")
-    output = parser.parse_args().output
-    still = np.full(FRAMES, 100.0)
-    moving = still + np.array([0, 0, 0, 0, 0, 1, 3, 3, 3, 3])
+def draw(output: Path) -> None:
     figure = Figure(figsize=(10, 6.6))
     FigureCanvasAgg(figure)
     panels = figure.subplots(3, 1)
     draw_lookahead(panels[0])
-    draw_rows(panels[1], "2. Frame by frame: a frame's tokens serve every window that it is in", still, 4)
-    draw_rows(panels[2], f"3. A held box, and a person who moves on (--hold {HOLD:g}, the default)", moving, 5)
+    draw_rows(panels[1], "2. Frame by frame: a frame's tokens serve every window that it is in", STILL, 4)
+    draw_rows(panels[2], f"3. A held box, and a person who moves on (--hold {HOLD:g}, the default)", MOVING, 5)
     figure.subplots_adjust(left=0.02, right=0.98, top=0.95, bottom=0.02, hspace=0.25)
     with matplotlib.rc_context({"svg.hashsalt": "sdtc"}):  # the same drawing gives the same file
         metadata = {"Date": None} if output.suffix == ".svg" else None
@@ -117,6 +114,12 @@ def main() -> None:
     if output.suffix == ".svg":  # matplotlib leaves blanks at the ends of lines
         lines = output.read_text(encoding="utf-8").splitlines()
         output.write_text("\n".join(line.rstrip() for line in lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".svg"), metavar="FILE")
+    draw(parser.parse_args().output)
 
 
 if __name__ == "__main__":
