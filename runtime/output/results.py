@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from sdtc.core.errors import require
+
+if TYPE_CHECKING:
+    import supervision
 
 
 @dataclass(frozen=True)
@@ -54,3 +60,37 @@ class FrameResult:
     received: float = 0.0
     latency: float = 0.0
     waited: float = 0.0
+
+    def to_supervision(self) -> tuple[supervision.KeyPoints, supervision.Detections]:
+        """Convert the poses into the types of Roboflow's `supervision`, for its annotators and trackers.
+
+        Returns:
+            KeyPoints: ``xy`` ``[P, J, 2]`` in image pixels, ``keypoint_confidence`` ``[P, J]`` and
+            ``detection_confidence`` ``[P]`` (`Pose.score`); the track ids are in ``data["tracker_id"]``.
+            Detections, in the same order: ``xyxy`` ``[P, 4]`` in image pixels, ``confidence`` ``[P]`` (`bbox_score`)
+            and ``tracker_id`` ``[P]``. In both, ``class_id`` is 0; both are empty where nobody is.
+
+        Raises:
+            MissingExtraError: `supervision` is not installed.
+        """
+        sv = require("supervision", "supervision", "`to_supervision`")
+        if not self.poses:
+            return sv.KeyPoints.empty(), sv.Detections.empty()
+        keypoints = np.stack([pose.keypoints for pose in self.poses])  # [P, J, 3]
+        boxes = np.stack([pose.bbox for pose in self.poses])  # [P, 4]: x, y, width, height
+        track_ids = np.array([pose.track_id for pose in self.poses])
+        class_ids = np.zeros(len(self.poses), int)
+        key_points = sv.KeyPoints(
+            xy=keypoints[..., :2],
+            keypoint_confidence=keypoints[..., 2],
+            detection_confidence=np.array([pose.score for pose in self.poses], np.float32),
+            class_id=class_ids,
+            data={"tracker_id": track_ids},
+        )
+        detections = sv.Detections(
+            xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+            confidence=np.array([pose.bbox_score for pose in self.poses], np.float32),
+            class_id=class_ids,
+            tracker_id=track_ids,
+        )
+        return key_points, detections
