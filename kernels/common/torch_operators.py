@@ -67,9 +67,9 @@ def register(
     def backward(ctx: Any, gradient: Tensor) -> Any:
         with torch.enable_grad():
             tensors = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-            gradients: tuple[Any, ...] = torch.autograd.grad(plain(*tensors, *ctx.others), tensors, gradient)
-        gradients += (None,) * len(ctx.others)
-        return gradients if len(gradients) > 1 else gradients[0]
+            gradients = torch.autograd.grad(plain(*tensors, *ctx.others), tensors, gradient)
+        results = (*gradients, *(None for _ in ctx.others))
+        return results if len(results) > 1 else results[0]
 
     operator.register_autograd(backward, setup_context=setup_context)
     return operator

@@ -15,5 +15,5 @@ def cross_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def cross_attention_plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`cross_attention` by PyTorch's fused attention; runs on any device."""
-    q, k, v = (t.transpose(1, 2)[:, None] for t in (q, k, v))  # [B, 1, N, C]
-    return F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2)
+    q, k, v = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))  # [B, 1, N, C]
+    return F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdtc import kernels
 from sdtc.kernels import cross_attention, self_refinement, spatial_attention, temporal_attention
@@ -150,6 +152,43 @@ def test_compilation_goes_through_the_operators(name) -> None:
         function(*inputs).square().sum().backward()
         gradients.append([each.grad for each in inputs if isinstance(each, torch.Tensor)])
     torch.testing.assert_close(*gradients)
+
+
+class Dispatched(TorchDispatchMode):
+    """Notes the names of the operators that PyTorch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "takes"),
+    [
+        ("temporal_attention", [(2, 5, 48, 3, 4, 16)], True),
+        ("temporal_attention", [(2, 17, 48, 3, 4, 16)], False),  # too many frames
+        ("spatial_attention", [(2, 5, 48, 3, 4, 16)], True),
+        ("spatial_attention", [(2, 5, 48, 3, 4, 8)], False),  # too narrow heads
+        ("self_refinement", [(2, 64, 48)], True),
+        ("self_refinement", [(2, 64, 513)], False),  # too many pixels
+        ("cross_attention", [(2, 64, 48)] * 3, True),
+        ("cross_attention", [(2, 64, 513)] * 3, False),
+        ("decode_heatmaps", [(2, 15, 32, 24)], True),
+        ("decode_heatmaps", [(2, 15, 512, 129)], False),
+    ],
+)
+def test_cuda_tensors_go_to_the_kernel_where_it_takes_them(name, shapes, takes) -> None:
+    """With tensors that have a shape and a device but no memory, so that no GPU is needed."""
+    pytest.importorskip("triton", reason="needs the extra kernels")
+    for device in ("cuda", "cpu"):
+        with FakeTensorMode(), Dispatched() as dispatched:
+            inputs = [torch.empty(shape, device=device) for shape in shapes]
+            getattr(kernels, name)(*inputs, *([(128, 96)] if name == "decode_heatmaps" else []))
+        assert (f"sdtc::{name}" in dispatched.names) == (takes and device == "cuda")
 
 
 def test_export_keeps_an_operator_whole() -> None:
