@@ -55,7 +55,7 @@ def poses(dataset, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_table_json_and_plot(labelled, poses, tmp_path, capsys) -> None:
+def test_table_json_and_plot(labelled, poses, tmp_path, capsys, figures) -> None:
     output, plot = tmp_path / "ap.json", tmp_path / "ap.png"
     arguments = ["--truth", labelled, "--predictions", poses, "--dataset", "posetrack2018"]
     assert main([str(a) for a in [*arguments, "--output", output, "--plot", plot]]) == 0
@@ -89,6 +89,13 @@ def test_table_json_and_plot(labelled, poses, tmp_path, capsys) -> None:
     picture = cv2.imread(str(plot))
     assert min(picture.shape[:2]) > 600
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+    bars, curves, labels = figures[0].axes
+    assert [bar.get_height() for bar in bars.patches] == [result["ap"][column] for column in COLUMNS]
+    assert [line.get_label().split()[0] for line in curves.lines] == list(COLUMNS)
+    for line, column in zip(curves.lines, COLUMNS, strict=True):
+        assert 100 * np.mean(line.get_ydata()) == pytest.approx(result["ap"][column], abs=0.3)
+    cells = [f"{row['ap'][column]:.1f}" for row in (result, hard, none) for column in COLUMNS]
+    assert [text.get_text() for text in labels.texts] == cells
 
 
 def test_a_row_for_those_who_carry_any_of_several_labels(labelled, poses, tmp_path, capsys) -> None:

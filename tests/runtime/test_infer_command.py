@@ -16,6 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
+import sdtc.runtime
+from sdtc.core.crops import expand_boxes
+from sdtc.core.skeleton import POSETRACK, POSETRACK_SLOTS
 from sdtc.runtime.cli import main
 from sdtc.runtime.options import TrackOptions
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
@@ -75,16 +78,37 @@ def test_a_video_with_boxes(tiny_bundle, clip, tmp_path) -> None:
 
 @pytest.mark.parametrize("output_format", ["coco", "jsonl"])
 def test_formats(tiny_bundle, clip, tmp_path, output_format) -> None:
-    arguments = [
-        "--engine",
-        tiny_bundle,
-        "--input",
-        clip / "images" / "val" / "000005_synthetic",
-        "--boxes",
-        truth(clip),
-    ]
-    assert main([*map(str, arguments), "--output", str(tmp_path), "--format", output_format, "--quiet"]) == 0
-    assert len(list(tmp_path.iterdir())) == 1
+    """What the file says is what the engine answers."""
+    images = clip / "images" / "val" / "000005_synthetic"
+    arguments = ["--engine", tiny_bundle, "--input", images, "--boxes", truth(clip), "--backend", "onnxruntime",
+                 "--output", tmp_path, "--format", output_format, "--quiet"]  # fmt: skip
+    assert main([*map(str, arguments)]) == 0
+    (path,) = tmp_path.iterdir()
+    assert path.name == f"000005_synthetic.{output_format if output_format == 'jsonl' else 'json'}"
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime") as engine:
+        results = list(engine.track(images, boxes=truth(clip)))
+    poses = [(result, pose) for result in results for pose in result.poses]
+    assert len(results) == 12
+    assert len(poses) > 12
+    if output_format == "coco":
+        written = json.loads(path.read_text())
+        named = dict(zip(POSETRACK.keypoints, range(15), strict=True))
+        slots = [named.get(name) for name in POSETRACK_SLOTS]  # the ears are nobody's
+        expected = [[[0, 0, 0] if k is None else pose.keypoints[k] for k in slots] for _, pose in poses]
+        assert [entry["image_id"] for entry in written] == [result.image_id for result, _ in poses]
+        assert {entry["category_id"] for entry in written} == {1}
+    else:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [(line["frame"], line["name"]) for line in lines] == [(n, f"{n:06d}.jpg") for n in range(12)]
+        assert [len(line["poses"]) for line in lines] == [len(result.poses) for result in results]
+        written = [entry for line in lines for entry in line["poses"]]
+        expected = [pose.keypoints for _, pose in poses]
+        assert [entry["bbox_score"] for entry in written] == [round(pose.bbox_score, 5) for _, pose in poses]
+    assert [entry["track_id"] for entry in written] == [pose.track_id for _, pose in poses]
+    np.testing.assert_allclose([entry["score"] for entry in written], [pose.score for _, pose in poses], atol=1e-4)
+    np.testing.assert_allclose([entry["bbox"] for entry in written], [pose.bbox for _, pose in poses], atol=2e-3)
+    keypoints = np.array([entry["keypoints"] for entry in written])
+    np.testing.assert_allclose(keypoints.ravel(), np.array(expected).ravel(), atol=2e-3)
 
 
 @pytest.mark.slow
@@ -559,13 +583,17 @@ def test_three_real_videos_run_to_the_end(tiny_bundle, real_data, tmp_path) -> N
 
 
 def test_python_api_of_a_few_lines(tiny_bundle, clip) -> None:
-    import sdtc.runtime
-
-    count = 0
+    found = []
     with sdtc.runtime.open(tiny_bundle / "model.plan") as engine:
         for frame in engine.track(video(clip), TrackOptions(boxes=truth(clip))):
             for pose in frame.poses:
                 assert pose.keypoints.shape == (15, 3)
-                assert np.isfinite(pose.keypoints).all()
-                count += 1
-    assert count > 12
+                x, y, width, height = expand_boxes(pose.bbox, (128, 96))  # the crop, which may be held a little off
+                points = (pose.keypoints[:, :2] - (x, y)) / (width, height)
+                assert (points >= -0.1).all()
+                assert (points <= 1.1).all()
+                assert (np.ptp(points, axis=0) > 0.1).all()
+                found.append((frame.image_id, pose.track_id, *np.round(pose.bbox, 2)))
+    given = json.loads(truth(clip).read_text())["annotations"]
+    assert len(found) > 12
+    assert found == [(a["image_id"], a["track_id"], *np.round(np.float32(a["bbox"]), 2)) for a in given]

@@ -86,7 +86,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
-def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys) -> None:
+def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys, figures) -> None:
     out = tmp_path / "run"
     assert main([str(config_file), "--output", str(out)]) == 0
     assert "2 epochs, best validation AP" in capsys.readouterr().out
@@ -95,6 +95,11 @@ def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([1e-3, 1e-4])
     assert float(rows[1]["total"]) < float(rows[0]["total"])
+    losses, ap = figures[-1].axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in losses.lines}
+    for name in ("total", "heatmaps", "contexts", "heatmap_sequence"):
+        assert drawn[name.replace("_", " ")] == [float(row[name]) for row in rows]
+    assert list(ap.lines[0].get_ydata()) == [float(row["val_ap"]) for row in rows]
     assert load_checkpoint(out / "best.pth").trained
     # deployable: nothing of the reconstruction branch is among the weights
     assert not [key for key in weights(out / "last.pth") if "decoder" in key or "mask" in key]
@@ -229,7 +234,7 @@ def test_a_run_with_muon_resumes_to_the_bit(data, tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         first.run()
     second = Trainer(config, tmp_path / "parts", resume=True, quiet=True)
-    assert second.step > 0
+    assert second.step == first.step - 1 > 0  # an epoch's last step is saved with its end
     second.run()
     assert_same(weights(tmp_path / "whole" / "last.pth"), weights(tmp_path / "parts" / "last.pth"))
 
@@ -317,12 +322,12 @@ def test_training_under_torchrun(config_file, tmp_path) -> None:
 
 
 def test_context_loss_is_about_hidden_places_only() -> None:
-    predicted, target = torch.zeros(2, 3, 4, 5, requires_grad=True), torch.ones(2, 3, 4, 5)
+    predicted, target = torch.zeros(2, 3, 4, 5, requires_grad=True), torch.full((2, 3, 4, 5), 3.0)
     tubes = torch.tensor([[True, False, False, True]] * 2)
     frames = torch.tensor([[True, False, False]] * 2)
     loss = context_loss(predicted, target, tubes, frames)
     loss.backward()
-    assert float(loss.detach()) == 1.0
+    assert float(loss.detach()) == 3.0  # L1: squared it would be 9
     touched = predicted.grad.abs().sum(-1) > 0
     assert torch.equal(touched, tubes[:, None] & frames[:, :, None])
     nothing = context_loss(predicted, target, torch.zeros_like(tubes), frames)
@@ -339,6 +344,7 @@ def test_loss_terms_and_their_weight(data) -> None:
     losses = masked_losses(out, batch["heatmaps"], batch["weights"], tubes, frames, config.model.reconstruction)
     want = losses.heatmaps + 0.01 * losses.contexts + losses.heatmap_sequence  # Eq. 16, λ = 0.01
     torch.testing.assert_close(losses.total.detach(), want)
+    torch.testing.assert_close(losses.contexts, (out.contexts - out.context_targets).abs().mean().detach())  # Eq. 15
     assert losses.contexts > 0
     alone = masked_losses(out, batch["heatmaps"], batch["weights"], None, None, config.model.reconstruction)
     torch.testing.assert_close(alone.total.detach(), losses.heatmaps)
