@@ -287,7 +287,7 @@ def test_files_that_no_export_wrote_are_not_replaced(micro_checkpoint, tmp_path)
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("precious")
-        with pytest.raises(InputError, match="has, but no bundle"):
+        with pytest.raises(InputError, match="bundle's files, but no bundle"):
             export(micro_checkpoint, folder, ExportOptions(plan=False), quiet=True)
         assert [path.read_text() for path in folder.iterdir()] == ["precious"]
 

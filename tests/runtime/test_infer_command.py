@@ -390,7 +390,7 @@ def test_a_folder_of_boxes_is_not_written_over(tiny_bundle, clip, tmp_path) -> N
     before = boxes.read_bytes()
     done = run("--engine", tiny_bundle, "--boxes", tmp_path, "--input", video(clip), "--output", tmp_path, "--quiet")
     assert done.returncode == 2
-    assert "would replace a file that is read" in one_sentence(done.stderr)
+    assert "would replace a file that is being read" in one_sentence(done.stderr)
     assert boxes.read_bytes() == before
 
 
@@ -501,7 +501,7 @@ def test_results_never_replace_what_is_read(bundle, clip, tmp_path) -> None:
     before = (tmp_path / "v.mp4").read_bytes()
     done = run("--engine", bundle, "--input", tmp_path / "v.mp4", "--output", tmp_path, "--save-video", "--quiet")
     assert done.returncode == 2
-    assert "would replace a file that is read" in one_sentence(done.stderr)
+    assert "would replace a file that is being read" in one_sentence(done.stderr)
     assert (tmp_path / "v.mp4").read_bytes() == before
     shutil.copy(truth(clip), tmp_path / "000005_synthetic.json")
     done = run("--engine", bundle, "--input", video(clip), "--boxes", tmp_path / "000005_synthetic.json",

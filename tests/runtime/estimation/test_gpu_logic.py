@@ -653,7 +653,7 @@ def test_frames_on_the_device_are_used_where_they_lie(driver, estimator) -> None
     [
         (np.zeros((8, 8, 4), np.uint8), {}, r"uint8 \[8, 8, 4\]: expected uint8 \[height, width, 3\]"),
         (np.zeros((8, 8, 3), np.float32), {}, r"float32 \[8, 8, 3\]: expected uint8"),
-        (np.zeros((8, 8, 3), np.uint8), {"strides": (48, 3, 1)}, "with gaps"),
+        (np.zeros((8, 8, 3), np.uint8), {"strides": (48, 3, 1)}, "is not contiguous"),
     ],
 )
 def test_frames_on_the_device_that_do_not_fit(driver, estimator, image, changes, sentence) -> None:
@@ -675,11 +675,11 @@ def test_frames_of_the_host_that_do_not_fit(estimator, image) -> None:
 @pytest.mark.parametrize(
     ("name", "status", "sentence"),
     [
-        ("cudaMalloc", FULL, r"memory is full \(out of memory\): close what else .* smaller `batch`"),
+        ("cudaMalloc", FULL, r"memory is full \(out of memory\): close other programs on it, .* smaller `batch`"),
         ("cudaMallocHost", FULL, "memory is full"),
-        ("cuLaunchKernel", FAULT, r"stopped in the middle \(illegal address\).* start again"),
-        ("cudaMemcpyAsync", FAULT, "stopped in the middle"),
-        ("cudaStreamSynchronize", FAULT, "stopped in the middle"),
+        ("cuLaunchKernel", FAULT, r"failed in the middle of a run \(illegal address\).* start again"),
+        ("cudaMemcpyAsync", FAULT, "failed in the middle of a run"),
+        ("cudaStreamSynchronize", FAULT, "failed in the middle of a run"),
     ],
 )
 def test_trouble_in_the_middle_is_a_sentence(driver, estimator, name, status, sentence) -> None:

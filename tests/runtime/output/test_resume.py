@@ -142,7 +142,7 @@ def test_without_a_file_it_begins_at_the_beginning(options, clip, whole, tmp_pat
     capsys.readouterr()
     assert main([*arguments, "--max-frames", "2"]) == 0  # more than was asked for is there
     out = capsys.readouterr().out
-    assert "all 3 frames were there" in out
+    assert "all 3 frames were done already" in out
     assert "done     0 frames" in out
     assert file.stat().st_mtime_ns == before
     assert main([*arguments, "--max-frames", "5"]) == 0
@@ -155,7 +155,7 @@ def test_what_is_complete_is_left_alone(options, clip, whole, tmp_path, capsys, 
     file.write_bytes(whole + torn)
     assert main([*options, "--input", str(clip / f"{NAME}.mp4"), "--output", str(tmp_path), "--resume"]) == 0
     out = capsys.readouterr().out
-    assert f"all {FRAMES} frames were there" in out
+    assert f"all {FRAMES} frames were done already" in out
     assert "stages   none" in out  # not even decoded
     assert file.read_bytes() == whole
 

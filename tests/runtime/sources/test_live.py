@@ -258,7 +258,7 @@ def test_a_stalled_pipe_is_waited_for(tmp_path, log) -> None:
         assert seen(source) == list(range(20))
     assert source.problems == []
     assert lines(log).count("no frame for 0.2 s") == 1
-    assert lines(log).count("goes on after 0.") == 1
+    assert lines(log).count("continues after 0.") == 1
 
 
 def test_a_pipe_of_something_else(tmp_path, monkeypatch) -> None:
@@ -305,7 +305,7 @@ def test_a_resolution_that_changes(tmp_path, log, drop_late) -> None:
         assert frame.image.shape == ((48, 64, 3) if number < 20 else (96, 128, 3))
     if not drop_late:
         assert seen(frames) == list(range(40))
-        assert lines(log).count("its pictures change from 64x48 to 128x96") == 1
+        assert lines(log).count("its frame size changes from 64x48 to 128x96") == 1
 
 
 def test_what_happens_all_the_time_is_told_now_and_then(tmp_path, log, monkeypatch) -> None:
@@ -313,10 +313,10 @@ def test_what_happens_all_the_time_is_told_now_and_then(tmp_path, log, monkeypat
     pieces = [stream(1, (96, 128) if number % 2 else (48, 64), start=number) for number in range(30)]
     with fifo(tmp_path / "pipe", *pieces) as path, LiveSource(path) as source:
         assert len(seen(source)) == 30
-    assert lines(log).count("its pictures change") == 1
+    assert lines(log).count("its frame size changes") == 1
     monkeypatch.setattr("sdtc.runtime.sources.live.time.monotonic", lambda now=time.monotonic: now() + 5)
     source._check_size((1, 1, 3))
-    assert "to 1x1 (and 28 times before, not told)" in lines(log)
+    assert "to 1x1 (and 28 times before, not logged)" in lines(log)
 
 
 # --- network -----------------------------------------------------------------------------------------------------
@@ -333,11 +333,13 @@ def test_a_stream_that_hangs_up_is_connected_anew(log) -> None:
     real = [frame for frame in frames if frame is not GAP]
     assert [frame.index for frame in real] == [frame.number for frame in real] == list(range(27))
     text = lines(log)
-    for event in ("the sender has ended it; connecting anew for up to 1.2 s", "is back after", "64x48 to 128x96",
+    for event in ("the sender ended the stream; reconnecting for up to 1.2 s", "is back after", "64x48 to 128x96",
                   "not back yet: Connection refused; next try in 1 s"):  # fmt: skip
         assert event in text, text
     assert len(source.problems) == 1
-    assert "ends after 27 frames: the sender has ended it, and it did not come back within 1.2 s" in source.problems[0]
+    assert (
+        "ends after 27 frames: the sender ended the stream, and it did not come back within 1.2 s" in source.problems[0]
+    )
 
 
 @pytest.mark.slow
@@ -356,7 +358,7 @@ def test_a_stream_that_stalls_is_connected_anew(log, waits, monkeypatch) -> None
     assert first >= 10  # FFmpeg lets go of a frame of MPEG-TS when it sees the one after the next
     assert frames.index(GAP) == first
     assert frames.count(GAP) == 1
-    assert "no frame for 0.4 s; connecting anew for up to 30 s" in lines(log)
+    assert "no frame for 0.4 s; reconnecting for up to 30 s" in lines(log)
     assert "is back after" in lines(log)
 
 
@@ -616,7 +618,7 @@ def test_the_command_on_a_stream_that_comes_back(tiny_bundle, tmp_path, capsys) 
     assert code == 0, err
     (results,) = tmp_path.glob("*.jsonl")
     assert [json.loads(line)["frame"] for line in results.read_text().splitlines()] == list(range(20))
-    assert err.count("connecting anew for up to 1 s") == 1
+    assert err.count("reconnecting for up to 1 s") == 1
     assert err.count("change from 64x48 to 128x96") == 1
     assert "latency  p50 " in out
     assert "(of which look-ahead 2 frames, " in out
