@@ -619,7 +619,7 @@ def test_the_command_on_a_stream_that_comes_back(tiny_bundle, tmp_path, capsys) 
     (results,) = tmp_path.glob("*.jsonl")
     assert [json.loads(line)["frame"] for line in results.read_text().splitlines()] == list(range(20))
     assert err.count("reconnecting for up to 1 s") == 1
-    assert err.count("change from 64x48 to 128x96") == 1
+    assert err.count("changes from 64x48 to 128x96") == 1
     assert "latency  p50 " in out
     assert "(of which look-ahead 2 frames, " in out
     assert "; 0 frames dropped" in out
