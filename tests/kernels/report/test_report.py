@@ -26,20 +26,24 @@ def rows(compiling, tmp_path_factory) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_kernel_compiles_for_every_architecture(rows) -> None:
     assert {row["architecture"] for row in rows} == {f"sm_{arch}" for arch in ARCHITECTURES}
     per_architecture = {arch: sum(row["architecture"] == arch for row in rows) for arch in ("sm_75", "sm_80", "sm_120")}
     assert per_architecture == {"sm_75": 23, "sm_80": 33, "sm_120": 33}  # Turing has no bf16
 
 
+@pytest.mark.slow
 def test_nothing_is_spilled(rows) -> None:
     assert [row for row in rows if row["spilled_bytes"] != "0"] == []
 
 
+@pytest.mark.slow
 def test_shared_memory_is_what_a_plugin_has(rows) -> None:
     assert max(int(row["shared_bytes"]) for row in rows) <= 48 << 10
 
 
+@pytest.mark.slow
 def test_tokens_are_loaded_and_stored_in_vectors(rows) -> None:
     for row in rows:
         if row["operator"].endswith(("temporal_attention", "spatial_attention", "joint_attention")):
@@ -51,6 +55,7 @@ def test_tokens_are_loaded_and_stored_in_vectors(rows) -> None:
             assert int(row["vector_loads"]) >= 1, row
 
 
+@pytest.mark.slow
 def test_attention_in_half_precision_uses_tensor_cores(rows) -> None:
     for row in rows:
         attention = row["operator"].endswith("attention") and row["tactic"] != "rows"
@@ -58,16 +63,19 @@ def test_attention_in_half_precision_uses_tensor_cores(rows) -> None:
             assert int(row["tensor_core"]) > 0, row
 
 
+@pytest.mark.slow
 def test_fused_operators_move_a_third_of_the_bytes_or_less(rows) -> None:
     for row in rows:
         if row["operator"] in ("temporal_attention", "self_refinement"):
             assert int(row["unfused_bytes"]) >= 3 * int(row["compulsory_bytes"])
 
 
+@pytest.mark.slow
 def test_a_multiprocessor_holds_at_least_one_block(rows) -> None:
     assert all(int(row["blocks_per_sm"]) >= 1 and 0 < float(row["occupancy"]) <= 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_taken_from_the_cache(rows, script) -> None:
     """For every architecture and kernel at once, with a compiler that must not be called."""
     found = script(
