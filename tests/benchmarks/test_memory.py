@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -103,6 +104,7 @@ def test_a_video_is_measured_and_drawn(memory, tiny_bundle, tmp_path) -> None:
     write_clip(SyntheticClip(ClipOptions(seed=5, num_frames=12, size=(240, 320), num_people=2)), tmp_path)
     arguments = ["--engine", str(tiny_bundle), "--input", str(tmp_path / "000005_synthetic.mp4")]
     assert memory.main([*arguments, "--max-frames", "5", "--output", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "000005_synthetic.mp4").exists()
+    with av.open(str(tmp_path / "out" / "000005_synthetic.mp4")) as overlay:
+        assert sum(1 for _ in overlay.decode(video=0)) == 5
     (row,) = csv.DictReader((tmp_path / "out" / "memory.csv").open())
     assert (row["input"], row["frames"]) == ("000005_synthetic", "5")

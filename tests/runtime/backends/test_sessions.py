@@ -136,6 +136,7 @@ def test_a_signal_after_openvino_was_closed_is_handled(tiny_bundle) -> None:
         "import signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from sdtc.runtime.backends.openvino_session import OpenVINOSession as Session\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell runs behind
         "sessions = [Session(path) for path in sys.argv[1:]]\n"
         "while sessions: sessions.pop(0).close()\n"
         "try: signal.raise_signal(signal.SIGINT)\n"
