@@ -18,7 +18,7 @@ from sdtc.core.errors import BundleError, ExportError, InputError, OutputError, 
 # Here and not in the package, so that the command's --help needs none of them.
 for _module in ("torch", "onnx", "onnxscript"):
     require(_module, "export", "sdtc.export")
-require("onnxruntime", "cpu", "sdtc.export")  # what is exported is run before anyone gets it
+require("onnxruntime", "cpu", "sdtc.export")  # exported graphs are run before they are handed over
 
 from onnx import ModelProto
 

@@ -759,8 +759,8 @@ def test_crops_on_the_cpu_where_they_are_not_and_says_so(driver, tmp_path, which
     estimator, notice = streaming_estimator(manifest, folder, *open_sessions(tmp_path), StageTimes())
     assert isinstance(estimator, StreamingEstimator)
     assert notice == (
-        "crops are cut on the CPU, since the bundle has no kernels for compute capability 8.6: export it with the "
-        "extra kernels installed"
+        "crops are cut on the CPU, since the bundle has no kernels for compute capability 8.6: export it again "
+        "with the extra 'kernels' installed"
     )
     clip = make_clip(0)
     assert_same(run(estimator, clip), run(reference(), clip))
