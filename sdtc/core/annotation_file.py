@@ -80,11 +80,13 @@ class _Record:
             return None
         if not _are_finite(values) or len(values) != count:
             raise self.refuse(key, expected)
-        return list(map(float, values))
+        return values
 
 
 class ImageRecord(_Record):
     """One image of an annotation file."""
+
+    __slots__ = ()
 
     @property
     def id(self) -> int:
@@ -135,6 +137,8 @@ class ImageRecord(_Record):
 class AnnotationRecord(_Record):
     """One person of a file: an annotation, a detection or a pose. What is optional is None where it is absent."""
 
+    __slots__ = ()
+
     @property
     def image_id(self) -> int:
         return self._whole("image_id")
@@ -167,7 +171,7 @@ class AnnotationRecord(_Record):
         points = self.fields.get("keypoints")
         if points is None:
             return None
-        if not isinstance(points, list) or len(points) % 3 or not _NUMBERS.issuperset(map(type, points)):
+        if not _are_numbers(points) or len(points) % 3:
             raise self.refuse("keypoints", "three numbers x, y, label for every joint")
         return points
 
@@ -250,7 +254,7 @@ class AnnotationFile:
         rows = []
         for annotation in annotations:
             points = annotation.keypoints
-            if points is None or len(points) != 3 * count or not _are_finite(points):
+            if points is None or len(points) != 3 * count or not _no_infinity(points):
                 raise annotation.refuse("keypoints", f"{3 * count} finite numbers: x, y and label of {count} joints")
             rows.append(points)
         return np.array(rows, np.float64).reshape(-1, count, 3)[:, order]
@@ -315,9 +319,17 @@ def _records(values: list[Any], where: str) -> Iterator[tuple[str, dict[str, Any
         yield f"{where} {number}", value
 
 
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and _NUMBERS.issuperset(map(type, values))
+
+
 def _are_finite(values: Any) -> bool:
-    """Whether a value is a list of finite numbers. It runs for every keypoint of a file: hence no loop in Python."""
+    """Whether a value is a list of finite numbers."""
+    return _are_numbers(values) and _no_infinity(values)
+
+
+def _no_infinity(values: list[float]) -> bool:
     try:
-        return isinstance(values, list) and _NUMBERS.issuperset(map(type, values)) and all(map(math.isfinite, values))
+        return all(map(math.isfinite, values))
     except OverflowError:  # a whole number beyond any float
         return False

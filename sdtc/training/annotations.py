@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdtc.core.annotation_file import AnnotationRecord, ImageRecord, read_annotation_file
+from sdtc.core.annotation_file import read_annotation_file
 from sdtc.core.errors import InputError
 
 NO_TRACK = -1  # the track id of people whose annotation has none
@@ -127,7 +127,7 @@ def _annotation_files(root: Path, split: str, annotations: Path | None) -> list[
 
 def _read_file(path: Path, root: Path, result: AnnotationSet) -> None:
     file = read_annotation_file(path, "annotation")
-    paths = [root / image.file_name for image in file.images]
+    images = [(root / image.file_name, image.size, image.num_frames) for image in file.images]
     kept = []
     for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
         box = entry.bbox
@@ -136,39 +136,34 @@ def _read_file(path: Path, root: Path, result: AnnotationSet) -> None:
         elif not entry.keypoints:
             result.skipped["no labelled joint"] += 1
         else:
-            kept.append((entry, box, paths[number], file.images[number]))
+            kept.append((entry, box, *images[number]))
     joints = file.joints([entry for entry, *_ in kept])  # [N, 15, 3]
-    for (entry, *_), points in zip(kept, joints, strict=True):
-        if np.abs(points).max() > np.finfo(np.float32).max:
-            raise entry.refuse("keypoints", "numbers that fit into float32")
-    for keypoints, (entry, box, image, about) in zip(joints.astype(np.float32), kept, strict=True):
-        if about.size:  # PoseTrack has joints that were extrapolated beyond the picture
-            (height, width), (x, y) = about.size, keypoints[:, :2].T
-            keypoints[(x < 0) | (y < 0) | (x >= width) | (y >= height), 2] = 0
+    too_large = np.abs(joints).max(axis=(1, 2)) > np.finfo(np.float32).max  # [N]
+    if too_large.any():
+        raise kept[too_large.argmax()][0].refuse("keypoints", "numbers that fit into float32")
+    for keypoints, (entry, box, image, size, num_frames) in zip(joints.astype(np.float32), kept, strict=True):
+        if size is not None:  # PoseTrack has joints that were extrapolated beyond the picture
+            x, y = keypoints[:, 0], keypoints[:, 1]
+            keypoints[(x < 0) | (y < 0) | (x >= size[1]) | (y >= size[0]), 2] = 0
         keypoints[:, 2] = keypoints[:, 2] > 0
         if not keypoints[:, 2].any():
             result.skipped["no labelled joint"] += 1
-        else:
-            result.people.append(_person(entry, box, keypoints, image, about))
-
-
-def _person(
-    entry: AnnotationRecord, box: list[float], keypoints: np.ndarray, image: Path, about: ImageRecord
-) -> AnnotatedPerson:
-    if not image.stem.isdecimal():
-        raise InputError(f"{entry.where}: image '{image.name}' has no frame number as its name")
-    number = int(image.stem)
-    first = 1 if len(image.stem) == _POSETRACK17_DIGITS else 0
-    last = first + about.num_frames - 1 if about.num_frames else number
-    return AnnotatedPerson(
-        image=image,
-        image_id=entry.image_id,
-        number=number,
-        first=first,
-        last=max(last, number),
-        track_id=NO_TRACK if entry.track_id is None else entry.track_id,
-        box=np.array(box, np.float32),
-        head_box=np.array(entry.head_box or [0] * 4, np.float32),
-        keypoints=keypoints,
-        difficulty=entry.difficulty or frozenset(),
-    )
+            continue
+        if not image.stem.isdecimal():
+            raise InputError(f"{entry.where}: image '{image.name}' has no frame number as its name")
+        number = int(image.stem)
+        first = 1 if len(image.stem) == _POSETRACK17_DIGITS else 0
+        track_id = None if entry.fields.get("track_id") == NO_TRACK else entry.track_id
+        person = AnnotatedPerson(
+            image=image,
+            image_id=entry.image_id,
+            number=number,
+            first=first,
+            last=max(number, first + (num_frames or 0) - 1),
+            track_id=NO_TRACK if track_id is None else track_id,
+            box=np.array(box, np.float32),
+            head_box=np.array(entry.head_box or [0] * 4, np.float32),
+            keypoints=keypoints,
+            difficulty=entry.difficulty or frozenset(),
+        )
+        result.people.append(person)

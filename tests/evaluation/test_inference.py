@@ -342,7 +342,7 @@ class TestTorchSession:
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         assert choose_device("auto") == choose_device("cpu") == "cpu"
-        with pytest.raises(EngineError, match="no usable CUDA: use --device cpu"):
+        with pytest.raises(EngineError, match="no usable CUDA: use `device='cpu'`"):
             choose_device("cuda")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         assert [choose_device(device) for device in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]

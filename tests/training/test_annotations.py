@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from sdtc.core.boxes import BoxFile
 from sdtc.core.errors import InputError
+from sdtc.evaluation.reading import read_predictions, read_truth
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
-from sdtc.training.annotations import read_annotations
+from sdtc.training.annotations import NO_TRACK, read_annotations
 
 
 def entry(**changes) -> dict:
@@ -95,6 +97,43 @@ def test_unusable_people_are_skipped_and_counted(tmp_path, change, reason) -> No
 def test_damaged_annotations_name_the_place(tmp_path, change, sentence) -> None:
     with pytest.raises(InputError, match=rf"000007_seq\.json', annotation 1.*{sentence}"):
         read_annotations(write_set(tmp_path, [entry(), entry(**change)]), "val")
+
+
+def test_annotations_without_ids_lengths_and_head_boxes(tmp_path) -> None:
+    """Nothing is known of other frames then: the window ends at the keyframe, and nobody is found again."""
+    bare = entry()
+    del bare["track_id"], bare["bbox_head"]
+    images = [{"id": 1, "file_name": "images/val/000007_seq/000002.jpg"}]
+    entries = [bare, bare | {"track_id": None, "bbox_head": []}, bare | {"track_id": -1, "bbox_head": None}]
+    result = read_annotations(write_set(tmp_path, entries, images), "val")
+    assert [person.track_id for person in result.people] == [NO_TRACK] * 3
+    assert [(person.first, person.number, person.last) for person in result.people] == [(0, 2, 2)] * 3
+    assert not any(person.head_box.any() for person in result.people)
+    assert result.people[0].frame(1).name == "000002.jpg"
+    assert result.tracks() == {}
+
+
+@pytest.mark.parametrize("form", [int, float, str])
+def test_ids_as_programs_write_them_mean_the_same_to_every_reader(tmp_path, form) -> None:
+    images = [
+        {"id": form(1), "file_name": "images/val/000007_seq/000002.jpg", "nframes": form(30), "width": 80, "height": 60}
+    ]
+    root = write_set(tmp_path, [entry(image_id=form(1), track_id=form(4))], images)
+    path = root / "annotations" / "val" / "000007_seq.json"
+    (person,) = read_annotations(root, "val").people
+    assert (person.image_id, person.track_id, person.last) == (1, 4, 29)
+    boxes = BoxFile(path).by_image[1]
+    assert boxes.track_ids is not None
+    assert boxes.track_ids.tolist() == [4]
+    truth = read_truth([path])
+    assert (truth.images[0].id, truth.people.frames.tolist()) == (1, [0])
+    assert read_predictions([path], truth).people.frames.tolist() == [0]
+
+
+def test_a_keypoint_that_float32_cannot_hold(tmp_path) -> None:
+    keypoints = [1e39, *entry()["keypoints"][1:]]
+    with pytest.raises(InputError, match=r"annotation 0: keypoints is .* numbers that fit into float32"):
+        read_annotations(write_set(tmp_path, [entry(keypoints=keypoints)]), "val")
 
 
 def test_files_that_are_missing_or_damaged(tmp_path) -> None:

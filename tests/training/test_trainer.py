@@ -54,6 +54,21 @@ def data(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def bare_data(data, tmp_path_factory) -> Path:
+    """The same people, without track ids, lengths of sequences and head boxes, as COCO's own files are."""
+    root = tmp_path_factory.mktemp("bare")
+    (root / "images").symlink_to(data / "images")
+    (root / "annotations" / "val").mkdir(parents=True)
+    for path in (data / "annotations" / "val").glob("*.json"):
+        content = json.loads(path.read_text())
+        for record in [*content["images"], *content["annotations"]]:
+            for key in ("track_id", "nframes", "bbox_head"):
+                record.pop(key, None)
+        (root / "annotations" / "val" / path.name).write_text(json.dumps(content))
+    return root
+
+
 def settings(data: Path, **changes) -> dict:
     base = {
         "train": {"root": str(data), "split": "val"},
@@ -348,6 +363,23 @@ def test_loss_terms_and_their_weight(data) -> None:
     assert losses.contexts > 0
     alone = masked_losses(out, batch["heatmaps"], batch["weights"], None, None, config.model.reconstruction)
     torch.testing.assert_close(alone.total.detach(), losses.heatmaps)
+
+
+def test_people_without_track_ids_are_targets_in_their_keyframe_only(data, bare_data) -> None:
+    config = load_config_from(settings(data)).model
+    known, unknown = (WindowDataset(read_annotations(root, "val"), config) for root in (data, bare_data))
+    assert len(known) == len(unknown)
+    assert any(known[i]["weights"][0].any() for i in range(len(known)))
+    for i in range(len(unknown)):
+        weights = unknown[i]["weights"]  # [T, J]
+        assert not weights[0].any()
+        assert not weights[2].any()
+        assert torch.equal(weights[1], known[i]["weights"][1])
+
+
+def test_training_without_track_ids_lengths_and_head_boxes(bare_data, tmp_path) -> None:
+    Trainer(load_config_from(settings(bare_data, epochs=1)), tmp_path / "run", quiet=True).run()
+    assert (tmp_path / "run" / "last.pth").is_file()
 
 
 def test_unlabelled_joints_take_no_gradient() -> None:
