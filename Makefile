@@ -3,6 +3,7 @@
 # make test-fast  those that take no longer than a second or so each: two minutes instead of ten
 # make test-gpu  those that need a GPU
 # make check   lint and types
+# make docs    build the site into build/site, strictly: broken links are errors
 # make tiny    draw the synthetic sets and train the checkpoint that comes with the package (hours on 2 cores); run it
 #              again to go on after a stop
 # make coverage, make clean
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
 
-.PHONY: demo test test-fast test-gpu check tiny coverage clean
+.PHONY: demo test test-fast test-gpu check docs tiny coverage clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: setup.py tests/constraints.txt
@@ -24,7 +25,7 @@ $(VENV)/.demo: setup.py tests/constraints.txt
 $(VENV)/.test: setup.py tests/constraints.txt
 	@echo "installing into $(VENV) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[cpu,openvino,export,kernels,train,dev]'
+	@$(PIP) --editable '.[cpu,openvino,export,kernels,train,dev,docs]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
@@ -46,6 +47,9 @@ check: $(VENV)/.test
 	@rm -rf build/typing && mkdir -p build/typing/sdtc
 	@ln -s $(CURDIR)/sdtc/* $(CURDIR)/export $(CURDIR)/kernels $(CURDIR)/runtime build/typing/sdtc/
 	cd build/typing && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p sdtc
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # A backbone from nothing; the same on twice as many people; SDTC of one frame on top of it, frozen; SDTC of five frames,
 # all of it trainable, first with masks, then without.

@@ -54,10 +54,13 @@ TRAIN = [
     "matplotlib>=3.8",
 ]
 KERNELS = ["torch>=2.9", "triton>=3.4; platform_system == 'Linux'"]
+SUPERVISION = ["supervision>=0.29"]  # 0.29 names the confidences of a KeyPoints as we do
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 DEV = [
     "coverage>=7.6",
     "hypothesis>=6.100",
     "mypy>=1.13",
+    "pandas>=2.2",  # an example puts poses into a data frame
     "psutil>=6",
     "pytest>=8.3",
     "ruff>=0.8",
@@ -115,6 +118,8 @@ setup(
         "export": EXPORT,
         "train": TRAIN,
         "kernels": KERNELS,
+        "supervision": SUPERVISION,
+        "docs": DOCS,
         "dev": DEV,
     },
     entry_points={

@@ -7,7 +7,11 @@
             for pose in frame.poses:
                 print(frame.index, pose.track_id, pose.keypoints)   # [J, 3]: x, y in image pixels, score
 
-Names are loaded when first used, so that `sdtc-infer --help` answers at once.
+The rooms, in the order in which data passes through them: `sources` (frames), `people` (boxes and ids), `estimation`
+(keypoints, computed by a session of `backends`), `output` (results and files). `engine` joins them, `run` writes files,
+and `cli` is the command `sdtc-infer`.
+
+Names are loaded on first use, so that `sdtc-infer --help` starts fast.
 """
 
 from __future__ import annotations
@@ -17,17 +21,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdtc.runtime.engine import PoseEngine, open
+    from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
     from sdtc.runtime.output.results import FrameResult, Pose
+    from sdtc.runtime.run import RunSummary, run_inputs
     from sdtc.runtime.sources.live import LiveSource
 
 _MODULES = {
-    "open": "engine",
+    "EngineOptions": "options",
+    "FrameResult": "output.results",
+    "LiveSource": "sources.live",
+    "Pose": "output.results",
     "PoseEngine": "engine",
-    "LiveSource": "live",
-    "FrameResult": "results",
-    "Pose": "results",
+    "RunOptions": "options",
+    "RunSummary": "run",
+    "TrackOptions": "options",
+    "open": "engine",
+    "run_inputs": "run",
 }
-__all__ = ["FrameResult", "LiveSource", "Pose", "PoseEngine", "open"]
+__all__ = [
+    "EngineOptions",
+    "FrameResult",
+    "LiveSource",
+    "Pose",
+    "PoseEngine",
+    "RunOptions",
+    "RunSummary",
+    "TrackOptions",
+    "open",
+    "run_inputs",
+]
 
 
 def __getattr__(name: str) -> Any:

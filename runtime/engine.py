@@ -1,150 +1,101 @@
-"""The runtime's heart: an engine bundle that turns windows of frames and boxes into poses, and runs over a source.
+"""The pose engine: an opened bundle that estimates poses in one window of frames, or over a whole source.
 
-Over a source, decoding, detection and estimation are stages that run at the same time (`sdtc.runtime.pipeline`).
-
-One engine, many inputs: `open` it once, `track` as often as needed.
+Over a source, decoding, detection and estimation are stages that run concurrently (`sdtc.runtime.pipeline`). Open an
+engine once with `open`, and `track` any number of sources with it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes, SourceBoxes
 from sdtc.core.crops import crop_to_image, expand_boxes
 from sdtc.core.errors import InputError, VideoError
-from sdtc.core.manifest import FLAVOURS, Manifest, find_manifest
-from sdtc.core.posetrack import image_id, sequence_id
-from sdtc.runtime.backends.choice import Choice, choose
-from sdtc.runtime.backends.probe import open_sessions
+from sdtc.core.manifest import Manifest, find_manifest
+from sdtc.runtime.backends.choice import choose
 from sdtc.runtime.backends.session import Session
-from sdtc.runtime.estimation.device_estimator import streaming_estimator
+from sdtc.runtime.estimation.choose_estimator import open_estimator
 from sdtc.runtime.estimation.estimators import Estimator, KeyframePeople, PoseStream, WindowEstimator
 from sdtc.runtime.estimation.timing import StageTimes
 from sdtc.runtime.estimation.token_cache import HOLD
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.output.results import FrameResult, Pose
 from sdtc.runtime.output.resume import Progress
-from sdtc.runtime.people.detection import Detector, make_detector
+from sdtc.runtime.people.finder import FramePeople, PeopleFinder
 from sdtc.runtime.people.tracking import Tracker
 from sdtc.runtime.pipeline import overlap, overlap_batches
 from sdtc.runtime.sources.base import GAP, Frame, FrameSource
-from sdtc.runtime.sources.images import ImageSequence
-from sdtc.runtime.sources.open import check_max_frames, open_source
-from sdtc.runtime.sources.windows import check_lookahead, windows
+from sdtc.runtime.sources.open import open_source
+from sdtc.runtime.sources.windows import windows
 
-READ_AHEAD = 2  # frames that wait to be searched
-IN_FLIGHT = 4  # keyframes that wait for their poses: as many are estimated at once
-MAX_HOLD = 0.5  # a box that is off by more no longer holds the person
+READ_AHEAD = 2  # decoded frames that may wait for detection
+IN_FLIGHT = 4  # keyframes that may wait for their poses; all that wait are estimated in one batch
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A keyframe, its window (empty where the keyframe is missing), and its people."""
+    """A keyframe, its window (empty if the keyframe is missing), and the people in it."""
 
     keyframe: Frame
     window: list[Frame]
-    who: FrameBoxes
-    track_ids: np.ndarray
+    people: FramePeople
 
-    def poses(self, keypoints: np.ndarray) -> list[Pose]:
-        """Make poses of ``[P, J, 3]``."""
-        everybody = zip(self.track_ids, keypoints, self.who.boxes, self.who.scores, strict=True)
-        return [Pose(int(track_id), points, box, float(score)) for track_id, points, box, score in everybody]
-
-    def times(self) -> tuple[float, float, float]:
-        """Return when a live keyframe came, the seconds since, and how many of them its window waited; 0 for files."""
-        received = self.keyframe.received
-        if not received:
-            return 0.0, 0.0, 0.0
-        return received, time.monotonic() - received, max(frame.received for frame in self.window) - received
+    def result(self, keypoints: np.ndarray | None) -> FrameResult:
+        """Return the frame's result with the people's keypoints ``[P, J, 3]``, or None if there are none."""
+        frame, people = self.keyframe, self.people
+        poses = []
+        if keypoints is not None:
+            everybody = zip(people.track_ids, keypoints, people.boxes, people.scores, strict=True)
+            poses = [Pose(int(track_id), points, box, float(score)) for track_id, points, box, score in everybody]
+        live = {}
+        if frame.received:
+            live = {
+                "received": frame.received,
+                "latency": time.monotonic() - frame.received,
+                "waited": max(other.received for other in self.window) - frame.received,
+            }
+        return FrameResult(frame.index, frame.number, frame.name, people.image_id, frame.image, poses, **live)
 
 
 class PoseEngine:
-    """An engine bundle, opened; a context manager.
+    """An opened engine bundle (see `open`); a context manager.
 
     Args:
-        path: `model.plan`, `model.onnx`, `model.json` or the bundle's folder.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        backend: one of `backends.arguments.BACKENDS`; ``"auto"`` measures which one is the fastest here, once.
-        threads: CPU threads; one or all that this process may use, whichever is faster, if not given.
-        exact: run whole windows, each in its keyframe's boxes, as the paper does; else frames are encoded once, in
-            boxes that are held from frame to frame, where the bundle has the graphs for it.
-        hold: how far a held box may be off, see `sdtc.runtime.estimation.token_cache.TokenCache`.
-        precision: what a CPU computes in: ``"fp32"``, ``"bf16"`` or ``"int8"`` (OpenVINO, on processors that have
-            them), or ``"auto"`` for the fastest.
+        manifest: the bundle's.
+        estimator: estimates the poses; closed together with the engine.
+        times: stage times, which the estimator also records into.
+        hold: how far a held box may deviate, see `sdtc.runtime.estimation.token_cache.TokenCache`.
+        notice: see Attributes.
+        measured: see Attributes.
 
     Attributes:
         manifest: the bundle's.
         skeleton: names and limbs of the keypoints.
-        backend: what runs, and where, for people.
-        notice: a sentence where something else runs than was asked for, or "".
-        measured: a sentence about backends that were just compared, or "".
-        streaming: whether frames are encoded once.
+        backend: name, version and device of the backend, for display.
+        notice: a sentence if something else runs than was requested, else "".
+        measured: a sentence on the backends that were just compared, or "".
+        streaming: whether each frame is encoded only once.
         times: seconds by stage, over everything that this engine has run.
-        encoded, reused: frames of windows that were encoded, and that had been before, over everything; 0 unless
-            streaming.
-
-    Raises:
-        BundleError: the bundle is missing, damaged or of a newer schema.
-        EngineError: it cannot run here.
-        InputError: `hold` is not a share.
+        encoded, reused: person crops of windows that were encoded, and those whose tokens were in the cache, over
+            everything that this engine has run; 0 unless streaming.
     """
 
     def __init__(
         self,
-        path: str | Path,
-        device: str = "auto",
-        backend: str = "auto",
-        threads: int | None = None,
-        exact: bool = False,
+        manifest: Manifest,
+        estimator: Estimator,
+        times: StageTimes,
         hold: float = HOLD,
-        precision: str = "fp32",
+        notice: str = "",
+        measured: str = "",
     ) -> None:
-        if not 0 <= hold <= MAX_HOLD:
-            raise InputError(f"--hold is {hold}: expected 0 (every box as it is) to {MAX_HOLD}")
-        manifest_path = find_manifest(Path(path))
-        manifest = Manifest.load(manifest_path)
-        choice = choose(manifest, Path(path).suffix != ".onnx", backend, device, precision=precision)
-        times = StageTimes()
-        estimator: Estimator
-        notice = choice.notice
-        with ExitStack() as stack:
-            graphs = ("encoder", "temporal") if not exact and _can_stream(manifest, choice) else ("model",)
-            opened = open_sessions(manifest, manifest_path.parent, choice, graphs, threads)
-            sessions = [stack.enter_context(session) for session in opened.sessions]
-            if len(sessions) == 2:
-                estimator, why_on_cpu = streaming_estimator(
-                    manifest, manifest_path.parent, sessions[0], sessions[1], times
-                )
-                notice = notice or why_on_cpu
-            else:
-                estimator = WindowEstimator(manifest, sessions[0], times)
-            stack.pop_all()
-        self._start(manifest, estimator, times, notice, hold)
-        self.measured = opened.measured
-
-    @classmethod
-    def from_session(cls, manifest: Manifest, session: Session) -> PoseEngine:
-        """Run a session that is already open, such as a network that was never exported.
-
-        Args:
-            manifest: says what the session takes and gives; its files are never looked at.
-            session: takes ``clip`` and gives ``keypoints`` as the whole-window graph does; closed with the engine.
-        """
-        engine = cls.__new__(cls)
-        times = StageTimes()
-        engine._start(manifest, WindowEstimator(manifest, session, times), times, "", 0.0)
-        return engine
-
-    def _start(self, manifest: Manifest, estimator: Estimator, times: StageTimes, notice: str, hold: float) -> None:
         self.manifest = manifest
         self.skeleton = manifest.get_skeleton()
-        self.notice, self.measured = notice, ""
+        self.notice, self.measured = notice, measured
         self.times = times
         self.backend = estimator.backend
         self.streaming = not isinstance(estimator, WindowEstimator)
@@ -152,15 +103,26 @@ class PoseEngine:
         self._estimator = estimator
         self._hold = hold
 
+    @classmethod
+    def from_session(cls, manifest: Manifest, session: Session) -> PoseEngine:
+        """Make an engine of a session that is already open, such as a network that was never exported.
+
+        Args:
+            manifest: describes the session's inputs and outputs; its files are not read.
+            session: takes ``clip`` and returns ``keypoints`` like the whole-window graph; closed with the engine.
+        """
+        times = StageTimes()
+        return cls(manifest, WindowEstimator(manifest, session, times), times)
+
     def estimate(self, images: list[np.ndarray], boxes: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """Estimate the poses of all people in one keyframe.
 
         Args:
-            images: the T frames of the window, uint8 ``[H, W, 3]`` RGB, the keyframe in the middle; a frame that
-                stands in for a missing one is the same array. Where all of it runs on a GPU, anything there with
-                ``__cuda_array_interface__`` is taken where it lies.
+            images: the T frames of the window, uint8 ``[H, W, 3]`` RGB, the keyframe in the middle; where a frame
+                replaces a missing one, both are the same array. If everything runs on the GPU, arrays with
+                ``__cuda_array_interface__`` are read in place.
             boxes: ``[P, 4]`` person boxes in the keyframe, image pixels.
-            batch_size: people at once; the bundle's maximum if not given.
+            batch_size: people per batch; the bundle's maximum if not given.
 
         Returns:
             float32 ``[P, J, 3]``: x, y in image pixels, score 0-1.
@@ -181,7 +143,7 @@ class PoseEngine:
     def _estimate(
         self, stream: PoseStream, keyframes: Sequence[KeyframePeople], batch_size: int | None
     ) -> list[np.ndarray]:
-        """Estimate by keyframe, as `estimate` returns it."""
+        """Return the poses of each keyframe, in the form that `estimate` returns."""
         largest = self.manifest.batch[2]
         found = []
         for keypoints, crop_boxes in stream.estimate(keyframes, min(batch_size or largest, largest)):
@@ -190,120 +152,87 @@ class PoseEngine:
         return found
 
     def track(
-        self,
-        source: str | Path | FrameSource,
-        boxes: str | Path | BoxFile | None = None,
-        detector: str | Detector = "hog",
-        batch_size: int | None = None,
-        max_frames: int | None = None,
-        lookahead: int | None = None,
-        detect_every: int = 1,
-        resume_from: Progress | None = None,
+        self, source: str | Path | FrameSource, options: TrackOptions | None = None
     ) -> Generator[FrameResult, None, None]:
         """Run over a video, an image folder or a live source.
 
         Args:
-            source: path of a video, image or folder, what `sdtc.runtime.sources.live.is_live` knows, or an open source.
-            boxes: JSON file of person boxes; the detector is not used then.
-            detector: ``"hog"``, path of an ONNX detector, or any object with ``detect(image)``.
-            batch_size: people at once; the bundle's maximum if not given.
-            max_frames: stop after so many frames.
-            lookahead: frames to wait for after a keyframe, 0 to δ; δ, the paper's, if not given. Frames of the window
-                that are not there yet are replaced by the newest one.
-            detect_every: run the detector on every k-th frame; in between people go on as they went.
-            resume_from: where an earlier run got to. Frames that it did are decoded, no more, and not yielded.
+            source: path of a video, image or folder; a live address as `sdtc.runtime.sources.live.is_live` knows it; or
+                an open source.
+            options: see `TrackOptions`; its defaults if not given.
 
         Yields:
-            A result for every frame (every further one), in order, also where nobody is. What could not be read is in
-            ``source.problems`` afterwards; without a source of your own, it is raised.
+            A result for every frame, in order, also for frames without people; with `TrackOptions.resume_from`, only
+            for frames that are not done yet. What could not be read is listed in ``source.problems`` afterwards, or
+            raised if the engine opened the source itself.
 
         Raises:
-            InputError: boxes that do not belong to the source, one that ends before the frames that are done, and
-                other unusable arguments.
-            VideoError: the source cannot be opened, or broke in the middle (after the last good frame).
+            InputError: the boxes do not belong to the source, the source is shorter than the part that is done, or
+                an option is unusable.
+            VideoError: the source cannot be opened, or broke off in the middle (raised after the last good frame).
         """
-        check_max_frames(max_frames)
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"--batch-size is {batch_size}: expected at least 1")
-        check_lookahead(lookahead, self.manifest.delta)
-        if detect_every < 1:
-            raise InputError(f"--detect-every is {detect_every}: expected at least 1")
-        if boxes is not None and detect_every > 1:
-            raise InputError("--detect-every is for detectors: with --boxes every frame has its own")
+        options = options or TrackOptions()
+        options.check_lookahead(self.manifest.delta)
         if not isinstance(source, FrameSource):
             with open_source(source) as opened:
-                yield from self.track(
-                    opened, boxes, detector, batch_size, max_frames, lookahead, detect_every, resume_from
-                )
+                yield from self.track(opened, options)
                 if opened.problems:
                     raise VideoError("; ".join(opened.problems))
             return
-        people = PeopleFinder(source, boxes, detector)
+        done = options.resume_from
+        tracker = done.make_tracker(options.detect_every) if done else Tracker(interval=options.detect_every)
+        finder = PeopleFinder(source, options.boxes, options.detector, tracker)
         stream = self._estimator.start(self._hold)
-        decoded = self._timed(source, max_frames)
-        if not source.live:  # which decodes in a thread of its own
+        decoded = self._timed(source, options.max_frames)
+        if not source.live:  # a live source decodes in a thread of its own
             decoded = overlap(decoded, READ_AHEAD, "decode")
-        in_flight = 0 if source.drop_late else IN_FLIGHT  # what waits grows old
-        keyframes = windows(decoded, self.manifest.delta, lookahead)
-        found = overlap_batches(
-            self._find(people, keyframes, detect_every, resume_from), in_flight, "detect", source.stop
-        )
-        count = resume_from.frames if resume_from else 0
+        in_flight = 0 if source.drop_late else IN_FLIGHT  # a queue would add latency
+        keyframes = windows(decoded, self.manifest.delta, options.lookahead)
+        found = overlap_batches(self._find(finder, keyframes, source, done), in_flight, "detect", source.stop)
+        count = done.frames if done else 0
         try:
             for batch in found:
-                seen = [self._people(item.window, item.who.boxes, item.track_ids) for item in batch if item.window]
-                keypoints = iter(self._estimate(stream, seen, batch_size))
+                work = [
+                    self._people(item.window, item.people.boxes, item.people.track_ids) for item in batch if item.window
+                ]
+                keypoints = iter(self._estimate(stream, work, options.batch_size))
                 for item in batch:
-                    frame, poses = item.keyframe, item.poses(next(keypoints)) if item.window else []
-                    count = frame.number + 1  # of all that came, also where late ones were dropped
-                    identifier = people.image_id(frame)
-                    yield FrameResult(
-                        frame.index, frame.number, frame.name, identifier, frame.image, poses, *item.times()
-                    )
+                    count = item.keyframe.number + 1  # of all frames that arrived, including those dropped as late
+                    yield item.result(next(keypoints) if item.window else None)
         finally:
-            # Whatever happened, and whoever still holds the error: nobody reads the source when this has ended.
+            # Nothing reads the source from here on, even if the traceback of an error still refers to the generators.
             found.close()
             decoded.close()
             if stream.cache is not None:
                 self.encoded += stream.cache.encoded
                 self.reused += stream.cache.reused
             stream.end()
-        if max_frames is None:
-            people.check_end(count)
+        if options.max_frames is None:
+            finder.check_end(count)
 
     def _find(
         self,
-        people: PeopleFinder,
-        stream: Iterable[tuple[Frame, list[Frame]]],
-        detect_every: int,
+        finder: PeopleFinder,
+        keyframes: Iterable[tuple[Frame, list[Frame]]],
+        source: FrameSource,
         done: Progress | None,
     ) -> Iterator[_Found]:
-        """Add to every window the people of its keyframe, and their track ids; leave out keyframes that are done."""
-        tracker = done.make_tracker(detect_every) if done else Tracker(interval=detect_every)
-        due = 0  # the next keyframe that is searched
+        """Find the people of every keyframe; skip keyframes that an earlier run has done."""
         seen = 0
-        for keyframe, window in stream:
+        for keyframe, window in keyframes:
             seen += 1
             if done and keyframe.index < done.frames:
                 continue
-            who, track_ids = EMPTY, np.zeros(0, np.int64)
-            if keyframe.image is not None:
-                with self.times.stage("detect"):
-                    if keyframe.index < due:
-                        boxes, scores, track_ids = tracker.predict(keyframe.index, keyframe.image.shape[:2])
-                        who = FrameBoxes(boxes, scores, track_ids)
-                    else:
-                        due = keyframe.index + detect_every
-                        who = people.find(keyframe, keyframe.image)
-                        if who.track_ids is None:
-                            track_ids = tracker.update(who.boxes, who.scores, keyframe.index)
-                        else:
-                            track_ids = who.track_ids
-            yield _Found(keyframe, window, who, track_ids)
+            if keyframe.image is None:
+                yield _Found(keyframe, window, finder.find(keyframe))
+                continue
+            with self.times.stage("detect"):
+                people = finder.find(keyframe)
+            yield _Found(keyframe, window, people)
         if done and seen < done.frames:
             raise InputError(
-                f"{done.frames} frames of '{people.name}' are done, but it ends after {seen}: they are of another "
-                "input, choose another --output"
+                f"{done.frames} frames of '{source.name}' are done, but it ends after {seen}: those results belong to "
+                "another input, choose another `output`"
             )
 
     def close(self) -> None:
@@ -328,48 +257,31 @@ class PoseEngine:
             yield frame
 
 
-def _can_stream(manifest: Manifest, choice: Choice) -> bool:
-    """Whether the bundle has the network's two halves, as this backend needs them."""
-    pair = [manifest.graphs[name] for name in ("encoder", "temporal") if name in manifest.graphs]
-    return len(pair) == 2 and (choice.backend not in FLAVOURS or all(files.plan for files in pair))
+def open(path: str | Path, options: EngineOptions | None = None) -> PoseEngine:
+    """Open an engine bundle: ``with sdtc.runtime.open("model.plan") as engine: …``.
 
+    Args:
+        path: `model.plan`, `model.onnx`, `model.json` or the bundle's folder.
+        options: see `EngineOptions`; its defaults if not given.
 
-class PeopleFinder:
-    """The boxes of a keyframe: from a file, or from a detector."""
-
-    def __init__(self, source: FrameSource, boxes: str | Path | BoxFile | None, detector: str | Detector) -> None:
-        self._detector: Detector | None = None
-        self._boxes: SourceBoxes | None = None
-        self.name = source.name
-        self._vid_id = sequence_id(source.name)
-        if boxes is None:
-            self._detector = make_detector(detector) if isinstance(detector, str) else detector
-            return
-        file = boxes if isinstance(boxes, BoxFile) else BoxFile(Path(boxes))
-        numbered = None
-        if isinstance(source, ImageSequence):
-            numbered = [(number, path.name) for number, path in source.frames if path is not None]
-        self._boxes = SourceBoxes(file, source.name, numbered, source.num_frames)
-        self._length_unknown = source.num_frames is None
-
-    def find(self, frame: Frame, image: np.ndarray) -> FrameBoxes:
-        """Return the people of a frame."""
-        if self._boxes is not None:
-            return self._boxes.of_frame(frame.number, frame.name, image.shape[:2])
-        assert self._detector is not None
-        found = self._detector.detect(image)
-        return FrameBoxes(found.boxes, found.scores, None)
-
-    def image_id(self, frame: Frame) -> int:
-        """Return what the frame is called in the file of boxes; without one, PoseTrack's id or the frame's number."""
-        if self._boxes is not None:
-            return self._boxes.image_id(frame.number, frame.name)
-        return frame.number if self._vid_id is None else image_id(self._vid_id, frame.number)
-
-    def check_end(self, num_frames: int) -> None:
-        """After the last frame: complain about boxes of frames that never came."""
-        if self._boxes is not None and self._length_unknown:
-            self._boxes.check_all_seen(num_frames)
-
-
-open = PoseEngine  # sdtc.runtime.open("model.plan"), as one opens a file
+    Raises:
+        BundleError: the bundle is missing, damaged or of a newer schema.
+        EngineError: the bundle cannot run on this machine.
+        InputError: an option does not apply to this bundle or backend.
+    """
+    options = options or EngineOptions()
+    manifest_path = find_manifest(Path(path))
+    manifest = Manifest.load(manifest_path)
+    wants_plan = Path(path).suffix != ".onnx"
+    choice = choose(manifest, wants_plan, options.backend, options.device, precision=options.precision)
+    times = StageTimes()
+    opened = open_estimator(manifest, manifest_path.parent, choice, options.threads, options.exact, times)
+    hold = HOLD if options.hold is None else options.hold
+    engine = PoseEngine(manifest, opened.estimator, times, hold, opened.notice, opened.measured)
+    if options.hold is not None and not engine.streaming:
+        engine.close()
+        raise InputError(
+            "`hold` is for bundles with the streaming pair of graphs, which this one does not have: leave it out, or "
+            "export the checkpoint again"
+        )
+    return engine

@@ -13,7 +13,7 @@ import torch
 
 from sdtc.core.errors import InputError, require
 from sdtc.core.manifest import FLAVOURS
-from sdtc.export.bundle import export
+from sdtc.export.bundle import ExportOptions, export
 from sdtc.export.engine_builder import DEFAULT_CAPABILITIES, find_target
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, save_checkpoint
 from sdtc.runtime.backends.cuda import gpu_or_reason
@@ -92,10 +92,13 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     with pytest.MonkeyPatch.context() as monkeypatch:
         hide_gpu(monkeypatch)
         monkeypatch.setenv("SDTC_CACHE", str(tmp_path_factory.mktemp("cache")))  # no compiled kernels
-        export(
-            tiny_checkpoint, folder, batch=(1, 4, 8), flavour="tensorrt-rtx",
-            compute_capabilities=DEFAULT_CAPABILITIES, plan=find_spec("tensorrt_rtx") is not None, quiet=True,
-        )  # fmt: skip
+        options = ExportOptions(
+            batch=(1, 4, 8),
+            flavour="tensorrt-rtx",
+            compute_capabilities=DEFAULT_CAPABILITIES,
+            plan=find_spec("tensorrt_rtx") is not None,
+        )
+        export(tiny_checkpoint, folder, options, quiet=True)
     return folder
 
 
@@ -117,7 +120,7 @@ def gpu_bundle(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_f
     except InputError as error:  # TensorRT-RTX knows no data-centre Hopper, for example
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp(f"bundle-{flavour}")
-    export(tiny_checkpoint, folder, batch=(1, 4, 8), flavour=flavour, quiet=True)
+    export(tiny_checkpoint, folder, ExportOptions(batch=(1, 4, 8), flavour=flavour), quiet=True)
     return folder
 
 

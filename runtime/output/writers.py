@@ -1,8 +1,8 @@
-"""Results to files: PoseTrack18 JSON, COCO keypoints JSON, JSON lines, overlay video.
+"""Writers of results: PoseTrack18 JSON, COCO keypoints JSON, JSON lines, overlay video.
 
-Every writer streams, so that memory does not grow with the video; whatever happens, `close` leaves a valid file of
-all the frames that were written, and nothing under the final name before (JSON lines excepted: they are meant to be
-read as they come).
+Every writer streams, so that memory does not grow with the video. In every case `close` leaves a valid file of all
+frames written so far, and before that nothing exists under the final name (except for JSON lines, which are meant to be
+read while they are written).
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ class Writer(ABC):
 
 
 class PoseTrackWriter(Writer):
-    """PoseTrack18 predictions: 17 slots, a score per joint, every frame listed whether or not anyone is in it.
+    """PoseTrack18 predictions: 17 slots, a score per joint, every frame listed, with or without people.
 
-    Poses go straight into the file that is renamed at the end. The short list of images waits in a file of its own,
-    with space held back for it, so that even a disk that fills up leaves valid JSON of what was done.
+    Poses go straight into the file that is renamed at the end. The short list of images is kept in a second file, with
+    disk space reserved for it, so that even a full disk leaves valid JSON of all frames written so far.
     """
 
     def __init__(self, path: Path, sequence: str, skeleton: Skeleton) -> None:
         if skeleton != POSETRACK:
             raise InputError(
-                f"--format posetrack needs PoseTrack's joints, this model gives {skeleton.name}'s: use coco or jsonl"
+                f"`format='posetrack'` needs PoseTrack's joints, this model gives {skeleton.name}'s: use coco or jsonl"
             )
         self.path, self._sequence = path, sequence
         self._reserve = _Reserve(path)
@@ -135,13 +135,13 @@ class CocoWriter(Writer):
 
 
 class JsonlWriter(Writer):
-    """One line a frame, as it goes: ``{"frame", "name", "poses": [{"track_id", "bbox", "score", "keypoints"}]}``.
+    """One line per frame, as it comes: ``{"frame", "name", "poses": [{"track_id", "bbox", "score", "keypoints"}]}``.
 
-    A line is handed to the system as a whole, so that only a kill in the middle of that can tear the last one.
+    A line is written in a single system call, so that only a kill during that call can tear the last line.
 
     Args:
         path: the file.
-        keep: of an earlier run's file, go on behind so many bytes; what follows them is cut off.
+        keep: bytes of an earlier run's file to keep and continue; the rest is cut off. None to start a new file.
     """
 
     def __init__(self, path: Path, keep: int | None = None) -> None:
@@ -231,10 +231,10 @@ def result_path(output_format: str | None, stem: Path, skeleton: Skeleton) -> Pa
 def make_writer(output_format: str | None, stem: Path, sequence: str, skeleton: Skeleton) -> Writer:
     """Return the writer of a format; the file is `stem` with the format's suffix.
 
-    Without a format it is PoseTrack's for PoseTrack's joints, else COCO's.
+    If no format is given, it is PoseTrack's for PoseTrack's joints, else COCO's.
 
     Raises:
-        InputError: unknown format, or one that the skeleton does not fit.
+        InputError: the format is unknown, or does not fit the skeleton.
     """
     path = result_path(output_format, stem, skeleton)
     output_format = _resolve(output_format, skeleton)
@@ -246,18 +246,18 @@ def make_writer(output_format: str | None, stem: Path, sequence: str, skeleton: 
 def _resolve(output_format: str | None, skeleton: Skeleton) -> str:
     output_format = output_format or ("posetrack" if skeleton == POSETRACK else "coco")
     if output_format not in FORMATS:
-        raise InputError(f"--format is '{output_format}': expected one of {', '.join(FORMATS)}")
+        raise InputError(f"`format` is '{output_format}': expected one of {', '.join(FORMATS)}")
     return output_format
 
 
 class _Stream:
-    """Text on its way to a file, unbuffered: after a failed write the file ends with the last whole piece.
+    """An unbuffered text file: after a failed write it ends with the last complete piece.
 
     Args:
-        final: the name that the user knows, for messages.
+        final: the name of the finished file, also used in messages.
         path: where to write; `finish` renames it to the final name.
-        unlink: take the name away at once, where the system allows it: nothing is left behind even by a kill.
-        keep: so many bytes of the file that is there; None to begin a new one.
+        unlink: remove the name at once, where the system allows it, so that not even a kill leaves the file behind.
+        keep: bytes of the existing file to keep; None to start a new file.
     """
 
     def __init__(self, final: Path, path: Path, unlink: bool = False, keep: int | None = None) -> None:
@@ -286,7 +286,7 @@ class _Stream:
         self._items += 1
 
     def copy_to(self, target: _Stream) -> None:
-        """Append everything to another stream, and close."""
+        """Append everything to another stream, and close this one."""
         self._file.seek(0)
         while piece := self._file.read(1 << 20):
             target._write_bytes(piece)
@@ -308,14 +308,14 @@ class _Stream:
             try:
                 while rest:
                     rest = rest[self._file.write(rest) :]
-            except BaseException:  # a full disk may have taken a part, or Ctrl-C come in the middle
+            except BaseException:  # a full disk or Ctrl-C may leave a part of the piece
                 self._file.truncate(start)
                 self._file.seek(start)
                 raise
 
 
 class _Reserve:
-    """Space on the disk that is held back for what must still be written when everything else is full."""
+    """Disk space that is reserved for the part that must still be written when the disk is full."""
 
     STEP = 16 << 10
 
@@ -324,10 +324,10 @@ class _Reserve:
         self._held = 0
 
     def hold(self, size: int) -> None:
-        """Hold at least so many bytes, and a step more.
+        """Reserve at least `size` bytes, and half a step more.
 
         Raises:
-            OutputError: they are not there.
+            OutputError: the disk has no space left.
         """
         if size + self.STEP // 2 <= self._held:
             return

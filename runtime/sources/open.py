@@ -1,4 +1,4 @@
-"""From what a user names to an open source of frames."""
+"""Resolve what the user names as input, and open it as a source of frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def open_source(path: str | Path) -> FrameSource:
     """Open one video file, image file or folder of images; or, given as text, a live source (`live`).
 
     Raises:
-        VideoError: it does not exist, or holds nothing to read.
+        VideoError: it does not exist, or there is nothing in it to read.
     """
     if is_live(str(path)):
         return LiveSource(str(path))
@@ -34,7 +34,7 @@ def open_source(path: str | Path) -> FrameSource:
 
 
 def find_inputs(spec: str) -> list[str | Path | list[Path]]:
-    """Resolve ``--input``: a live source, a path, or a glob that names videos, folders or images.
+    """Resolve what a user names: a live source, a path, or a glob that names videos, folders or images.
 
     Returns:
         What :func:`open_source` takes, live sources as text; the images of one folder, matched by a glob, stay
@@ -64,26 +64,20 @@ def find_inputs(spec: str) -> list[str | Path | list[Path]]:
 
 
 def open_input(entry: str | Path | list[Path], drop_late: bool = False, reconnect: float | None = None) -> FrameSource:
-    """Open what :func:`find_inputs` returned one of.
+    """Open one of the entries that :func:`find_inputs` returned.
 
     Args:
-        entry: one of them.
-        drop_late, reconnect: of a live source, see `sdtc.runtime.sources.live.LiveSource`.
+        entry: the entry.
+        drop_late, reconnect: for a live source, see `sdtc.runtime.sources.live.LiveSource`.
 
     Raises:
-        InputError: files are never dropped from, nor connected to.
+        InputError: `drop_late` or `reconnect` is given for a file.
         VideoError: see `open_source`.
     """
     if isinstance(entry, str):
         return LiveSource(entry, drop_late, RECONNECT if reconnect is None else reconnect)
     if drop_late or reconnect is not None:
         raise InputError(
-            "--drop-late and --reconnect are for cameras, network streams and pipes: leave them out for files"
+            "`drop_late` and `reconnect` are for cameras, network streams and pipes: leave them out for files"
         )
     return ImageSequence(entry[0].parent, entry) if isinstance(entry, list) else open_source(entry)
-
-
-def check_max_frames(max_frames: int | None) -> None:
-    """Refuse a limit that leaves nothing to do."""
-    if max_frames is not None and max_frames < 1:
-        raise InputError(f"--max-frames is {max_frames}: expected at least 1")

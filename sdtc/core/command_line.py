@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sdtc.core.errors import SdtcError
 
+# Arguments whose options have other names, in every command that speaks of them.
+_NAMES = {"compute_capabilities": "--compute-capability", "plan=False": "--no-plan", "source": "--input"}
 _ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*)(?:=('?)([^`']*)\2)?`")  # `name`, `name=value` or `name='text'`
 
 
@@ -21,17 +23,17 @@ def as_options(message: str, names: Mapping[str, str] | None = None) -> str:
 
     Args:
         message: of an error of the library.
-        names: options that are called otherwise, by argument (``"source"``) or by argument and value
-            (``"engines=False"``).
+        names: options with another name, by argument (``"path"``) or by argument and value (``"labels=True"``).
     """
+
+    known = {**_NAMES, **(names or {})}
 
     def option(match: re.Match[str]) -> str:
         name, value = match[1], match[3]
         whole = match[0].strip("`")
-        if names and whole in names:
-            return names[whole]
-        flag = names.get(name) if names else None
-        flag = flag or "--" + name.replace("_", "-")
+        if whole in known:
+            return known[whole]
+        flag = known.get(name) or "--" + name.replace("_", "-")
         if value is None or value == "True":
             return flag
         return f"--no-{flag.removeprefix('--')}" if value == "False" else f"{flag} {value}"

@@ -145,16 +145,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, truth: Truth) -> list[Result]:
     """Run the engine and the checkpoint, whichever is given, over the annotated images."""
+    import sdtc.runtime
     from sdtc.evaluation.inference import file_boxes, find_images, open_checkpoint, truth_boxes
-    from sdtc.runtime.engine import PoseEngine
+    from sdtc.runtime.options import EngineOptions
 
     images = find_images(truth, args.images)
     boxes = truth_boxes(truth) if args.boxes == "truth" else file_boxes(args.boxes, truth)
     results = []
     if args.engine:
-        with PoseEngine(
-            args.engine, args.device, args.backend, args.threads, exact=True, precision=args.precision
-        ) as engine:
+        options = EngineOptions(args.device, args.backend, args.precision, args.threads, exact=True)
+        with sdtc.runtime.open(args.engine, options) as engine:
             results.append(_run_one(args, truth, "engine", args.engine, engine, boxes, images))
     if args.checkpoint:
         with open_checkpoint(args.checkpoint, args.device, args.threads) as engine:

@@ -40,7 +40,7 @@ def output(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tiny_bundle, output, tmp_path_factory) -> subprocess.CompletedProcess:
-    """Two ways over one bundle, where nobody can import torch."""
+    """Two methods over one bundle, where nobody can import torch."""
     poison = tmp_path_factory.mktemp("poison")
     (poison / "torch.py").write_text("raise RuntimeError('torch was imported')")
     arguments = ["--engine", tiny_bundle / "model.onnx", "--people", "1", "2", "--case", *OURS, "--frames", "4"]
@@ -66,7 +66,7 @@ def case(latency, bundle: Path, output: Path, **other):
 
 @pytest.mark.slow
 def test_a_bundle_is_measured_without_torch(run, rows, output) -> None:
-    assert [(row["case"], row["people"]) for row in rows] == [(way, n) for n in ("1", "2") for way in OURS]
+    assert [(row["case"], row["people"]) for row in rows] == [(method, n) for n in ("1", "2") for method in OURS]
     assert "note" not in run.stderr
     assert "ONNX Runtime, streaming, over whole windows: " in run.stdout
     if find_spec("matplotlib"):
@@ -107,7 +107,7 @@ def test_a_second_run_appends(latency, rows, tiny_bundle, output, capsys, monkey
     turns = []
 
     def once(task, limit):
-        turns.append(task["way"])
+        turns.append(task["method"])
         if len(turns) > 2:
             raise KeyboardInterrupt
         return run_child(task, limit)
@@ -135,16 +135,16 @@ def test_a_plain_export_is_the_same_network(latency, one_case, micro_checkpoint,
     height, width = network.config.input_size
     clips = np.random.default_rng(0).integers(0, 256, (3, 3, height, width, 3), dtype=np.uint8)
     given = case(latency, tmp_path, output, folder=str(tmp_path), preset="micro")
-    want, got = (one_case.PLAIN[way](given)[0](clips) for way in ("torch", "stock-onnx"))
+    want, got = (one_case.PLAIN[method](given)[0](clips) for method in ("torch", "stock-onnx"))
     np.testing.assert_allclose(got, want, atol=0.01)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["torch", "vitpose"])
-def test_what_one_would_use_instead(latency, way, tiny_checkpoint, rows, output, tmp_path) -> None:
-    pytest.importorskip(latency.WAYS[way].module)
+@pytest.mark.parametrize("method", ["torch", "vitpose"])
+def test_what_one_would_use_instead(latency, method, tiny_checkpoint, rows, output, tmp_path) -> None:
+    pytest.importorskip(latency.METHODS[method].module)
     (tmp_path / "checkpoint.pth").write_bytes(tiny_checkpoint.read_bytes())
-    given = case(latency, tmp_path, output, folder=str(tmp_path), way=way)
+    given = case(latency, tmp_path, output, folder=str(tmp_path), method=method)
     answer = latency._run_child(dataclasses.asdict(given), 120)
     assert answer["keyframes"] >= latency.MIN_KEYFRAMES
     assert answer["latency_p50_ms"] > 0.98 * answer["pose_p50_ms"] > 0

@@ -25,7 +25,7 @@ def memory():
 
 
 def test_people_come_and_go_the_same_for_a_seed(memory) -> None:
-    first, second = (memory.Passers(6, (288, 384), seed=3) for _ in range(2))
+    first, second = (memory.RandomWalkers(6, (288, 384), seed=3) for _ in range(2))
     counts, boxes = [], np.zeros((0, 4))
     for _ in range(2000):
         found = first.detect(None)
@@ -79,8 +79,8 @@ def test_a_run_without_an_input(memory, tiny_bundle, tmp_path, capsys) -> None:
 @pytest.mark.slow
 def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) -> None:
     kept = []
-    detect = memory.Passers.detect
-    monkeypatch.setattr(memory.Passers, "detect", lambda self, f: kept.append(np.ones(2**17)) or detect(self, f))
+    detect = memory.RandomWalkers.detect
+    monkeypatch.setattr(memory.RandomWalkers, "detect", lambda self, f: kept.append(np.ones(2**17)) or detect(self, f))
     arguments = [
         "--engine",
         str(tiny_bundle / "model.onnx"),
@@ -99,9 +99,9 @@ def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) ->
 
 @pytest.mark.slow
 def test_a_video_is_measured_and_drawn(memory, tiny_bundle, tmp_path) -> None:
-    from sdtc.synthetic import SyntheticClip, write_clip
+    from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
-    write_clip(SyntheticClip(seed=5, num_frames=12, size=(240, 320), num_people=2), tmp_path)
+    write_clip(SyntheticClip(ClipOptions(seed=5, num_frames=12, size=(240, 320), num_people=2)), tmp_path)
     arguments = ["--engine", str(tiny_bundle), "--input", str(tmp_path / "000005_synthetic.mp4")]
     assert memory.main([*arguments, "--max-frames", "5", "--output", str(tmp_path / "out")]) == 0
     with av.open(str(tmp_path / "out" / "000005_synthetic.mp4")) as overlay:

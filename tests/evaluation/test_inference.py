@@ -25,6 +25,7 @@ from sdtc.model import BackboneConfig, ModelConfig, build, load_checkpoint, save
 from sdtc.runtime.backends.session import TensorSpec
 from sdtc.runtime.cli import main as infer
 from sdtc.runtime.engine import PoseEngine
+from sdtc.runtime.options import EngineOptions
 
 COLUMNS = ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Total")
 
@@ -79,7 +80,7 @@ def pattern(dataset, torch_engine, tmp_path_factory) -> Path:
 def test_pytorch_onnx_and_sdtc_infer_agree(pattern, torch_engine, tiny_bundle, tmp_path) -> None:
     """Within 0.1 AP in every column and every row."""
     truth, from_torch = run(torch_engine, pattern)
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", threads=1) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", threads=1)) as engine:
         from_onnx = run(engine, pattern)[1]
     for path in truth.paths:
         folder = pattern / "images" / "val" / path.stem

@@ -15,7 +15,7 @@ import torch
 from sdtc.core.errors import CheckpointError, ExportError, InputError
 from sdtc.core.manifest import Manifest
 from sdtc.export import verify
-from sdtc.export.bundle import export
+from sdtc.export.bundle import ExportOptions, export
 from sdtc.export.engine_builder import plugin_layers
 from sdtc.export.graphs import Temporal, WholeWindow, prepare
 from sdtc.export.to_trt import main
@@ -136,7 +136,12 @@ def test_manifest_carries_measured_parity(tiny_bundle) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_reduced_precision(tiny_checkpoint, tmp_path, precision) -> None:
-    export(tiny_checkpoint, tmp_path, precision, batch=(1, 2, 4), compute_capabilities=("8.6",), quiet=True)
+    export(
+        tiny_checkpoint,
+        tmp_path,
+        ExportOptions(precision=precision, batch=(1, 2, 4), compute_capabilities=("8.6",)),
+        quiet=True,
+    )
     manifest = Manifest.load(tmp_path / "model.json")
     assert manifest.precision == precision
     assert (tmp_path / "model.plan").stat().st_size > 100_000
@@ -158,7 +163,7 @@ def test_a_vitpose_checkpoint_exports_as_it_is(tmp_path) -> None:
     config = transformers.VitPoseConfig(backbone_config=backbone, num_labels=17, use_simple_decoder=False)
     torch.manual_seed(0)
     torch.save(transformers.VitPoseForPoseEstimation(config).state_dict(), tmp_path / "vitpose.pth")
-    export(tmp_path / "vitpose.pth", tmp_path / "bundle", batch=(1, 2, 4), plan=False, quiet=True)
+    export(tmp_path / "vitpose.pth", tmp_path / "bundle", ExportOptions(batch=(1, 2, 4), plan=False), quiet=True)
     manifest = Manifest.load(tmp_path / "bundle" / "model.json")
     assert (manifest.kind, manifest.skeleton, manifest.num_frames) == ("vitpose", "coco", 1)
     clip = np.zeros((3, 1, 256, 192, 3), np.uint8)
@@ -170,7 +175,7 @@ def test_a_wrong_graph_is_not_handed_over(micro_checkpoint, tmp_path, monkeypatc
     """Break the decoding of the exported graph by a pixel: nothing may be left, and the old bundle must survive."""
     from sdtc.export import graphs
 
-    export(micro_checkpoint, tmp_path, batch=(1, 1, 2), plan=False, quiet=True)
+    export(micro_checkpoint, tmp_path, ExportOptions(batch=(1, 1, 2), plan=False), quiet=True)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     traced = graphs.export_graph
 
@@ -186,7 +191,7 @@ def test_a_wrong_graph_is_not_handed_over(micro_checkpoint, tmp_path, monkeypatc
 
     monkeypatch.setattr(graphs, "export_graph", broken)
     with pytest.raises(ExportError, match=r"keypoints, pixels by 1, allowed is 0\.01; no bundle was written"):
-        export(micro_checkpoint, tmp_path, batch=(1, 1, 2), plan=False, quiet=True)
+        export(micro_checkpoint, tmp_path, ExportOptions(batch=(1, 1, 2), plan=False), quiet=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -203,7 +208,7 @@ def test_an_interrupted_export_leaves_nothing(micro_checkpoint, tmp_path, monkey
 @pytest.mark.slow
 def test_verification_on_real_frames(micro_checkpoint, tmp_path, real_data) -> None:
     video = real_data / "videos" / "street-5-frames.mp4"
-    export(micro_checkpoint, tmp_path, batch=(1, 2, 4), plan=False, verify_on=video, quiet=True)
+    export(micro_checkpoint, tmp_path, ExportOptions(batch=(1, 2, 4), plan=False, verify_on=video), quiet=True)
     figures = json.loads((tmp_path / "model.json").read_text())["parity"]["onnx_vs_pytorch"]
     assert figures["frames"] == "noise and street-5-frames.mp4"
 
@@ -273,7 +278,7 @@ def test_weights_beyond_an_onnx_file_are_refused_at_once(network, monkeypatch) -
     from sdtc.export import graphs
 
     monkeypatch.setattr(graphs, "MAX_WEIGHT_BYTES", 1000)
-    with pytest.raises(ExportError, match="export with --precision fp16"):
+    with pytest.raises(ExportError, match="export with `precision='fp16'`"):
         graphs.check_size(network)
 
 
@@ -282,18 +287,18 @@ def test_files_that_no_export_wrote_are_not_replaced(micro_checkpoint, tmp_path)
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("precious")
-        with pytest.raises(InputError, match="has, but no bundle"):
-            export(micro_checkpoint, folder, plan=False, quiet=True)
+        with pytest.raises(InputError, match="bundle's files, but no bundle"):
+            export(micro_checkpoint, folder, ExportOptions(plan=False), quiet=True)
         assert [path.read_text() for path in folder.iterdir()] == ["precious"]
 
 
 @pytest.mark.slow
 def test_a_packaged_checkpoint_replaces_its_own_bundle_and_a_mistyped_one_does_not(tmp_path) -> None:
     for _ in range(2):
-        export(Path("tiny"), tmp_path, batch=(1, 1, 2), plan=False, quiet=True)
+        export(Path("tiny"), tmp_path, ExportOptions(batch=(1, 1, 2), plan=False), quiet=True)
     before = (tmp_path / "model.json").read_bytes()
     with pytest.raises(CheckpointError, match="'tinny' does not exist"):
-        export(Path("tinny"), tmp_path, plan=False, quiet=True)
+        export(Path("tinny"), tmp_path, ExportOptions(plan=False), quiet=True)
     assert (tmp_path / "model.json").read_bytes() == before
 
 
@@ -314,16 +319,16 @@ def test_bad_arguments(arguments, sentence, tiny_checkpoint, capsys) -> None:
 
 def test_unknown_compute_capability_lists_the_known(tiny_checkpoint, tmp_path) -> None:
     with pytest.raises(InputError, match=r"cannot build for compute capability 9\.0: it knows .*8\.6"):
-        export(tiny_checkpoint, tmp_path, compute_capabilities=("9.0",), quiet=True)
+        export(tiny_checkpoint, tmp_path, ExportOptions(compute_capabilities=("9.0",)), quiet=True)
 
 
 def test_plugins_need_full_tensorrt(tiny_checkpoint, tmp_path) -> None:
-    with pytest.raises(InputError, match="--plugins on needs full TensorRT, tensorrt-rtx takes no plugins"):
-        export(tiny_checkpoint, tmp_path, flavour="tensorrt-rtx", plugins="on", quiet=True)
-    with pytest.raises(InputError, match="--plugins is 'yes': expected one of auto, on, off"):
-        export(tiny_checkpoint, tmp_path, flavour="tensorrt-rtx", plugins="yes", quiet=True)
-    with pytest.raises(InputError, match="--no-plan builds none"):
-        export(tiny_checkpoint, tmp_path, plan=False, plugins="on", quiet=True)
+    with pytest.raises(InputError, match="`plugins='on'` needs full TensorRT, tensorrt-rtx takes no plugins"):
+        export(tiny_checkpoint, tmp_path, ExportOptions(flavour="tensorrt-rtx", plugins="on"), quiet=True)
+    with pytest.raises(InputError, match="`plugins` is 'yes': expected one of auto, on, off"):
+        export(tiny_checkpoint, tmp_path, ExportOptions(flavour="tensorrt-rtx", plugins="yes"), quiet=True)
+    with pytest.raises(InputError, match="`plan=False` builds none"):
+        export(tiny_checkpoint, tmp_path, ExportOptions(plan=False, plugins="on"), quiet=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -345,7 +350,7 @@ def test_plugin_layers_are_told_from_what_the_inspector_says() -> None:
 def test_plugins_are_in_the_engine(tiny_checkpoint, tmp_path) -> None:
     pytest.importorskip("tensorrt", reason="builds engines with full TensorRT")
     pytest.importorskip("triton", reason="compiles the plugins")
-    export(tiny_checkpoint, tmp_path, precision="fp16", flavour="tensorrt", plugins="on", quiet=True)
+    export(tiny_checkpoint, tmp_path, ExportOptions(precision="fp16", flavour="tensorrt", plugins="on"), quiet=True)
     layers = Manifest.load(tmp_path / "model.json").engine.plugin_layers
     nodes = [node for node in onnx.load(tmp_path / "model.onnx").graph.node if node.domain == "sdtc"]
     assert sum(layer.startswith("model: ") for layer in layers) == len(nodes)

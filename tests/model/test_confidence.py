@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdtc.evaluation.inference import open_checkpoint
-from sdtc.synthetic import SyntheticClip
+from sdtc.synthetic import ClipOptions, SyntheticClip
 
 
 def auc(low: np.ndarray, high: np.ndarray) -> float:
@@ -24,7 +24,7 @@ def test_scores_of_the_packaged_network_follow_occlusion() -> None:
         for seed in (900_001, 900_003):
             window: deque = deque(maxlen=5)
             for index, frame in enumerate(
-                SyntheticClip(seed, 30, (288, 384), num_people=3, difficulties=("occluded",), lively=True)
+                SyntheticClip(ClipOptions(seed, 30, (288, 384), num_people=3, difficulties=("occluded",), lively=True))
             ):
                 window.append(frame)
                 if index < 4 or index % 3:

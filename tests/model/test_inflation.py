@@ -61,9 +61,13 @@ def test_the_new_frames_are_seen(tmp_path, frames) -> None:
 @pytest.mark.parametrize(
     ("small", "large", "said"),
     [
-        ({"delta": 2}, {"delta": 1}, "of the same delta, or a smaller one"),
+        ({"delta": 2}, {"delta": 1}, "expected kind 'sdtc' and the same delta, or a smaller one"),
         ({"delta": 0}, {"delta": 2, "width": 32}, "of another shape"),
-        ({"delta": 0, "kind": "vitpose"}, {"delta": 2}, "network 'vitpose'"),
+        (
+            {"delta": 0, "kind": "vitpose"},
+            {"delta": 2},
+            "of kind 'vitpose' and delta 0 for one of kind 'sdtc' and delta 2",
+        ),
         ({"delta": 0, "fusion": "add"}, {"delta": 2}, "missing"),
     ],
 )

@@ -15,6 +15,7 @@ from sdtc.core.crops import crop_frame, crop_to_image, expand_boxes
 from sdtc.core.errors import InputError, VideoError
 from sdtc.export.graphs import WholeWindow
 from sdtc.model import load_checkpoint
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.people.detection import Detections
 from sdtc.runtime.sources.open import open_source
 
@@ -23,13 +24,13 @@ SIZE = (128, 96)
 
 @pytest.fixture(scope="module")
 def engine(tiny_bundle):
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", exact=True) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", exact=True)) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def streaming(tiny_bundle):
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", hold=0.0) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", hold=0.0)) as engine:
         yield engine
 
 
@@ -76,7 +77,7 @@ def test_poses_equal_pytorch_by_hand(engine, folder, tmp_path, tiny_checkpoint) 
     images = [read(path) for path in sorted(folder.iterdir())]
     images.insert(4, None)
     windows_by_hand = {0: [0, 0, 0, 1, 2], 3: [1, 2, 3, 3, 5], 8: [6, 7, 8, 8, 8]}  # frame 4 is missing: keyframe 3
-    results = list(engine.track(folder, boxes=path))
+    results = list(engine.track(folder, TrackOptions(boxes=path)))
     assert [len(result.poses) for result in results] == [3, 0, 0, 3, 0, 0, 0, 0, 3]
     assert results[4].image is None
     for number, window in windows_by_hand.items():
@@ -104,7 +105,7 @@ def test_streaming_without_held_boxes_equals_whole_windows(engine, streaming, fo
     """Missing frames, both ends, and people who stand and walk: the same to a hundredth of a pixel."""
     assert streaming.streaming
     assert not engine.streaming
-    want, got = (list(e.track(folder, detector=Wandering())) for e in (engine, streaming))
+    want, got = (list(e.track(folder, TrackOptions(detector=Wandering()))) for e in (engine, streaming))
     assert len(want) == len(got) == 9
     for a, b in zip(want, got, strict=True):
         for expected, pose in zip(a.poses, b.poses, strict=True):
@@ -121,8 +122,12 @@ def test_what_one_source_left_is_not_found_in_the_next(streaming, folder, tmp_pa
     other.mkdir()
     for path in folder.iterdir():
         cv2.imwrite(str(other / path.name), 255 - cv2.imread(str(path)))
-    alone = list(streaming.track(other, detector=Wandering()))
-    both = zip(streaming.track(folder, detector=Wandering()), streaming.track(other, detector=Wandering()), strict=True)
+    alone = list(streaming.track(other, TrackOptions(detector=Wandering())))
+    both = zip(
+        streaming.track(folder, TrackOptions(detector=Wandering())),
+        streaming.track(other, TrackOptions(detector=Wandering())),
+        strict=True,
+    )
     for want, (_, got) in zip(alone, both, strict=True):
         for a, b in zip(want.poses, got.poses, strict=True):
             np.testing.assert_array_equal(a.keypoints, b.keypoints)
@@ -130,7 +135,9 @@ def test_what_one_source_left_is_not_found_in_the_next(streaming, folder, tmp_pa
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
 def test_lookahead_clamps_what_is_not_there_yet(engine, folder, lookahead) -> None:
-    clamped, waited = (list(engine.track(folder, detector=Wandering(), lookahead=n)) for n in (lookahead, 2))
+    clamped, waited = (
+        list(engine.track(folder, TrackOptions(detector=Wandering(), lookahead=n))) for n in (lookahead, 2)
+    )
     assert [result.index for result in clamped] == list(range(9))
     same = [
         np.allclose(a.poses[0].keypoints, b.poses[0].keypoints, atol=1e-5)
@@ -146,8 +153,8 @@ def test_lookahead_clamps_what_is_not_there_yet(engine, folder, lookahead) -> No
 def test_batches_of_any_size_give_the_same_poses(request, mode, folder, tmp_path, batch_size) -> None:
     engine = request.getfixturevalue(mode)
     path = boxes_file(tmp_path, numbers=(2,), per_frame=11)  # more than the bundle takes at once
-    want = list(engine.track(folder, boxes=path))[2].poses
-    got = list(engine.track(folder, boxes=path, batch_size=batch_size))[2].poses
+    want = list(engine.track(folder, TrackOptions(boxes=path)))[2].poses
+    got = list(engine.track(folder, TrackOptions(boxes=path, batch_size=batch_size)))[2].poses
     assert len(want) == len(got) == 11
     for a, b in zip(want, got, strict=True):
         np.testing.assert_allclose(a.keypoints, b.keypoints, atol=1e-3)
@@ -158,10 +165,10 @@ def test_a_smallest_batch_above_one_is_filled_up(tiny_bundle, folder, tmp_path, 
     import dataclasses
 
     path = boxes_file(tmp_path, numbers=(2,), per_frame=2)
-    want = list(engine.track(folder, boxes=path))[2].poses
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", exact=exact) as other:
+    want = list(engine.track(folder, TrackOptions(boxes=path)))[2].poses
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", exact=exact)) as other:
         other._estimator.manifest = dataclasses.replace(other.manifest, batch=(4, 4, 8))
-        got = list(other.track(folder, boxes=path))[2].poses
+        got = list(other.track(folder, TrackOptions(boxes=path)))[2].poses
     assert len(got) == 2
     np.testing.assert_allclose(got[1].keypoints, want[1].keypoints, atol=1e-3)
 
@@ -180,7 +187,7 @@ class Everywhere:
 
 def test_any_object_with_detect_is_a_detector(engine, folder) -> None:
     detector = Everywhere()
-    results = list(engine.track(folder, detector=detector))
+    results = list(engine.track(folder, TrackOptions(detector=detector)))
     assert detector.calls == 8  # not for the missing frame
     assert [len(result.poses) for result in results] == [1, 1, 1, 1, 0, 1, 1, 1, 1]
     assert {pose.track_id for result in results for pose in result.poses} == {0}
@@ -188,35 +195,35 @@ def test_any_object_with_detect_is_a_detector(engine, folder) -> None:
 
 
 def test_max_frames_stops_early(engine, folder) -> None:
-    assert [r.index for r in engine.track(folder, detector=Everywhere(), max_frames=3)] == [0, 1, 2]
+    assert [r.index for r in engine.track(folder, TrackOptions(detector=Everywhere(), max_frames=3))] == [0, 1, 2]
 
 
 def test_frames_without_people_are_results_too(engine, folder, tmp_path) -> None:
     path = tmp_path / "none.json"
     path.write_text("[]")
-    assert [len(r.poses) for r in engine.track(folder, boxes=path)] == [0] * 9
+    assert [len(r.poses) for r in engine.track(folder, TrackOptions(boxes=path))] == [0] * 9
 
 
 def test_bad_arguments(engine, folder, tmp_path) -> None:
-    with pytest.raises(InputError, match="--max-frames is 0"):
-        next(engine.track(folder, max_frames=0))
-    with pytest.raises(InputError, match="--batch-size is 0"):
-        next(engine.track(folder, batch_size=0))
-    with pytest.raises(InputError, match="--lookahead is 3: expected 0 to 2"):
-        next(engine.track(folder, lookahead=3))
-    with pytest.raises(InputError, match=r"--hold is -0\.1"):
-        sdtc.runtime.open(folder, hold=-0.1)
+    with pytest.raises(InputError, match="`max_frames` is 0"):
+        next(engine.track(folder, TrackOptions(max_frames=0)))
+    with pytest.raises(InputError, match="`batch_size` is 0"):
+        next(engine.track(folder, TrackOptions(batch_size=0)))
+    with pytest.raises(InputError, match="`lookahead` is 3: expected 0 to 2"):
+        next(engine.track(folder, TrackOptions(lookahead=3)))
+    with pytest.raises(InputError, match=r"`hold` is -0\.1"):
+        sdtc.runtime.open(folder, EngineOptions(hold=-0.1))
     with pytest.raises(VideoError, match="does not exist"):
         next(engine.track(tmp_path / "nothing.mp4"))
     with pytest.raises(InputError, match="do not exist, the first 50"):
-        next(engine.track(folder, boxes=boxes_file(tmp_path, numbers=(0, 50))))
+        next(engine.track(folder, TrackOptions(boxes=boxes_file(tmp_path, numbers=(0, 50)))))
 
 
 def test_a_broken_image_is_raised_after_the_last_frame(engine, folder) -> None:
     (folder / "000002.png").write_bytes(b"broken")
     seen = []
     with pytest.raises(VideoError, match=r"000002\.png"):
-        for result in engine.track(folder, detector=Everywhere()):
+        for result in engine.track(folder, TrackOptions(detector=Everywhere())):
             seen.append(result.index)
     assert seen == list(range(9))
 
@@ -224,7 +231,7 @@ def test_a_broken_image_is_raised_after_the_last_frame(engine, folder) -> None:
 def test_an_open_source_keeps_its_problems(engine, folder) -> None:
     (folder / "000002.png").write_bytes(b"broken")
     with open_source(folder) as source:
-        assert len(list(engine.track(source, detector=Everywhere()))) == 9
+        assert len(list(engine.track(source, TrackOptions(detector=Everywhere())))) == 9
         assert len(source.problems) == 1
 
 
@@ -235,7 +242,7 @@ def test_no_stage_outlives_an_error(streaming, folder, tmp_path) -> None:
     path = tmp_path / "outside.json"
     path.write_text(json.dumps([{"image_id": 0, "bbox": [1000, 1, 50, 50], "score": 1}]))
     with pytest.raises(InputError, match="outside") as caught:
-        list(streaming.track(folder, boxes=path))
+        list(streaming.track(folder, TrackOptions(boxes=path)))
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sdtc-")] == []
     assert caught.value.__traceback__ is not None  # it is still held, and with it every frame on the way
 
@@ -244,7 +251,7 @@ def test_stage_times_are_kept(engine, streaming, folder) -> None:
     """Once for what is done once: nine frames and their end, and eight of them, in which people are."""
     for each, stages in ((engine, ("pose",)), (streaming, ("encode", "temporal"))):
         before = {name: durations.count for name, durations in each.times.durations.items()}
-        list(each.track(folder, detector=Everywhere(), batch_size=1))
+        list(each.track(folder, TrackOptions(detector=Everywhere(), batch_size=1)))
         times = {name: durations.count - before.get(name, 0) for name, durations in each.times.durations.items()}
         if each is streaming:  # keyframes that wait are encoded together
             assert 1 <= times["crop"] == times["encode"] <= 8
@@ -258,7 +265,7 @@ def test_posetrack_frames_with_detector_boxes(engine, real_data, tiny_checkpoint
     """The labelled frames, whose neighbours are missing: every window is the keyframe five times."""
     sequence = real_data / "posetrack18" / "images" / "val" / "009473_mpii_test"
     boxes = real_data / "posetrack18" / "annotations" / "test_posetrack18_human_detections.json"
-    results = list(engine.track(sequence, boxes=boxes))
+    results = list(engine.track(sequence, TrackOptions(boxes=boxes)))
     assert len(results) == 1
     assert len(results[0].poses) > 10
     network = WholeWindow(load_checkpoint(tiny_checkpoint).network)
@@ -284,17 +291,17 @@ class Walker:
 def test_between_detections_people_go_on(engine, folder) -> None:
     (folder / "000004.png").write_bytes((folder / "000003.png").read_bytes())
     every, third = Walker(1), Walker(3)
-    want = list(engine.track(folder, detector=every))
-    got = list(engine.track(folder, detector=third, detect_every=3))
+    want = list(engine.track(folder, TrackOptions(detector=every)))
+    got = list(engine.track(folder, TrackOptions(detector=third, detect_every=3)))
     assert (every.asked, third.asked) == (9, 3)
     assert [[pose.track_id for pose in result.poses] for result in got] == [[0]] * 9
     # From the second detection on it is known how fast they walk.
     for a, b in zip(want[4:], got[4:], strict=True):
         np.testing.assert_allclose(b.poses[0].bbox, a.poses[0].bbox, atol=0.5)
-    with pytest.raises(InputError, match="--detect-every is 0"):
-        next(engine.track(folder, detect_every=0))
-    with pytest.raises(InputError, match="--detect-every is for detectors"):
-        next(engine.track(folder, boxes=folder, detect_every=2))
+    with pytest.raises(InputError, match="`detect_every` is 0"):
+        next(engine.track(folder, TrackOptions(detect_every=0)))
+    with pytest.raises(InputError, match="`detect_every` is for detectors"):
+        next(engine.track(folder, TrackOptions(boxes=folder, detect_every=2)))
 
 
 class Crowd:
@@ -324,9 +331,9 @@ def test_two_hundred_people_are_split_into_batches(tiny_bundle, tiny_checkpoint,
         return run(self, inputs)
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", counting)
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", exact=exact) as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", exact=exact)) as engine:
         largest = engine.manifest.batch[2]
-        results = list(engine.track(folder, detector=Crowd(), max_frames=4))
+        results = list(engine.track(folder, TrackOptions(detector=Crowd(), max_frames=4)))
     assert [len(result.poses) for result in results] == [200] * 4
     network = WholeWindow(load_checkpoint(tiny_checkpoint).network)
     images = [read(folder / f"{number:06d}.png") for number in (0, 0, 0, 1, 2)]

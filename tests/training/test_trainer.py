@@ -20,10 +20,10 @@ import torch
 import yaml
 
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError
-from sdtc.core.images import ImageCache
+from sdtc.core.image_file import ImageCache
 from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
 from sdtc.model.decoding import decode_heatmaps
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 from sdtc.training.annotations import read_annotations
 from sdtc.training.cli import main
 from sdtc.training.dataset import WindowDataset
@@ -48,7 +48,9 @@ MODEL = {
 def data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for seed in (1, 2):
-        write_clip(SyntheticClip(seed=seed, num_frames=12, size=(96, 128), num_people=2), root, video=False)
+        write_clip(
+            SyntheticClip(ClipOptions(seed=seed, num_frames=12, size=(96, 128), num_people=2)), root, video=False
+        )
     return root
 
 
@@ -362,12 +364,13 @@ def test_unlabelled_joints_take_no_gradient() -> None:
         (["model.detla=1"], "unknown key 'detla' .*did you mean 'delta'"),
         (["epochs=many"], "epochs is 'many': expected int"),
         (["epochs=0"], "expected at least 1"),
-        (["nonsense"], "expected key=value"),
+        (["nonsense"], r"sdtc-train: error: --set nonsense: expected key=value, e\.g\. model\.delta=1"),
+        (["epochs.a=1"], "--set epochs.a: 'epochs' is a value and has no keys"),
         (["milestones=3"], "expected a list"),
         (["precision=int8"], "expected no, bf16 or fp16"),
         (["optimizer=sgd"], "expected adamw or muon"),
         (["decay=cosine"], "expected steps or linear"),
-        (["batch_size=1000"], "larger than the training set of"),
+        (["batch_size=1000"], r"larger than the training set of \d+ people: lower it with --set batch_size=N"),
         (["model.kind=vitpose"], "a ViTPose network sees one frame, so delta is 0"),
         (["train.root=/nowhere"], "does not exist"),
         (["backbone=/nowhere.pth"], "does not exist"),
@@ -420,7 +423,9 @@ def test_resuming_with_another_configuration_is_refused(config_file, data, tmp_p
     assert main([str(config_file), "--output", str(out), "--set", "epochs=1", "--quiet"]) == 0
     resume = [str(config_file), "--output", str(out), "--resume", "--quiet", "--set"]
     assert main([*resume, "seed=5"]) == 2
-    assert "made with seed 0, now it is 5" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "made with seed 0, now it is 5" in error
+    assert "or start a new run in another --output" in error
     assert main([*resume, "model.width=32"]) == 2
     assert "does not fit this configuration" in capsys.readouterr().err
     save = out / "last.pth"
@@ -433,7 +438,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path) -> None:
     trainer = Trainer(load_config_from(settings(data)), tmp_path / "run", quiet=True)
     with torch.no_grad():
         trainer.network.head.conv.bias.fill_(float("nan"))
-    with pytest.raises(SdtcError, match=r"the loss is nan at step 0 .*lower learning_rate"):
+    with pytest.raises(SdtcError, match=r"the loss is nan at step 0 .*lower learning_rate, or use `precision='no'`"):
         trainer.run()
 
 

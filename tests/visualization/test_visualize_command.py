@@ -114,8 +114,9 @@ class TestMistakes:
         assert "no clip 'nowhere'" in error
         assert "expected one of 000001_synthetic, 000002_synthetic" in error
         assert "no annotated frame 99: expected one of 0, 1, 2, 3, 4, 5, … (7 in all)" in fails("--frame", 99)
-        assert "person 8 is not in frame 2 of clip '000001_synthetic': expected one of 0, 1" in fails(
-            "--frame", 2, "--person", 8
+        assert (
+            "person 8 is not in frame 2 of clip '000001_synthetic': expected one of 0, 1, or another --frame"
+            in fails("--frame", 2, "--person", 8)
         )
         assert "clip '000001_synthetic' has no person 8" in fails("--person", 8)
 

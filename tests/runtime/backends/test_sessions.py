@@ -79,7 +79,7 @@ def test_openvino_in_low_precision(manifest, tiny_bundle, with_engine, precision
     assert choice == Choice("openvino", "cpu", precision=precision)
     for wrong in ({"backend": "onnxruntime"}, {"backend": "tensorrt-rtx"}, {"device": "cuda"}):
         with pytest.raises(
-            InputError, match=rf"--precision {precision} is how OpenVINO computes on the CPU: leave out"
+            InputError, match=rf"`precision='{precision}'` is how OpenVINO computes on the CPU: leave out"
         ):
             choose(with_engine, True, precision=precision, **wrong)
     if precision.upper() not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -134,6 +134,7 @@ def test_a_signal_after_openvino_was_closed_is_handled(tiny_bundle) -> None:
     pytest.importorskip("openvino", reason="needs the extra openvino")
     code = (
         "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from sdtc.runtime.backends.openvino_session import OpenVINOSession as Session\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell runs behind
         "sessions = [Session(path) for path in sys.argv[1:]]\n"
@@ -182,7 +183,7 @@ def test_choice_of_backend(with_engine) -> None:
     assert choose(with_engine, True, "onnxruntime", gpu_problem=none) == CPU
     assert choose(with_engine, True, "openvino") == Choice("openvino", "cpu")
     assert choose(with_engine, True, "onnxruntime", "cuda", gpu_problem="") == Choice("onnxruntime", "cuda")
-    with pytest.raises(EngineError, match="no driver; use --device cpu"):
+    with pytest.raises(EngineError, match="no driver; use `device='cpu'`"):
         choose(with_engine, True, device="cuda", gpu_problem=none)
     with pytest.raises(EngineError, match="no driver"):
         choose(with_engine, True, "tensorrt-rtx", gpu_problem=none)
@@ -206,7 +207,7 @@ def test_onnxruntime_without_cuda_runs_on_the_cpu_and_says_so(with_engine, tiny_
     assert "no CUDA" in chosen.notice
     assert chosen.notice.endswith("running the bundle's ONNX on the CPU")
     assert len(chosen.notice.splitlines()) == 1
-    with pytest.raises(EngineError, match=r"no CUDA: .* pip uninstall onnxruntime .*'sdtc\[gpu\]'.*--device cpu"):
+    with pytest.raises(EngineError, match=r"no CUDA: .* pip uninstall onnxruntime .*'sdtc\[gpu\]'.*`device='cpu'`"):
         OnnxRuntimeSession(tiny_bundle / "model.onnx", device="cuda")
     monkeypatch.setattr(onnxruntime_session, "cuda_problem", lambda: "")
     assert choose(with_engine, True, "onnxruntime", gpu_problem="") == Choice("onnxruntime", "cuda")
@@ -235,7 +236,7 @@ def test_engine_for_another_gpu_names_both() -> None:
     other = dataclasses.replace(GPU, compute_capability="12.0")
     with pytest.raises(EngineError, match=r"for compute capability 8\.6, 8\.9, this GPU \(NVIDIA Test\) has 12\.0"):
         check_compatible(INFO, "1.7.1.116", other)
-    with pytest.raises(EngineError, match=r"export again with --compute-capability 12\.0, or use --device cpu"):
+    with pytest.raises(EngineError, match=r"export again with `compute_capabilities=12\.0`, or use `device='cpu'`"):
         check_compatible(INFO, "1.7.1.116", other)
     with pytest.raises(EngineError, match="export again here"):  # full TensorRT takes no such option
         check_compatible(dataclasses.replace(INFO, flavour="tensorrt"), "1.7.1.116", other)
@@ -416,7 +417,7 @@ def test_engines_are_compared_with_pytorch_where_they_are_built(gpu_manifest) ->
 
 
 def test_a_smallest_batch_above_one(gpu_manifest, tiny_checkpoint, tmp_path) -> None:
-    from sdtc.export.bundle import export
+    from sdtc.export.bundle import ExportOptions, export
 
-    export(tiny_checkpoint, tmp_path, batch=(4, 8, 16), flavour=gpu_manifest.engine.flavour, quiet=True)
+    export(tiny_checkpoint, tmp_path, ExportOptions(batch=(4, 8, 16), flavour=gpu_manifest.engine.flavour), quiet=True)
     assert Manifest.load(tmp_path / "model.json").parity["engine_vs_pytorch"]["windows"] >= 10

@@ -38,9 +38,11 @@ from sdtc.runtime.backends import cuda, cuda_kernel, tensorrt_session
 from sdtc.runtime.backends.choice import Choice
 from sdtc.runtime.backends.session import TensorSpec
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession
-from sdtc.runtime.estimation.device_estimator import DeviceEstimator, bucket_for, buckets, streaming_estimator
+from sdtc.runtime.estimation.choose_estimator import streaming_estimator
+from sdtc.runtime.estimation.device_estimator import DeviceEstimator, bucket_for, buckets
 from sdtc.runtime.estimation.estimators import KeyframePeople, StreamingEstimator
 from sdtc.runtime.estimation.timing import StageTimes
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.sources.base import Frame
 
 T, SIZE, TOKENS, BATCH = 3, (16, 16), (4, 6), (1, 2, 4)
@@ -651,7 +653,7 @@ def test_frames_on_the_device_are_used_where_they_lie(driver, estimator) -> None
     [
         (np.zeros((8, 8, 4), np.uint8), {}, r"uint8 \[8, 8, 4\]: expected uint8 \[height, width, 3\]"),
         (np.zeros((8, 8, 3), np.float32), {}, r"float32 \[8, 8, 3\]: expected uint8"),
-        (np.zeros((8, 8, 3), np.uint8), {"strides": (48, 3, 1)}, "with gaps"),
+        (np.zeros((8, 8, 3), np.uint8), {"strides": (48, 3, 1)}, "is not contiguous"),
     ],
 )
 def test_frames_on_the_device_that_do_not_fit(driver, estimator, image, changes, sentence) -> None:
@@ -673,11 +675,11 @@ def test_frames_of_the_host_that_do_not_fit(estimator, image) -> None:
 @pytest.mark.parametrize(
     ("name", "status", "sentence"),
     [
-        ("cudaMalloc", FULL, r"memory is full \(out of memory\): close what else .* smaller --batch"),
+        ("cudaMalloc", FULL, r"memory is full \(out of memory\): close other programs on it, .* smaller `batch`"),
         ("cudaMallocHost", FULL, "memory is full"),
-        ("cuLaunchKernel", FAULT, r"stopped in the middle \(illegal address\).* start again"),
-        ("cudaMemcpyAsync", FAULT, "stopped in the middle"),
-        ("cudaStreamSynchronize", FAULT, "stopped in the middle"),
+        ("cuLaunchKernel", FAULT, r"failed in the middle of a run \(illegal address\).* start again"),
+        ("cudaMemcpyAsync", FAULT, "failed in the middle of a run"),
+        ("cudaStreamSynchronize", FAULT, "failed in the middle of a run"),
     ],
 )
 def test_trouble_in_the_middle_is_a_sentence(driver, estimator, name, status, sentence) -> None:
@@ -757,8 +759,8 @@ def test_crops_on_the_cpu_where_they_are_not_and_says_so(driver, tmp_path, which
     estimator, notice = streaming_estimator(manifest, folder, *open_sessions(tmp_path), StageTimes())
     assert isinstance(estimator, StreamingEstimator)
     assert notice == (
-        "crops are cut on the CPU, since the bundle has no kernels for compute capability 8.6: export it with the "
-        "extra kernels installed"
+        "crops are cut on the CPU, since the bundle has no kernels for compute capability 8.6: export it again "
+        "with the extra 'kernels' installed"
     )
     clip = make_clip(0)
     assert_same(run(estimator, clip), run(reference(), clip))
@@ -895,8 +897,8 @@ def test_an_export_writes_kernels_for_its_engines_gpus(micro_checkpoint, tmp_pat
         WITHOUT_ENGINES
         + textwrap.dedent(f"""
         from pathlib import Path
-        bundle.export(Path({str(micro_checkpoint)!r}), Path({str(tmp_path)!r}), batch=(1, 1, 2), flavour="tensorrt-rtx",
-                      compute_capabilities=("8.6", "12.0", "12.1"))
+        bundle.export(Path({str(micro_checkpoint)!r}), Path({str(tmp_path)!r}), bundle.ExportOptions(
+            batch=(1, 1, 2), flavour="tensorrt-rtx", compute_capabilities=("8.6", "12.0", "12.1")))
         """)
     )
     assert done.returncode == 0, done.stderr
@@ -914,9 +916,9 @@ def test_an_export_writes_kernels_for_its_engines_gpus(micro_checkpoint, tmp_pat
 
 def test_pointers_are_what_the_kernels_were_promised() -> None:
     pytest.importorskip("triton", reason="needs the extra kernels")
-    from sdtc.kernels.gpu import launch
+    from sdtc.kernels.common import kernel_launch
 
-    assert ALIGNMENT == launch.ALIGNMENT
+    assert ALIGNMENT == kernel_launch.ALIGNMENT
 
 
 @pytest.mark.slow
@@ -1034,9 +1036,9 @@ def estimates(engine, gpu_clip, times: int = 4) -> list[np.ndarray]:
 
 @pytest.mark.gpu
 def test_the_gpu_answers_as_onnxruntime(gpu_bundle, gpu_clip) -> None:
-    with sdtc.runtime.open(gpu_bundle / "model.onnx", device="cpu") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.onnx", EngineOptions(device="cpu")) as engine:
         want = engine.estimate(*gpu_clip)
-    with sdtc.runtime.open(gpu_bundle / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.plan", EngineOptions(device="cuda")) as engine:
         assert isinstance(engine._estimator, DeviceEstimator), engine.notice
         for got in estimates(engine, gpu_clip):  # the first plainly, the second recorded, then replayed
             assert_close(got, want)
@@ -1044,7 +1046,7 @@ def test_the_gpu_answers_as_onnxruntime(gpu_bundle, gpu_clip) -> None:
 
 @pytest.mark.gpu
 def test_a_replayed_graph_answers_as_a_plain_launch(gpu_bundle, gpu_clip) -> None:
-    with sdtc.runtime.open(gpu_bundle / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.plan", EngineOptions(device="cuda")) as engine:
         if engine._estimator.encoder.own_graphs:
             pytest.skip("TensorRT-RTX makes its own graphs")
         first, *others = estimates(engine, gpu_clip)
@@ -1055,15 +1057,17 @@ def test_a_replayed_graph_answers_as_a_plain_launch(gpu_bundle, gpu_clip) -> Non
 
 @pytest.mark.gpu
 def test_the_gpu_tracks_a_clip_as_onnxruntime(gpu_bundle, tmp_path) -> None:
-    from sdtc.synthetic import SyntheticClip, write_clip
+    from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
-    write_clip(SyntheticClip(3, num_frames=12), tmp_path)
+    write_clip(SyntheticClip(ClipOptions(3, num_frames=12)), tmp_path)
     (video,) = tmp_path.glob("*.mp4")
     boxes = next((tmp_path / "annotations").rglob("*.json"))
     found = []
     for path, device in (("model.onnx", "cpu"), ("model.plan", "cuda")):
-        with sdtc.runtime.open(gpu_bundle / path, device=device) as engine:
-            found.append([[pose.keypoints for pose in frame.poses] for frame in engine.track(video, boxes)])
+        with sdtc.runtime.open(gpu_bundle / path, EngineOptions(device=device)) as engine:
+            found.append(
+                [[pose.keypoints for pose in frame.poses] for frame in engine.track(video, TrackOptions(boxes=boxes))]
+            )
     assert [len(poses) for poses in found[0]] == [len(poses) for poses in found[1]]
     assert_close(*(np.array([points for poses in each for points in poses]) for each in found))
 
@@ -1086,7 +1090,7 @@ def test_frames_on_the_gpu_answer_as_frames_of_the_host(gpu_bundle, gpu_clip) ->
         )
         for frame, buffer in zip(frames, buffers, strict=True)
     ]  # fmt: skip
-    with sdtc.runtime.open(gpu_bundle / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.plan", EngineOptions(device="cuda")) as engine:
         assert_close(engine.estimate(there, boxes), engine.estimate(frames, boxes))
     for resource in (*buffers, stream):
         resource.close()
@@ -1097,8 +1101,8 @@ def test_a_bundle_without_kernels_runs_and_says_so(gpu_bundle, gpu_clip, tmp_pat
     folder = Path(shutil.copytree(gpu_bundle, tmp_path / "bundle"))
     data = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(data | {"kernels": None}))
-    with sdtc.runtime.open(folder / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(folder / "model.plan", EngineOptions(device="cuda")) as engine:
         assert engine.notice.startswith("crops are cut on the CPU")
         without = engine.estimate(*gpu_clip)
-    with sdtc.runtime.open(gpu_bundle / "model.plan", device="cuda") as engine:
+    with sdtc.runtime.open(gpu_bundle / "model.plan", EngineOptions(device="cuda")) as engine:
         assert_close(engine.estimate(*gpu_clip), without)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import sdtc.runtime
 from sdtc.core.errors import InputError
 from sdtc.runtime.cli import main
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.output.results import FrameResult, Pose
 from sdtc.runtime.output.resume import MAX_LINE, Progress, read_progress
 from sdtc.runtime.output.writers import JsonlWriter
@@ -28,7 +29,7 @@ from sdtc.runtime.people.detection import Detections
 from sdtc.runtime.people.tracking import MAX_LOST
 from sdtc.runtime.sources.images import ImageSequence
 from sdtc.runtime.sources.open import open_source
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
 FRAMES = 60
 NAME = "000005_synthetic"
@@ -37,7 +38,7 @@ NAME = "000005_synthetic"
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    write_clip(SyntheticClip(seed=5, num_frames=FRAMES, size=(120, 160), num_people=3), folder)
+    write_clip(SyntheticClip(ClipOptions(seed=5, num_frames=FRAMES, size=(120, 160), num_people=3)), folder)
     return folder
 
 
@@ -141,7 +142,7 @@ def test_without_a_file_it_begins_at_the_beginning(options, clip, whole, tmp_pat
     capsys.readouterr()
     assert main([*arguments, "--max-frames", "2"]) == 0  # more than was asked for is there
     out = capsys.readouterr().out
-    assert "all 3 frames were there" in out
+    assert "all 3 frames were done already" in out
     assert "done     0 frames" in out
     assert file.stat().st_mtime_ns == before
     assert main([*arguments, "--max-frames", "5"]) == 0
@@ -154,7 +155,7 @@ def test_what_is_complete_is_left_alone(options, clip, whole, tmp_path, capsys, 
     file.write_bytes(whole + torn)
     assert main([*options, "--input", str(clip / f"{NAME}.mp4"), "--output", str(tmp_path), "--resume"]) == 0
     out = capsys.readouterr().out
-    assert f"all {FRAMES} frames were there" in out
+    assert f"all {FRAMES} frames were done already" in out
     assert "stages   none" in out  # not even decoded
     assert file.read_bytes() == whole
 
@@ -184,7 +185,7 @@ def test_each_input_of_a_glob_goes_on_where_it_was(options, clip, whole, tmp_pat
     [
         (["--format", "posetrack"], "--resume needs --format jsonl"),
         (["--format", "coco"], "--resume needs --format jsonl"),
-        (["--save-video"], "--resume cannot go on with half a video"),
+        (["--save-video"], "--resume cannot continue half a video"),
         (["--input", "-"], "--resume is for files"),
     ],
 )
@@ -345,8 +346,10 @@ def noise(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("lookahead", [0, 2])
 @pytest.mark.parametrize("mode", [{"exact": True}, {"hold": 0.0}], ids=["exact", "streaming"])
 def test_poses_and_ids_are_those_of_an_uninterrupted_run(tiny_bundle, noise, tmp_path, mode, lookahead) -> None:
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", threads=1, **mode) as engine:
-        want = list(engine.track(noise, detector=Walking(), lookahead=lookahead))
+    with sdtc.runtime.open(
+        tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", threads=1, **mode)
+    ) as engine:
+        want = list(engine.track(noise, TrackOptions(detector=Walking(), lookahead=lookahead)))
         assert {pose.track_id for result in want for pose in result.poses} == {0, 1, 2}
         for done in range(1, 9):
             with JsonlWriter(tmp_path / "p.jsonl") as writer:
@@ -355,7 +358,9 @@ def test_poses_and_ids_are_those_of_an_uninterrupted_run(tiny_bundle, noise, tmp
             with open_source(noise) as source:
                 progress = read_progress(tmp_path / "p.jsonl", source, 15)
                 detector = Walking(first=done)
-                got = list(engine.track(source, detector=detector, lookahead=lookahead, resume_from=progress))
+                got = list(
+                    engine.track(source, TrackOptions(detector=detector, lookahead=lookahead, resume_from=progress))
+                )
             assert [result.index for result in got] == list(range(done, 9))
             for a, b in zip(got, want[done:], strict=True):
                 assert a.name == b.name
@@ -367,12 +372,14 @@ def test_poses_and_ids_are_those_of_an_uninterrupted_run(tiny_bundle, noise, tmp
 def test_nobody_new_gets_an_id_of_the_file(tiny_bundle, noise) -> None:
     """Long before the file's end there was a person 40; nobody of its last frames is where people are now."""
     progress = Progress(4, 0, False, 41, [frame(3, [7])])
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", threads=1) as engine:
-        got = list(engine.track(noise, detector=Walking(first=4), resume_from=progress))
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", threads=1)) as engine:
+        got = list(engine.track(noise, TrackOptions(detector=Walking(first=4), resume_from=progress)))
     assert {pose.track_id for result in got for pose in result.poses} == {41, 42, 43}
 
 
 def test_a_path_is_resumed_as_an_open_source_is(tiny_bundle, noise) -> None:
     progress = Progress(7, 0, False, 0, [])
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime", threads=1) as engine:
-        assert [result.index for result in engine.track(noise, detector=Walking(), resume_from=progress)] == [7, 8]
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", threads=1)) as engine:
+        assert [
+            result.index for result in engine.track(noise, TrackOptions(detector=Walking(), resume_from=progress))
+        ] == [7, 8]

@@ -466,7 +466,7 @@ def test_hog_takes_frames_of_any_size(size: tuple[int, int], rng: np.random.Gene
 
 def test_hog_without_hog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "HOGDescriptor")
-    with pytest.raises(InputError, match=r"opencv-python<5.*--detector MODEL\.onnx"):
+    with pytest.raises(InputError, match=r"opencv-python<5.*`detector='MODEL\.onnx'`"):
         make_detector("hog")
 
 

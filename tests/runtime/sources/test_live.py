@@ -27,6 +27,7 @@ import pytest
 import sdtc.runtime
 from sdtc.core.errors import InputError, VideoError
 from sdtc.runtime.cli import main
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.sources import live
 from sdtc.runtime.sources.base import GAP, Frame, FrameSource
 from sdtc.runtime.sources.handover import Handover
@@ -195,10 +196,10 @@ def test_what_is_live(tmp_path, monkeypatch) -> None:
     [
         ("93", {}, "there is no /dev/video93; cameras of this machine: "),
         ("rtsp://127.0.0.1:9/x", {}, "Connection refused"),
-        ("gopher://127.0.0.1:9/x", {}, "'gopher' is no kind of address for --input: expected one of rtsp, "),
-        ("file:///etc/passwd", {}, "'file' is no kind of address"),
-        ("tcp://127.0.0.1:9", {"reconnect": -1.0}, "--reconnect is -1.0: expected seconds"),
-        ("tcp://127.0.0.1:9", {"reconnect": float("nan")}, "--reconnect is nan: expected seconds"),
+        ("gopher://127.0.0.1:9/x", {}, "'gopher' addresses are not supported for `source`: expected one of rtsp, "),
+        ("file:///etc/passwd", {}, "'file' addresses are not supported"),
+        ("tcp://127.0.0.1:9", {"reconnect": -1.0}, "`reconnect` is -1.0: expected seconds"),
+        ("tcp://127.0.0.1:9", {"reconnect": float("nan")}, "`reconnect` is nan: expected seconds"),
     ],
 )
 def test_what_cannot_be_opened_is_said_at_once(waits, spec, options, sentence) -> None:
@@ -270,7 +271,7 @@ def test_a_stalled_pipe_is_waited_for(tmp_path, log) -> None:
         assert seen(source) == list(range(20))
     assert source.problems == []
     assert lines(log).count("no frame for 0.2 s") == 1
-    assert lines(log).count("goes on after 0.") == 1
+    assert lines(log).count("continues after 0.") == 1
 
 
 def test_a_pipe_of_something_else(tmp_path, monkeypatch) -> None:
@@ -317,7 +318,7 @@ def test_a_resolution_that_changes(tmp_path, log, drop_late) -> None:
         assert frame.image.shape == ((48, 64, 3) if number < 20 else (96, 128, 3))
     if not drop_late:
         assert seen(frames) == list(range(40))
-        assert lines(log).count("its pictures change from 64x48 to 128x96") == 1
+        assert lines(log).count("its frame size changes from 64x48 to 128x96") == 1
 
 
 def test_what_happens_all_the_time_is_told_now_and_then(tmp_path, log, monkeypatch) -> None:
@@ -325,10 +326,10 @@ def test_what_happens_all_the_time_is_told_now_and_then(tmp_path, log, monkeypat
     pieces = [stream(1, (96, 128) if number % 2 else (48, 64), start=number) for number in range(30)]
     with fifo(tmp_path / "pipe", *pieces) as path, LiveSource(path) as source:
         assert len(seen(source)) == 30
-    assert lines(log).count("its pictures change") == 1
+    assert lines(log).count("its frame size changes") == 1
     monkeypatch.setattr("sdtc.runtime.sources.live.time.monotonic", lambda now=time.monotonic: now() + 5)
     source._check_size((1, 1, 3))
-    assert "to 1x1 (and 28 times before, not told)" in lines(log)
+    assert "to 1x1 (and 28 times before, not logged)" in lines(log)
 
 
 # --- network -----------------------------------------------------------------------------------------------------
@@ -345,11 +346,13 @@ def test_a_stream_that_hangs_up_is_connected_anew(log) -> None:
     real = [frame for frame in frames if frame is not GAP]
     assert [frame.index for frame in real] == [frame.number for frame in real] == list(range(27))
     text = lines(log)
-    for event in ("the sender has ended it; connecting anew for up to 1.2 s", "is back after", "64x48 to 128x96",
+    for event in ("the sender ended the stream; reconnecting for up to 1.2 s", "is back after", "64x48 to 128x96",
                   "not back yet: Connection refused; next try in 1 s"):  # fmt: skip
         assert event in text, text
     assert len(source.problems) == 1
-    assert "ends after 27 frames: the sender has ended it, and it did not come back within 1.2 s" in source.problems[0]
+    assert (
+        "ends after 27 frames: the sender ended the stream, and it did not come back within 1.2 s" in source.problems[0]
+    )
 
 
 @pytest.mark.slow
@@ -370,7 +373,7 @@ def test_a_stream_that_stalls_is_connected_anew(log, waits, monkeypatch) -> None
     assert first >= 10  # FFmpeg lets go of a frame of MPEG-TS when it sees the one after the next
     assert frames.index(GAP) == first
     assert frames.count(GAP) == 1
-    assert "no frame for 0.4 s; connecting anew for up to 30 s" in lines(log)
+    assert "no frame for 0.4 s; reconnecting for up to 30 s" in lines(log)
     assert "is back after" in lines(log)
 
 
@@ -572,7 +575,10 @@ def test_stopping_while_nothing_comes(tmp_path, waits, log, monkeypatch, kind, d
 
 def test_a_tracker_that_is_closed_while_nothing_comes(tiny_bundle, tmp_path, waits) -> None:
     bundle = tiny_bundle / "model.onnx"
-    with fifo(tmp_path / "pipe", stream(12), 60.0) as path, sdtc.runtime.open(bundle, backend=ORT) as engine:
+    with (
+        fifo(tmp_path / "pipe", stream(12), 60.0) as path,
+        sdtc.runtime.open(bundle, EngineOptions(backend=ORT)) as engine,
+    ):
         results = engine.track(path)
         for _ in range(8):  # all that can be answered: FFmpeg holds two frames back, and two are looked ahead at
             next(results)
@@ -629,8 +635,8 @@ def test_the_command_on_a_stream_that_comes_back(tiny_bundle, tmp_path, capsys) 
     assert code == 0, err
     (results,) = tmp_path.glob("*.jsonl")
     assert [json.loads(line)["frame"] for line in results.read_text().splitlines()] == list(range(20))
-    assert err.count("connecting anew for up to 1 s") == 1
-    assert err.count("change from 64x48 to 128x96") == 1
+    assert err.count("reconnecting for up to 1 s") == 1
+    assert err.count("changes from 64x48 to 128x96") == 1
     assert "latency  p50 " in out
     assert "(of which look-ahead 2 frames, " in out
     assert "; 0 frames dropped" in out
@@ -688,7 +694,7 @@ def test_the_command_drops_what_comes_too_fast(tiny_bundle, tmp_path, monkeypatc
     monkeypatch.setattr(live, "_Reader", Reader)
     monkeypatch.setattr(JsonlWriter, "write", write)
     monkeypatch.setattr(PoseEngine, "_estimate", estimate)
-    monkeypatch.setattr("sdtc.runtime.people.detection.make_detector", lambda *arguments, **options: Detector())
+    monkeypatch.setattr("sdtc.runtime.run.make_detector", lambda *arguments, **options: Detector())
     data = stream(60)
     step = len(data) // 60 // 188 * 188
     pieces: list[bytes | float] = []
@@ -748,8 +754,8 @@ def test_tokens_of_two_sizes_are_never_mixed(tiny_bundle, tmp_path) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps([{**box, "track_id": 0} for box in BOX[:18]]))
     poses = []
     for exact in (True, False):
-        with sdtc.runtime.open(tiny_bundle / "model.onnx", backend=ORT, exact=exact) as engine:
-            results = list(engine.track(Two(), tmp_path / "boxes.json"))
+        with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend=ORT, exact=exact)) as engine:
+            results = list(engine.track(Two(), TrackOptions(boxes=tmp_path / "boxes.json")))
             poses.append(np.array([pose.keypoints for result in results for pose in result.poses]))
     assert len(poses[0]) == 18
     np.testing.assert_allclose(poses[0], poses[1], atol=0.01)

@@ -1,0 +1,164 @@
+"""The options of an engine, of a run over a source, and of a run that writes files. Each checks its values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdtc.core.errors import InputError
+from sdtc.runtime.output.writers import FORMATS
+
+if TYPE_CHECKING:
+    from sdtc.core.boxes import BoxFile
+    from sdtc.runtime.output.resume import Progress
+    from sdtc.runtime.people.detection import Detector
+
+MAX_HOLD = 0.5  # a held box that deviates by more may no longer contain the person
+
+
+def _check_choice(name: str, value: str | None, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"`{name}` is '{value}': expected one of {', '.join(allowed)}")
+
+
+def _check_at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InputError(f"`{name}` is {value}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a bundle is run.
+
+    Attributes:
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        backend: one of `sdtc.runtime.backends.arguments.BACKENDS`; ``"auto"`` measures once which of the
+            installed ones is the fastest here.
+        precision: of the arithmetic on a CPU: ``"fp32"``, ``"bf16"`` or ``"int8"`` (OpenVINO, on processors that
+            support them), or ``"auto"`` for the fastest.
+        threads: CPU threads; by default one or all that this process may use, whichever is faster.
+        exact: run whole windows, all frames cropped with the keyframe's boxes, as in the paper. By default every frame
+            is encoded once, in a box that is held from frame to frame, if the bundle has the graphs for it.
+        hold: how far a held box may deviate before it is updated, as a fraction of its sides, 0 to `MAX_HOLD`; see
+            `sdtc.runtime.estimation.token_cache.TokenCache`, whose default is used if not given.
+
+    Raises:
+        InputError: a value is out of range, or two exclude each other.
+    """
+
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "fp32"
+    threads: int | None = None
+    exact: bool = False
+    hold: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_at_least_one("threads", self.threads)
+        if self.hold is not None and self.exact:
+            raise InputError("`exact=True` holds no boxes: leave out `hold`, or `exact`")
+        if self.hold is not None and not 0 <= self.hold <= MAX_HOLD:
+            raise InputError(f"`hold` is {self.hold}: expected 0 (every box as it is) to {MAX_HOLD}")
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """How an engine runs over one source.
+
+    Attributes:
+        boxes: JSON file of person boxes; no detector is used then.
+        detector: ``"hog"``, the path of an ONNX detector, or any object with ``detect(image)``.
+        detect_every: run the detector on every k-th frame; in between, tracks are extrapolated.
+        batch_size: people per batch; the bundle's maximum if not given.
+        max_frames: stop after this many frames.
+        lookahead: frames to wait for after a keyframe, 0 to δ; δ, as in the paper, if not given. Frames of the window
+            that have not arrived yet are replaced by the newest one.
+        resume_from: how far an earlier run got. The frames before that are decoded, but not estimated or yielded.
+
+    Raises:
+        InputError: a value is out of range, or two exclude each other.
+    """
+
+    boxes: str | Path | BoxFile | None = None
+    detector: str | Detector = "hog"
+    detect_every: int = 1
+    batch_size: int | None = None
+    max_frames: int | None = None
+    lookahead: int | None = None
+    resume_from: Progress | None = None
+
+    def __post_init__(self) -> None:
+        _check_at_least_one("max_frames", self.max_frames)
+        _check_at_least_one("batch_size", self.batch_size)
+        _check_at_least_one("detect_every", self.detect_every)
+        if self.boxes is not None and self.detect_every > 1:
+            raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
+        if self.lookahead is not None and self.lookahead < 0:
+            raise InputError(f"`lookahead` is {self.lookahead}: expected at least 0")
+
+    def check_lookahead(self, delta: int) -> None:
+        """Check the look-ahead against the model's δ.
+
+        Raises:
+            InputError: it is larger than δ.
+        """
+        if self.lookahead is not None and self.lookahead > delta:
+            raise InputError(
+                f"`lookahead` is {self.lookahead}: expected 0 to {delta}, this model's delta; its windows have no "
+                "frames beyond that"
+            )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How inputs are run, and which files are written.
+
+    Attributes:
+        output: folder of the results; created.
+        format: one of `FORMATS`; by default ``"posetrack"`` for PoseTrack's joints and ``"coco"`` for COCO's.
+        resume: continue after the last complete line of an interrupted run's JSON lines.
+        save_video: also write an overlay video, H.264 in MP4.
+        min_score: draw only keypoints with at least this score, 0-1.
+        smooth: smooth the poses, see `sdtc.runtime.output.smoothing`.
+        boxes: JSON file of person boxes, or a folder with a file named like each input.
+        detector_layout: output layout of an ONNX detector, if it is not recognised.
+        person_class: class number of people in an ONNX detector.
+        drop_late: live input: drop frames that arrive faster than they are processed; the newest is kept.
+        reconnect: live input: how long to try to reconnect to a lost camera or stream, seconds; 30 if not given.
+        track: how the engine runs over each input; its `boxes` and `resume_from` are set by the run.
+
+    Raises:
+        InputError: a value is out of range, or two exclude each other.
+    """
+
+    output: Path = Path("poses")
+    format: str | None = None
+    resume: bool = False
+    save_video: bool = False
+    min_score: float = 0.2
+    smooth: bool = False
+    boxes: Path | None = None
+    detector_layout: str | None = None
+    person_class: int | None = None
+    drop_late: bool = False
+    reconnect: float | None = None
+    track: TrackOptions = field(default_factory=TrackOptions)
+
+    def __post_init__(self) -> None:
+        if self.format is not None:
+            _check_choice("format", self.format, FORMATS)
+        if self.boxes is not None and self.track.detect_every > 1:
+            raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
+        if self.resume and self.format != "jsonl":
+            raise InputError(
+                "`resume=True` needs `format='jsonl'`: an interrupted run in another format leaves nothing to continue"
+            )
+        if self.resume and self.save_video:
+            raise InputError("`resume=True` cannot continue half a video: leave out `save_video`, or `resume`")
+        given = self.detector_layout is not None or self.person_class is not None
+        if given and (self.boxes is not None or self.track.detector == "hog"):
+            raise InputError(
+                "`detector_layout` and `person_class` belong to an ONNX detector: add `detector='MODEL.onnx'`"
+            )

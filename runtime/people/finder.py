@@ -1,0 +1,104 @@
+"""Who is in a frame: boxes from a file or a detector, track ids, and the frame's id in PoseTrack files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdtc.core.boxes import BoxFile, SourceBoxes
+from sdtc.core.posetrack import image_id, sequence_id
+from sdtc.runtime.people.detection import Detector, make_detector
+from sdtc.runtime.people.tracking import Tracker
+from sdtc.runtime.sources.base import Frame, FrameSource
+
+
+@dataclass(frozen=True)
+class FramePeople:
+    """The people of one frame.
+
+    Attributes:
+        image_id: the frame's id in the file of boxes or in PoseTrack.
+        boxes: float32 ``[P, 4]`` (x, y, width, height), image pixels.
+        scores: float32 ``[P]``, 0-1.
+        track_ids: int64 ``[P]``.
+    """
+
+    image_id: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    track_ids: np.ndarray
+
+
+class PeopleFinder:
+    """Finds the people in every frame of one source; call it with frames in order.
+
+    Args:
+        source: the source of the frames.
+        boxes: JSON file of person boxes, or None for the detector.
+        detector: ``"hog"``, the path of an ONNX detector, or any object with ``detect(image)``.
+        tracker: assigns track ids if the file of boxes has none.
+
+    Raises:
+        InputError: the boxes do not belong to this source, or the detector cannot be used.
+    """
+
+    def __init__(
+        self, source: FrameSource, boxes: str | Path | BoxFile | None, detector: str | Detector, tracker: Tracker
+    ) -> None:
+        self._tracker = tracker
+        self._vid_id = sequence_id(source.name)
+        self._boxes: SourceBoxes | None = None
+        self._detector: Detector | None = None
+        self._next_search = 0  # index of the next frame that the detector runs on
+        self._length_unknown = source.num_frames is None
+        if boxes is None:
+            self._detector = make_detector(detector) if isinstance(detector, str) else detector
+            return
+        file = boxes if isinstance(boxes, BoxFile) else BoxFile(Path(boxes))
+        known = None
+        if source.listing is not None:
+            known = [(number, name) for number, name in source.listing if name is not None]
+        self._boxes = SourceBoxes(file, source.name, known, source.num_frames)
+
+    def find(self, frame: Frame) -> FramePeople:
+        """Return the people of a frame; nobody if its image is missing.
+
+        Raises:
+            InputError: a box of the file lies outside the image.
+        """
+        identifier = self._image_id(frame)
+        if frame.image is None:
+            return FramePeople(identifier, *_NOBODY)
+        size = frame.image.shape[:2]
+        if self._boxes is not None:
+            found = self._boxes.of_frame(frame.number, frame.name, size)
+            ids = found.track_ids
+            if ids is None:
+                ids = self._tracker.update(found.boxes, found.scores, frame.index)
+            return FramePeople(identifier, found.boxes, found.scores, ids)
+        assert self._detector is not None
+        if frame.index < self._next_search:
+            return FramePeople(identifier, *self._tracker.predict(frame.index, size))
+        self._next_search = frame.index + self._tracker.interval
+        detections = self._detector.detect(frame.image)
+        ids = self._tracker.update(detections.boxes, detections.scores, frame.index)
+        return FramePeople(identifier, detections.boxes, detections.scores, ids)
+
+    def check_end(self, num_frames: int) -> None:
+        """After the last frame: check that no boxes belong to frames that never came.
+
+        Raises:
+            InputError: some do.
+        """
+        if self._boxes is not None and self._length_unknown:
+            self._boxes.check_all_seen(num_frames)
+
+    def _image_id(self, frame: Frame) -> int:
+        if self._boxes is not None:
+            return self._boxes.image_id(frame.number, frame.name)
+        return frame.number if self._vid_id is None else image_id(self._vid_id, frame.number)
+
+
+_NOBODY = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
