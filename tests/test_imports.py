@@ -201,8 +201,12 @@ def test_configuration_needs_no_torch() -> None:
     [
         ("torch", "import sdtc.model; sdtc.model.build", "export"),
         ("torch", "import sdtc.kernels", "export"),
-        ("triton", "import sdtc.kernels.operators.cross_attention.triton_kernel", "kernels"),
-        ("triton", "import sdtc.kernels.operators.cross_attention.launch", "kernels"),
+        pytest.param(
+            "triton", "import sdtc.kernels.operators.cross_attention.triton_kernel", "kernels", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "triton", "import sdtc.kernels.operators.cross_attention.launch", "kernels", marks=pytest.mark.slow
+        ),
         pytest.param("onnxscript", "import sdtc.export.bundle", "export", marks=pytest.mark.slow),
         pytest.param("onnxruntime", "import sdtc.export.bundle", "cpu", marks=pytest.mark.slow),
         ("onnxruntime", "from sdtc.runtime.backends.onnxruntime_session import OnnxRuntimeSession as S; S('x')", "cpu"),

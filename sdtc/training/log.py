@@ -112,6 +112,15 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, s
 
 
 def draw_curves(path: Path, rows: list[dict[str, str]]) -> None:
+    """Draw the training losses and the validation AP of all epochs into a PNG, atomically.
+
+    Args:
+        path: the picture.
+        rows: of the log, by `COLUMNS`; at least one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     epochs = [int(row["epoch"]) for row in rows]

@@ -160,6 +160,19 @@ def waits(monkeypatch) -> list[bool]:
     return results
 
 
+def record_joins(thread: threading.Thread, monkeypatch) -> list[float | None]:
+    """For how long a thread is waited for, each time."""
+    limits: list[float | None] = []
+    join = thread.join
+
+    def recorded(timeout=None) -> None:
+        limits.append(timeout)
+        join(timeout)
+
+    monkeypatch.setattr(thread, "join", recorded)
+    return limits
+
+
 def live_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("sdtc-")]
 
@@ -345,11 +358,13 @@ def test_a_stream_that_hangs_up_is_connected_anew(log) -> None:
 @pytest.mark.slow
 def test_a_stream_that_stalls_is_connected_anew(log, waits, monkeypatch) -> None:
     monkeypatch.setattr(live, "STALL", 60.0)  # FFmpeg's own time-out, which nobody waits for
-    with server([stream(12), 300.0], [stream(15, start=20), 300.0]) as address:
+    with server([stream(12), 60.0], [stream(15, start=20), 60.0]) as address:
         with LiveSource(address, stall=0.4) as source:
             lost = source._reader.thread
+            limits = record_joins(lost, monkeypatch)
             frames = list(islice(source, 20))
         assert lost.is_alive()  # it still waits in FFmpeg
+        assert limits == [0.2]  # for a camera that lets go at once
     assert waits.count(False) == 1  # the stall
     assert "not back yet" not in lines(log)  # the first try has worked
     numbers = seen(frames)
@@ -535,7 +550,7 @@ def rtsp_server(*connections: int):
 def test_stopping_while_nothing_comes(tmp_path, waits, log, monkeypatch, kind, drop_late) -> None:
     """Blocked in a pipe, in FFmpeg, or between two tries to connect."""
     monkeypatch.setattr(live, "STALL", 60.0)  # FFmpeg's own time-out
-    pieces = [stream(12)] if kind == "away" else [stream(12), 300.0]
+    pieces = [stream(12)] if kind == "away" else [stream(12), 60.0]
     with fifo(tmp_path / "pipe", *pieces) if kind == "pipe" else server(pieces) as address:
         source = LiveSource(address, drop_late)
         stopped = threading.Event()
@@ -547,7 +562,9 @@ def test_stopping_while_nothing_comes(tmp_path, waits, log, monkeypatch, kind, d
         threading.Timer(0.8, stop).start()
         frames = list(source)
         assert stopped.is_set()  # until then it has waited
+        limits = record_joins(source._reader.thread, monkeypatch)
         source.close()
+        assert limits == [0.5]
         assert all(waits)  # woken, not timed out
         assert frames.count(GAP) == (kind == "away")
         assert source._reader.thread.is_alive() == (kind == "tcp")  # closing does not wait for FFmpeg
@@ -559,7 +576,7 @@ def test_stopping_while_nothing_comes(tmp_path, waits, log, monkeypatch, kind, d
 def test_a_tracker_that_is_closed_while_nothing_comes(tiny_bundle, tmp_path, waits) -> None:
     bundle = tiny_bundle / "model.onnx"
     with (
-        fifo(tmp_path / "pipe", stream(12), 300.0) as path,
+        fifo(tmp_path / "pipe", stream(12), 60.0) as path,
         sdtc.runtime.open(bundle, EngineOptions(backend=ORT)) as engine,
     ):
         results = engine.track(path)
