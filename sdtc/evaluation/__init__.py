@@ -1,4 +1,4 @@
-"""Evaluation: PoseTrack's AP of anybody's predictions, of engine bundles and of checkpoints; the command is `sdtc-eval`.
+"""PoseTrack's AP of anybody's predictions, of engine bundles and of checkpoints; the command is `sdtc-eval`.
 
 In: annotation files, and predictions or an engine to make them with. Out: scores, tables, JSON and plots.
 
