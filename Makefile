@@ -1,8 +1,9 @@
 # make demo    checkpoint -> engine bundle -> poses on a clip, from nothing but Python 3.11+
 # make test    install and run the tests
+# make test-fast  those that take no longer than a second or so each: two minutes instead of ten
+# make test-gpu  those that need a GPU
 # make check   lint and types
 # make docs    build the site into build/site, strictly: broken links are errors
-# make test-gpu  what only a GPU can show
 # make tiny    draw the synthetic sets and train the checkpoint that comes with the package (hours on 2 cores); run it
 #              again to go on after a stop
 # make coverage, make clean
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
 
-.PHONY: demo test test-gpu check docs tiny coverage clean
+.PHONY: demo test test-fast test-gpu check docs tiny coverage clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: setup.py tests/constraints.txt
@@ -32,6 +33,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
 
 test-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -m gpu

@@ -1,22 +1,21 @@
-"""What each part of SDTC is worth: the rows of Tables 4-9, trained and evaluated on the synthetic set.
+"""Ablations: trains and evaluates the rows of the paper's Tables 4-9 on the synthetic set.
 
     sdtc-synth --set train --clips 800 && sdtc-synth --set val
     python benchmarks/ablations.py
 
-The backbone is the single-frame `tiny-vitpose` that comes with the package, frozen as the paper's is, so its features
-are computed once, for one augmented view of every window, and every row trains on the same ones: what differs between
-two rows is the row. A row is the `tiny` network with one change, a few minutes of one core, and so far from its best;
-the order of the rows is what to read, beside their spread over seeds. Rows that are in the CSV file already are kept,
-so that a run that was stopped goes on.
+Each row is the `tiny` network with one change. The backbone is the packaged single-frame `tiny-vitpose`, frozen as in
+the paper. Its features are computed once, for one augmented view of every window, and all rows train on them, so that
+rows differ in nothing else. A row trains for a few minutes on one core and does not converge: compare the order of the
+rows, and the range over seeds, not the absolute AP. Rows that are in the CSV file are not trained again, so that an
+interrupted run continues.
 
-Writes ablations.csv (a line per row and seed), ablations.md (measured beside paper) and ablations.png. Needs the extra
-`train`.
+Writes ablations.csv (a line per row and seed), ablations.md (measured and paper side by side) and ablations.png. Needs
+the extra `train`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import multiprocessing
 import os
@@ -36,7 +35,6 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from sdtc.core.command_line import command
-from sdtc.core.crops import crop_to_image, expand_boxes
 from sdtc.core.errors import InputError, SdtcError
 from sdtc.core.files import atomic_write, make_directory, sha256
 from sdtc.model import MaskedSDTC, ModelConfig, build, get_preset
@@ -47,11 +45,12 @@ from sdtc.model.reconstruction import sample_masks
 from sdtc.training.annotations import AnnotationSet, read_annotations
 from sdtc.training.augmentation import AugmentationConfig
 from sdtc.training.dataset import WindowDataset
+from sdtc.training.log import read_rows, write_rows
 from sdtc.training.losses import masked_losses
 from sdtc.training.optimizer import build_optimizers, set_rate
-from sdtc.training.validation import score
+from sdtc.training.validation import crops_to_images, score
 
-# The strengths of `tiny-synthetic`: a small network trained for minutes learns little from the paper's.
+# As in `tiny-synthetic`: the paper's augmentation is too strong for a small network that trains for minutes.
 AUGMENTATION = AugmentationConfig(scale=0.15, rotation=15, rotation_chance=0.4, half_body_chance=0.05)
 MAX_DELTA = 3
 HARD = {"occluded", "blur"}
@@ -60,11 +59,13 @@ BATCH, LEARNING_RATE, WARMUP = 32, 6e-3, 0.05
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One row of the paper's Tables 4-9, or one of ours (`table` "-").
+    """One row of the paper's Tables 4-9, or one of our own.
 
     Attributes:
-        change: fields of `ModelConfig` that differ from the full network's.
-        paper: mean AP on PoseTrack2017; None where the paper has no such row.
+        table: number of the paper's table; "-" for our own rows.
+        name: of the row.
+        change: fields of `ModelConfig` that differ from the full network's, with dots for nested ones; also ``masked``.
+        paper: the paper's mean AP on PoseTrack2017; None if the paper has no such row.
     """
 
     table: str
@@ -113,8 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     if not backbone.is_file():
         raise InputError(f"backbone '{backbone}' does not exist: sdtc-train tiny-vitpose-synthetic makes one")
     output = make_directory(args.output)
-    base = get_preset("tiny")
-    base = dataclasses.replace(base, backbone=dataclasses.replace(base.backbone, frozen=True))
+    base = _full_network()
     cache = make_directory(args.cache or output / "cache")
     train = read_annotations(args.data, "train")
     val = read_annotations(args.data, "val")
@@ -123,7 +123,9 @@ def main(argv: list[str] | None = None) -> int:
 
     budget = {"windows": str(args.windows), "epochs": str(args.epochs), "backbone": sha256(backbone)[:12]}
     done = [
-        row for row in _read(output / "ablations.csv") if all(row.get(key) == value for key, value in budget.items())
+        row
+        for row in read_rows(output / "ablations.csv")
+        if all(row.get(key) == value for key, value in budget.items())
     ]
     have = {(row["change"], row["seed"]) for row in done}
     jobs = [
@@ -132,14 +134,16 @@ def main(argv: list[str] | None = None) -> int:
         for change in dict.fromkeys(_describe(row.change) for row in ROWS)
         if (change, str(seed)) not in have
     ]
-    # Processes of one thread each: two trainings side by side are faster than one with two threads.
+    # One thread per process: two trainings in parallel are faster than one with two threads.
     with (
         ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool,
         tqdm(total=len(jobs), unit="run", disable=None) as bar,
     ):
         for future in as_completed([pool.submit(_run, job) for job in jobs]):
             done.append(future.result())
-            _write(output / "ablations.csv", done)
+            write_rows(
+                output / "ablations.csv", COLUMNS, sorted(done, key=lambda row: (row["change"], int(row["seed"])))
+            )
             bar.update()
             tqdm.write("  ".join(f"{key} {value}" for key, value in done[-1].items()))
     text = markdown(done)
@@ -152,23 +156,33 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("data/synthetic"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/synthetic"), metavar="DIR",
+        help="data set with the splits train and val (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--backbone", type=Path, default=Path("tiny-vitpose"), metavar="FILE",
-        help="of `tiny`'s size; it is frozen (default: the packaged %(default)s)",
+        help="checkpoint with a backbone of `tiny`'s size, which is kept frozen (default: the packaged %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--windows", type=int, default=6000, metavar="N", help="to train on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=2, metavar="N", help="over them (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="runs of each row (default: %(default)s)")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="rows at once (default: one for every core)"
+        "--windows", type=int, default=6000, metavar="N", help="number of training windows (default: %(default)s)"
+    )
+    parser.add_argument("--epochs", type=int, default=2, metavar="N", help="passes over them (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=2, metavar="N", help="number of runs per row (default: %(default)s)"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/ablations"), metavar="DIR", help="default: %(default)s"
-    )
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="rows to train in parallel (default: one per CPU core)",
+    )  # fmt: skip
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="for features, 0.5 MB a window (default: in --output)"
-    )
+        "--output", type=Path, default=Path("runs/ablations"), metavar="DIR",
+        help="folder of the results (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR",
+        help="folder of the backbone's features, 0.5 MB per window (default: cache in --output)",
+    )  # fmt: skip
     return parser
 
 
@@ -180,7 +194,7 @@ def _write_cache(
     count: int,
     augmentation: AugmentationConfig | None,
 ) -> None:
-    """Write features, crops and targets of windows with the largest δ; every row takes its own frames of them."""
+    """Write the features, crops and targets of windows with the largest δ; every row selects its frames from them."""
     stamp = folder / "made-with.txt"
     made_with = f"{count} windows, backbone {sha256(backbone)}\n"
     if stamp.exists() and stamp.read_text() == made_with:
@@ -190,7 +204,7 @@ def _write_cache(
     data = WindowDataset(annotations, config, augmentation)
     if count > len(data):
         raise InputError(f"--windows is {count}: the training set has {len(data)} people")
-    # A single set of windows without augmentation is in the order of its people, which `score` expects.
+    # Without augmentation, every window is used once, in the order of the people, as `score` requires.
     order = np.random.default_rng(0).permutation(len(data))[:count] if augmentation else np.arange(count)
     network = build(config).eval()
     load_backbone(network, backbone)
@@ -232,7 +246,7 @@ class _Job:
 
 
 class _Windows:
-    """The cached windows, with the frames that a configuration sees."""
+    """The cached windows, reduced to the frames that a configuration uses."""
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         self.frames = slice(MAX_DELTA - config.delta, MAX_DELTA + config.delta + 1)
@@ -247,10 +261,10 @@ class _Windows:
         return torch.from_numpy(self.files[name][rows, self.frames])
 
     def feed(self, network: PoseNetwork, rows: np.ndarray) -> Tensor:
-        """Put the features of these windows where the backbone's would be, and return what to call the network with."""
+        """Replace the backbone's output by the features of these windows, and return the network's input."""
         features = self.batch("features", rows).float()
         network.encode_backbone = lambda frames: features.flatten(0, 1)  # type: ignore[method-assign]
-        return self.batch("clips", rows) if self.flow else features  # only flow looks at pictures
+        return self.batch("clips", rows) if self.flow else features  # only optical flow needs images
 
 
 def _run(job: _Job) -> dict[str, str]:
@@ -284,7 +298,7 @@ def _run(job: _Job) -> dict[str, str]:
 
 
 def _batches(count: int, epochs: int, seed: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield how much of the training is behind, 0-1, and the rows of a batch."""
+    """Yield the progress of the training, 0-1, and the indices of the windows in a batch."""
     steps = count // BATCH
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(count)
@@ -293,7 +307,7 @@ def _batches(count: int, epochs: int, seed: int) -> Iterator[tuple[float, np.nda
 
 
 def _evaluate(network: PoseNetwork, job: _Job) -> tuple[float, float]:
-    """Return the mean AP over everybody, and over those who are occluded or blurred, in their own boxes."""
+    """Return the mean AP of all people and of those who are occluded or blurred, in ground-truth boxes."""
     annotations = read_annotations(job.data, "val")
     config = network.config
     windows = _Windows(job.cache / "val", config)
@@ -302,9 +316,7 @@ def _evaluate(network: PoseNetwork, job: _Job) -> tuple[float, float]:
     with torch.inference_mode():
         for rows in np.array_split(np.arange(len(windows)), -(-len(windows) // BATCH)):
             decoded.append(decode_heatmaps(network(windows.feed(network, rows)), config.input_size))
-    keypoints = torch.cat(decoded).numpy()
-    boxes = expand_boxes(np.stack([person.box for person in annotations.people]), config.input_size)
-    keypoints[..., :2] = crop_to_image(keypoints[..., :2], boxes[:, None], config.input_size)
+    keypoints = crops_to_images(torch.cat(decoded).numpy(), annotations, config.input_size)
     hard = [index for index, person in enumerate(annotations.people) if HARD & set(person.difficulty)]
     everybody = score(annotations, keypoints).total
     if not hard:
@@ -317,38 +329,29 @@ def _describe(change: dict[str, Any]) -> str:
 
 
 def _configure(description: str) -> tuple[ModelConfig, bool]:
-    """Return the network of a row, and whether it is trained by masks."""
+    """Return the configuration of a row, and whether it uses masked training."""
     change = next(row.change for row in ROWS if _describe(row.change) == description)
-    config = get_preset("tiny")
-    config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, frozen=True))
+    config = _full_network()
     inner = {key.partition(".")[2]: value for key, value in change.items() if key.startswith("reconstruction.")}
     outer = {key: value for key, value in change.items() if "." not in key and key != "masked"}
     reconstruction = dataclasses.replace(config.reconstruction, **inner)
     return dataclasses.replace(config, reconstruction=reconstruction, **outer), bool(change.get("masked", True))
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: (row["change"], int(row["seed"]))))
+def _full_network() -> ModelConfig:
+    """Return the network that all rows start from: `tiny` with a frozen backbone."""
+    config = get_preset("tiny")
+    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, frozen=True))
 
 
 def markdown(done: list[dict[str, str]]) -> str:
-    """Return measured beside paper, a line per row of the tables: means over seeds, ± half their range."""
+    """Return a table of measured and paper AP, a line per row: means over seeds, ± half their range."""
     first, seeds = done[0], len({row["seed"] for row in done})
     minutes = sum(float(row["seconds"]) for row in done) / 60
     lines = [
-        f"{first['windows']} windows, {first['epochs']} epochs, {seeds} seeds a row, "
-        f"{minutes:.0f} core-minutes in all; AP of everybody, and of those who are occluded or blurred, ± half the "
-        "range over seeds. Δ is against the full network.",
+        f"{first['windows']} windows, {first['epochs']} epochs, {seeds} seeds per row, "
+        f"{minutes:.0f} core-minutes in total; AP of all people, and of those who are occluded or blurred, ± half the "
+        "range over seeds. Δ is the difference from the full network.",
         "",
         "| table | row | AP | Δ | AP, occluded or blurred | Δ | paper | Δ |",
         "|---|---|---|---|---|---|---|---|",
@@ -365,13 +368,13 @@ def markdown(done: list[dict[str, str]]) -> str:
 
 
 def _spread(done: list[dict[str, str]], change: str, name: str) -> tuple[float, float]:
-    """Return the mean over seeds and half the range; NaN where a row has not been run."""
+    """Return the mean over seeds and half the range; NaN if the row has not been run."""
     values = [float(row[name]) for row in done if row["change"] == change]
     return (float(np.mean(values)), float(np.ptp(values)) / 2) if values else (float("nan"), float("nan"))
 
 
 def _plot(path: Path, done: list[dict[str, str]]) -> None:
-    """Draw the change against the full network, measured and in the paper, a bar per row and a dot per seed."""
+    """Plot the difference from the full network, measured and in the paper, with a bar per row and a dot per seed."""
     rows = [row for row in ROWS if row.change]
     full = _spread(done, "full", "ap")[0]
     figure = Figure(figsize=(9, 7), dpi=120, layout="constrained")
@@ -386,7 +389,7 @@ def _plot(path: Path, done: list[dict[str, str]]) -> None:
     axes.axvline(0, color="black", lw=1)
     axes.set_yticks(range(len(rows)), [f"{row.name}   T{row.table}" if row.paper else row.name for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("AP against the full network")
+    axes.set_xlabel("difference in AP from the full network")
     if rows:
         axes.legend(frameon=False)
     axes.grid(axis="x", alpha=0.25)

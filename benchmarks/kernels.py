@@ -1,12 +1,13 @@
-"""How fast are the Triton kernels, against what one would run instead? Needs an NVIDIA GPU and the extra `kernels`.
+"""How fast are the Triton kernels, compared with their alternatives? Needs an NVIDIA GPU and the extra `kernels`.
 
     python benchmarks/kernels.py [--preset base] [--dtype fp16] [--batch 1 16 64] [--output runs/kernels]
 
-In one run, on the same tensors: the formula in PyTorch's operators (eager), PyTorch's fused attention (sdpa), the
-formula under torch.compile, and every tactic of ours; each as it is and as a CUDA graph. Crops are of a 1080p frame
-that is on the device already, a batch of people; beside grid_sample stands what most runtimes do, OpenCV on the CPU
-and an upload of the crops. Percentiles of single calls, in microseconds. Appends a row for each to kernels.csv, with
-device and versions, and draws kernels.png. With --device cpu it runs without ours, to try the script out.
+One run times, on the same tensors: the formula in PyTorch's operators (eager), PyTorch's fused attention (sdpa), the
+formula under torch.compile, and every tactic of our kernels (ours), each called directly and as a CUDA graph. Crops are
+cut for a batch of people out of a 1080p frame that is on the device already; they are compared with grid_sample (eager)
+and with what most runtimes do, OpenCV on the CPU and an upload of the crops. Results are percentiles of single calls,
+in microseconds. Each is appended as a row to kernels.csv, with device and versions, and kernels.png is drawn. --device
+cpu leaves our kernels out, to try the script.
 """
 
 from __future__ import annotations
@@ -33,21 +34,17 @@ from sdtc.core.command_line import command
 from sdtc.core.crops import crop_frame, crop_to_image_matrix, expand_boxes
 from sdtc.core.errors import InputError, require
 from sdtc.core.files import make_directory
-from sdtc.kernels.attention import (
-    spatial_attention_plain,
-    spatial_attention_reference,
-    temporal_attention_plain,
-    temporal_attention_reference,
-)
-from sdtc.kernels.cross_attention import cross_attention_plain, cross_attention_reference
-from sdtc.kernels.refinement import self_refinement_plain, self_refinement_reference
-from sdtc.model.decoding import decode_heatmaps
+from sdtc.kernels.operators.cross_attention.reference import cross_attention_plain, cross_attention_reference
+from sdtc.kernels.operators.decode_heatmaps.reference import decode_heatmaps_reference
+from sdtc.kernels.operators.self_refinement.reference import self_refinement_plain, self_refinement_reference
+from sdtc.kernels.operators.spatial_attention.reference import spatial_attention_plain, spatial_attention_reference
+from sdtc.kernels.operators.temporal_attention.reference import temporal_attention_plain, temporal_attention_reference
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SHAPES = {"base": (5, (16, 12), 8, 32), "tiny": (5, (8, 6), 4, 16)}  # T, grid of tokens, H, D
 JOINTS = 15
 FRAME = (1080, 1920)
-# The formula, and what runs where there is no kernel of ours.
+# The formula, and the plain path that runs where our kernel does not.
 FORMULAS = {
     "temporal_attention": (temporal_attention_reference, temporal_attention_plain),
     "spatial_attention": (spatial_attention_reference, spatial_attention_plain),
@@ -63,10 +60,12 @@ Call = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing to time.
+    """One way to compute a result.
 
     Attributes:
-        on_device: it never leaves the GPU, so that a CUDA graph can hold it.
+        name: in the table.
+        call: computes the result.
+        on_device: everything happens on the GPU, so that a CUDA graph can capture it.
     """
 
     name: str
@@ -120,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
                     }
                     | {f"p{p}_us": round(float(np.percentile(microseconds, p)), 2) for p in (50, 95, 99)}
                 )
-        append(args.output / "kernels.csv", rows[first:])  # what is measured is kept, whatever comes next
+        append(args.output / "kernels.csv", rows[first:])  # at once, so that a later failure loses nothing
     print(table(rows))
     print(f"wrote {args.output / 'kernels.csv'}")
     if draw(args.output / "kernels.png", rows):
@@ -131,7 +130,15 @@ def main(argv: list[str] | None = None) -> int:
 def candidates(
     operator: str, shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: str, device: str
 ) -> Iterator[Candidate]:
-    """What to time, all on the same tensors."""
+    """Yield what to time for an operator, all on the same tensors.
+
+    Args:
+        operator: one of `OPERATORS`.
+        shape: one of `SHAPES`.
+        batch: windows, or people in a frame.
+        dtype: one of `DTYPES`; crops are always uint8.
+        device: ``"cuda"`` or ``"cpu"``.
+    """
     torch.manual_seed(0)
     if operator == "crop_frame":
         return _crops(shape[1], batch, device)
@@ -157,7 +164,7 @@ def _formulas(
     yield Candidate("fp32 operators" if operator == "self_refinement" else "sdpa", lambda: plain(*inputs))
     if device == "cuda":
         yield Candidate("torch.compile", _compiled(reference, *inputs))
-        ours = import_module(f"sdtc.kernels.gpu.{operator.replace('joint', 'spatial')}")
+        ours = import_module(f"sdtc.kernels.operators.{operator.replace('joint', 'spatial')}.launch")
         for tactic in ours.TACTICS:
             yield Candidate(f"ours, {tactic}", lambda tactic=tactic: ours.run(*inputs, tactic))
 
@@ -166,10 +173,10 @@ def _decoders(grid: tuple[int, int], batch: int, dtype: torch.dtype, device: str
     rows, columns = grid
     heatmaps = torch.rand(batch, JOINTS, 4 * rows, 4 * columns, device=device, dtype=dtype)
     size = 16 * rows, 16 * columns
-    yield Candidate("eager", lambda: decode_heatmaps(heatmaps, size))
+    yield Candidate("eager", lambda: decode_heatmaps_reference(heatmaps, size))
     if device == "cuda":
-        yield Candidate("torch.compile", _compiled(decode_heatmaps, heatmaps, size))
-        ours = import_module("sdtc.kernels.gpu.decode_heatmaps")
+        yield Candidate("torch.compile", _compiled(decode_heatmaps_reference, heatmaps, size))
+        ours = import_module("sdtc.kernels.operators.decode_heatmaps.launch")
         yield Candidate("ours", lambda: ours.run(heatmaps, size))
 
 
@@ -189,12 +196,21 @@ def _crops(grid: tuple[int, int], batch: int, device: str) -> Iterator[Candidate
     yield Candidate("OpenCV + upload", on_the_cpu, on_device=False)
     if device == "cuda":
         yield Candidate("torch.compile", _compiled(crop_by_grid_sample, frame, matrices, size))
-        ours = import_module("sdtc.kernels.gpu.crop_frame")
+        ours = import_module("sdtc.kernels.operators.crop_frame.launch")
         yield Candidate("ours", lambda: ours.run(frame, matrices, size))
 
 
 def crop_by_grid_sample(frame: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut crops out of a frame with PyTorch's operators; within a level of `crop_frame`, which rounds."""
+    """Cut crops out of a frame with PyTorch's operators.
+
+    Args:
+        frame: uint8 ``[H_image, W_image, 3]``.
+        matrices: ``[N, 2, 3]``, from crop pixels to image pixels.
+        size: (H, W) of a crop.
+
+    Returns:
+        uint8 ``[N, H, W, 3]``, close to `crop_frame`, which rounds positions to 1/32 of a pixel.
+    """
     height, width, _ = frame.shape
     y, x = torch.meshgrid(*(torch.arange(side, device=frame.device) for side in size), indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1).float()  # [H, W, 3]
@@ -206,13 +222,13 @@ def crop_by_grid_sample(frame: Tensor, matrices: Tensor, size: tuple[int, int]) 
 
 
 def _compiled(function: Callable[..., Tensor], *arguments: Any) -> Call:
-    torch._dynamo.reset()  # a size that it has seen would be compiled for any size
+    torch._dynamo.reset()  # otherwise a second size would be compiled for dynamic sizes
     compiled = torch.compile(function, dynamic=False)
     return lambda: compiled(*arguments)
 
 
 def as_cuda_graph(call: Call) -> Call:
-    """Capture a call, so that a launch costs the CPU next to nothing."""
+    """Capture a call as a CUDA graph, whose replay costs the CPU almost nothing."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -231,7 +247,7 @@ def as_cuda_graph(call: Call) -> Call:
 
 
 def time_calls(call: Call, calls: int, device: str) -> np.ndarray:
-    """Time single calls, after a warm-up: microseconds."""
+    """Return the times of single calls after a warm-up, ``[calls]``, in microseconds."""
     for _ in range(WARM_UP if device == "cuda" else 1):
         call()
     if device == "cpu":
@@ -252,7 +268,7 @@ def time_calls(call: Call, calls: int, device: str) -> np.ndarray:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the results as text, each with its ratio to eager."""
+    """Return the results as text, each with its speed-up over eager."""
     lines = [
         f"{'operator':20}{'dtype':6}{'batch':>6}  {'what':16}{'graph':6}{'p50 µs':>10}{'p95':>10}{'p99':>10}{'x':>7}"
     ]
@@ -268,7 +284,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a CSV file, with a head where it is new."""
+    """Append rows to a CSV file; a new file gets a header."""
     fresh = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys())
@@ -278,18 +294,16 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> bool:
-    """Draw medians of the largest batch; False without matplotlib."""
+    """Draw the medians of the largest batch; False without matplotlib."""
     try:
-        import matplotlib as mpl
+        from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return False
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     last = rows[-1]
     shown = [r for r in rows if (r["batch"], r["dtype"], r["cuda_graph"]) == (last["batch"], last["dtype"], False)]
     names = list(dict.fromkeys(row["operator"] for row in shown))
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 4), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(4 * len(names), 4), layout="constrained")
+    axes = figure.subplots(1, len(names), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         bars = [row for row in shown if row["operator"] == name]
         axis.barh([row["what"] for row in bars], [row["p50_us"] for row in bars])
@@ -297,7 +311,6 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> bool:
         axis.set(title=name, xlabel="median, µs")
     figure.suptitle(f"{last['device']}, {last['preset']}, {last['dtype']}, batch {last['batch']}, {last['date']}")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return True
 
 

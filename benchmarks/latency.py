@@ -1,33 +1,38 @@
-"""How long does a keyframe take, frame by frame, in whole windows, and with what one would use instead?
+"""Latency and throughput of keyframes: streaming, whole windows, and the alternatives that one would use instead.
 
     python benchmarks/latency.py [--preset tiny base] [--people 1 8] [--height 480] [--output runs/latency]
     python benchmarks/latency.py --people 1 2 4 8 --height 480 1080 --repeats 3      # everything: hours
     python benchmarks/latency.py --engine bundle/model.onnx --people 1 2 4 8         # one bundle, without PyTorch
-    python benchmarks/latency.py --case torch onnxruntime-streaming --preset tiny    # some ways only
+    python benchmarks/latency.py --case torch onnxruntime-streaming --preset tiny    # two methods only
 
-In one run, over the same rendered clip, people and boxes: PyTorch on a sliding window (what research code does), the
-same under torch.compile, the same network by a plain torch.onnx.export in ONNX Runtime, Hugging Face's ViTPose of the
-same backbone on every frame, and the bundle with every backend that is here, in whole windows (`--exact`) and frame
-by frame (streaming); auto is what `--backend auto --precision auto` chooses. Presets are exported once, with weights
-that were never trained: times do not depend on them. People are given, not detected; their boxes wander by --drift of
-their width a frame, and the share of frames that could be reused is printed.
+One run compares these methods on the same rendered clip with the same boxes:
 
-Every case runs in a process of its own, so that memory, first results and crashes are its own; with --repeats the
-cases take turns, and medians over the turns count. A case ends after --frames keyframes and 2 seconds, or after
---budget seconds and 5 keyframes. What is measured:
+    torch, torch-compile      PyTorch on a sliding window, as research code does it, and the same with torch.compile
+    stock-onnx                the same network in ONNX Runtime, after a plain torch.onnx.export
+    vitpose                   Hugging Face's ViTPose with the same backbone, on every frame
+    BACKEND-windows           the bundle in whole windows (`sdtc-infer --exact`), on each available backend
+    BACKEND-streaming         the bundle streaming; the backend auto stands for `--backend auto --precision auto`
 
-    keyframes/s   ours: as fast as they come (decoding, detection and poses overlap, waiting keyframes are batched), all
-                  of the time counted; others: one after the other, by the median keyframe, which forgives them the rest
-    p50 p95 p99   of a keyframe's time from asking for the last frame that it needs to its poses, one at a time, and of
-                  each stage's. A live source's look-ahead of δ frames comes on top
-    load, first   from asking for the engine (imports included) until it is open, and until the first poses are there;
-                  where auto has not seen the bundle yet, it measures in this time (and memory)
-    memory        the most that the process held
+Presets are exported once, with random weights: the times do not depend on them. Boxes are given, not detected. With
+--drift, they move by this share of their width per frame; the share of tokens that could be reused is printed.
+
+Every case runs in its own process, so that its memory, its first result and its crashes do not affect others. With
+--repeats, all cases are measured several times in turn, and medians are reported. A case ends after --frames keyframes
+and at least 2 seconds, or after --budget seconds with at least 5 keyframes. The results are:
+
+    keyframes/s   throughput. For the bundle: of a run at full speed, in which decoding, detection and pose estimation
+                  overlap and waiting keyframes are batched. For the other methods, which run keyframe after keyframe:
+                  1 / the median time of a keyframe, which ignores outliers in their favour
+    p50 p95 p99   latency of a keyframe, from requesting the last frame of its window to its poses, with one keyframe at
+                  a time; and durations of the stages. For a live source, the look-ahead of δ frames comes on top
+    load, first   time from the start (before imports) until the engine is open, and until the first poses; if auto has
+                  not seen the bundle before, this includes its measurements
+    memory        peak memory of the process
     ms a person   1000 / (keyframes/s × people)
-    x PyTorch     keyframes/s over those of PyTorch's sliding window
+    x PyTorch     keyframes/s relative to PyTorch on a sliding window
 
-Prints a table, appends rows with machine and versions to latency.csv, draws latency.png where matplotlib is
-installed, and says how the ratios compare that this project promises.
+Prints a table and the ratios that this project promises, appends rows with machine and versions to latency.csv, and
+draws latency.png if matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -51,7 +56,7 @@ from typing import Any
 
 import latency_case
 import numpy as np
-from latency_case import HEIGHTS, MIN_KEYFRAMES, ON_GPU, PERCENTILES, WAYS, LatencyCase
+from latency_case import HEIGHTS, METHODS, MIN_KEYFRAMES, ON_GPU, PERCENTILES, LatencyCase
 from latency_report import STAGES, draw, find_row, promises, table
 from tqdm import tqdm
 
@@ -62,7 +67,7 @@ from sdtc.runtime.backends.choice import available_cpus
 from sdtc.runtime.output.results import FrameResult
 
 LIBRARIES = ("numpy", "onnxruntime", "openvino", "torch", "transformers")
-CLIP_FRAMES = 48  # it is played again and again
+CLIP_FRAMES = 48  # the clip is repeated
 EXPORT_SECONDS = 1800  # an export that takes longer has hung
 
 
@@ -71,38 +76,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     _check(args)
     make_directory(args.output)
-    ways = _present(args)
-    targets = _targets(args, ways)
+    methods = _present(args)
+    targets = _targets(args, methods)
     clips = {height: _clip(args.output / f"clip-{height}.mp4", height) for height in args.height}
 
     cases = [
         LatencyCase(
-            way, preset, str(args.output / preset), str(bundle), str(clips[height]), height, people, args.drift,
+            method, preset, str(args.output / preset), str(bundle), str(clips[height]), height, people, args.drift,
             args.threads, args.frames, args.budget, args.limit,
         )
         for preset, bundle in targets.items()
         for height in args.height
         for people in args.people
-        for way in ways
+        for method in methods
     ]  # fmt: skip
     answers: dict[LatencyCase, list[dict[str, Any]]] = {case: [] for case in cases}
-    failed: dict[tuple[str, str], int] = {}  # with how many people
+    failed: dict[tuple[str, str], int] = {}  # smallest number of people at which it failed
     rows: list[dict[str, Any]] = []
     try:
         with tqdm(total=len(cases) * args.repeats, unit="case", disable=None, leave=False) as bar:
-            for case in cases * args.repeats:  # they take turns: a machine that slows down does so for all of them
-                bar.set_postfix_str(f"{case.preset} {case.way}, {case.people} people, {case.height}p")
-                if case.people < failed.get((case.preset, case.way), case.people + 1):
+            for case in cases * args.repeats:  # in turn, so that a machine that slows down affects all of them
+                bar.set_postfix_str(f"{case.preset} {case.method}, {case.people} people, {case.height}p")
+                if case.people < failed.get((case.preset, case.method), case.people + 1):
                     try:
                         answers[case].append(_run_child(asdict(case), case.limit))
                     except EngineError as error:
-                        failed[case.preset, case.way] = case.people  # with more, it would fail or take too long too
+                        failed[case.preset, case.method] = case.people  # with more people, it would fail too
                         tqdm.write(
-                            f"note: {case.preset}, {WAYS[case.way].title}, {case.people} people: {error}",
+                            f"note: {case.preset}, {METHODS[case.method].title}, {case.people} people: {error}",
                             file=sys.stderr,
                         )
                 bar.update()
-    finally:  # what is measured is kept, whatever comes next
+    finally:  # keep what has been measured, even after an error
         rows += _rows(answers, args)
         _append(args.output / "latency.csv", rows)
     if not rows:
@@ -118,34 +123,53 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, metavar="FILE", help="measure this bundle only, without PyTorch")
-    parser.add_argument("--preset", nargs="+", default=["tiny", "base"], metavar="NAME", help="default: tiny base")
-    parser.add_argument("--case", nargs="+", metavar="NAME", help=f"some of: {', '.join(WAYS)} (default: all that run)")
-    parser.add_argument("--people", type=int, nargs="+", default=[1, 8], metavar="N", help="default: 1 8")
     parser.add_argument(
-        "--height", type=int, nargs="+", default=[480], metavar="H", help="of the frames: 480, 1080 (default: 480)"
+        "--preset", nargs="+", default=["tiny", "base"], metavar="NAME",
+        help="presets to export and measure (default: tiny base)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--case", nargs="+", metavar="NAME",
+        help=f"methods to measure, some of {', '.join(METHODS)} (default: all that can run here)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--people", type=int, nargs="+", default=[1, 8], metavar="N", help="numbers of people (default: 1 8)"
     )
-    parser.add_argument("--drift", type=float, default=0.0, metavar="S", help="a frame (default: people stand still)")
-    parser.add_argument("--frames", type=int, default=24, metavar="N", help="timed keyframes (default: %(default)s)")
+    parser.add_argument(
+        "--height", type=int, nargs="+", default=[480], metavar="H",
+        help="heights of the frames, 480 or 1080 (default: 480)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--drift", type=float, default=0.0, metavar="S",
+        help="movement of the boxes per frame, as a share of their width (default: 0, people stand still)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--frames", type=int, default=24, metavar="N", help="number of timed keyframes (default: %(default)s)"
+    )
     parser.add_argument(
         "--budget", type=float, default=20.0, metavar="S",
         help=f"seconds after which {MIN_KEYFRAMES} keyframes are enough (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--limit", type=float, default=600.0, metavar="S", help="seconds that a case may take (default: %(default)g)"
-    )
+        "--limit", type=float, default=600.0, metavar="S",
+        help="seconds after which a case is stopped (default: %(default)g)",
+    )  # fmt: skip
     parser.add_argument(
-        "--repeats", type=int, default=1, metavar="N", help="turns, of which medians count (default: 1)"
-    )
+        "--repeats", type=int, default=1, metavar="N",
+        help="number of measurements per case, of which medians are reported (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--threads", type=int, default=available_cpus(), metavar="N",
-        help="CPU threads of everything but auto, which chooses (default: all that may be used, %(default)s)",
+        help="CPU threads of all methods but auto, which chooses them (default: all available CPUs, %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("runs/latency"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/latency"), metavar="DIR",
+        help="folder of the results and the exported presets (default: %(default)s)",
+    )  # fmt: skip
     return parser
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what cannot be measured, before anything is.
+    """Check the arguments, before anything is measured.
 
     Raises:
         InputError: an argument is out of range, or an older latency.csv has other columns.
@@ -163,8 +187,8 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--{option} is {value}: expected seconds, more than 0")
     if unknown := [height for height in args.height if height not in HEIGHTS]:
         raise InputError(f"--height is {unknown[0]}: expected some of {', '.join(map(str, HEIGHTS))}")
-    if unknown := [name for name in args.case or () if name not in WAYS]:
-        raise InputError(f"--case is '{unknown[0]}': expected some of {', '.join(WAYS)}")
+    if unknown := [name for name in args.case or () if name not in METHODS]:
+        raise InputError(f"--case is '{unknown[0]}': expected some of {', '.join(METHODS)}")
     path = args.output / "latency.csv"
     if path.is_file() and path.stat().st_size:
         with path.open(newline="", encoding="utf-8") as file:
@@ -174,30 +198,30 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _present(args: argparse.Namespace) -> list[str]:
-    """Return the ways that can be tried here."""
+    """Return the methods that can run here."""
     from sdtc.runtime.backends.cuda import gpu_or_reason
 
-    ours = [name for name, way in WAYS.items() if way.options is not None]
+    ours = [name for name, method in METHODS.items() if method.options is not None]
     if args.engine and (foreign := [name for name in args.case or () if name not in ours]):
         raise InputError(f"--case {foreign[0]} needs a preset's checkpoint: leave out --engine")
     wanted = args.case or [
         name
-        for name in (ours if args.engine else WAYS)
+        for name in (ours if args.engine else METHODS)
         if gpu_or_reason()[0] is not None or not name.startswith(tuple(f"{prefix}-" for prefix in ON_GPU))
     ]
     found = []
     for name in dict.fromkeys(wanted):
-        if find_spec(WAYS[name].module):
+        if find_spec(METHODS[name].module):
             found.append(name)
         elif args.case or name == "vitpose":
-            print(f"note: {WAYS[name].title}: left out: {WAYS[name].module} is not installed", file=sys.stderr)
+            print(f"note: {METHODS[name].title}: left out: {METHODS[name].module} is not installed", file=sys.stderr)
     if not found:
         raise InputError("none of the cases can run here: install a backend, such as  pip install 'sdtc[cpu]'")
     return found
 
 
-def _targets(args: argparse.Namespace, ways: Sequence[str]) -> dict[str, Path]:
-    """Return bundles by name, presets exported where that has not been done."""
+def _targets(args: argparse.Namespace, methods: Sequence[str]) -> dict[str, Path]:
+    """Return the bundles to measure by name, and export presets that have not been exported yet."""
     from sdtc.core.manifest import Manifest, find_manifest
     from sdtc.model.config import get_preset
 
@@ -208,9 +232,9 @@ def _targets(args: argparse.Namespace, ways: Sequence[str]) -> dict[str, Path]:
     for preset in args.preset:
         parts = {
             "checkpoint": not (args.output / preset / "checkpoint.pth").exists(),
-            "bundle": any(WAYS[way].options is not None for way in ways)
+            "bundle": any(METHODS[method].options is not None for method in methods)
             and not (args.output / preset / "bundle" / "model.json").exists(),
-            "stock": "stock-onnx" in ways and not (args.output / preset / "stock.onnx").exists(),
+            "stock": "stock-onnx" in methods and not (args.output / preset / "stock.onnx").exists(),
         }
         if any(parts.values()):
             print(f"exporting {preset} …", file=sys.stderr)
@@ -220,13 +244,16 @@ def _targets(args: argparse.Namespace, ways: Sequence[str]) -> dict[str, Path]:
 
 
 def _clip(path: Path, height: int) -> Path:
-    """Render two people once, to and fro, and write them as a video."""
+    """Render a clip of two people, forwards and backwards so that it repeats smoothly, as a video if it is missing."""
     if not path.exists():
         from sdtc.runtime.output.writers import VideoWriter
-        from sdtc.synthetic import SyntheticClip
+        from sdtc.synthetic import ClipOptions, SyntheticClip
 
         print(f"rendering {path.name} …", file=sys.stderr)
-        images = [frame.image for frame in SyntheticClip(seed=0, num_frames=9, size=HEIGHTS[height], num_people=2)]
+        images = [
+            frame.image
+            for frame in SyntheticClip(ClipOptions(seed=0, num_frames=9, size=HEIGHTS[height], num_people=2))
+        ]
         there_and_back = images + images[-2:0:-1]
         with VideoWriter(path, 25.0, lambda result: result.image) as writer:
             for index in range(CLIP_FRAMES):
@@ -239,7 +266,7 @@ def _run_child(task: dict[str, Any], limit: float) -> dict[str, Any]:
     """Run a task in a fresh process and return its answer.
 
     Raises:
-        EngineError: it failed, died or took too long.
+        EngineError: the task failed, the process died, or it took too long.
     """
     child = subprocess.Popen(
         [sys.executable, latency_case.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -249,7 +276,7 @@ def _run_child(task: dict[str, Any], limit: float) -> dict[str, Any]:
         out, err = child.communicate(json.dumps(task), timeout=limit)
     except subprocess.TimeoutExpired:
         raise EngineError(f"it took longer than {limit:g} s (--limit)") from None
-    finally:  # also after Ctrl-C; compilers that it has started go with it
+    finally:  # also after Ctrl-C; this stops compilers that it has started, too
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -258,7 +285,7 @@ def _run_child(task: dict[str, Any], limit: float) -> dict[str, Any]:
     try:
         answer = json.loads(out.splitlines()[-1])
     except (IndexError, ValueError):
-        last = (err.strip().splitlines() or ["it said nothing"])[-1]
+        last = (err.strip().splitlines() or ["it printed nothing"])[-1]
         raise EngineError(f"the process failed: {last[:300]}") from None
     if "error" in answer:
         raise EngineError(answer["error"])
@@ -301,7 +328,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _rows(answers: dict[LatencyCase, list[dict[str, Any]]], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Make a row of every case that has an answer: medians over its turns."""
+    """Return a row for every case that was measured: medians over its repeats."""
     machine = _machine()
     rows = []
     for case, turns in answers.items():
@@ -309,7 +336,7 @@ def _rows(answers: dict[LatencyCase, list[dict[str, Any]]], args: argparse.Names
             continue
         row: dict[str, Any] = dict.fromkeys(_COLUMNS, "") | machine
         row |= {name: getattr(case, name) for name in ("preset", "people", "height", "drift")}
-        row |= {"case": case.way, "threads": case.threads, "repeats": len(turns)}
+        row |= {"case": case.method, "threads": case.threads, "repeats": len(turns)}
         for name, value in turns[0].items():
             row[name] = value if isinstance(value, str) else float(np.median([turn[name] for turn in turns]))
         row["ms_per_person"] = round(1e3 / (row["keyframes_per_second"] * case.people), 3)
@@ -321,7 +348,7 @@ def _rows(answers: dict[LatencyCase, list[dict[str, Any]]], args: argparse.Names
 
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a CSV file, with a head where it is new."""
+    """Append rows to a CSV file, with a header if it is new."""
     if not rows:
         return
     fresh = not path.exists() or not path.stat().st_size

@@ -1,7 +1,7 @@
-"""One case of `latency.py`, in a process that does nothing else: JSON on stdin says which, JSON on stdout answers.
+"""Measures one case of `latency.py` in a process of its own: reads the case as JSON on stdin, prints results as JSON.
 
-Not for people. Libraries are imported where they are measured, so that loading them counts, and torch is loaded only
-for what needs it.
+Not to be run by hand. Libraries are imported during the measurement, so that loading them counts, and torch is imported
+only for the methods that need it.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ HEIGHTS = {480: (480, 854), 1080: (1080, 1920)}
 PERCENTILES = (50, 95, 99)
 MIN_KEYFRAMES = 5
 MIN_SECONDS = 2.0
-WARM_UP = 2  # keyframes of what is not ours
+WARM_UP = 2  # keyframes of methods other than the bundle
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to get poses.
+class Method:
+    """One method of pose estimation.
 
     Attributes:
-        name: for --case.
-        title: for people.
-        module: that it needs.
-        options: of `EngineOptions`; None for what is not ours.
+        name: value of --case.
+        title: for tables and plots.
+        module: Python module that it needs.
+        options: values for `EngineOptions`; None for methods other than the bundle.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Way:
     options: dict[str, Any] | None = None
 
 
-def _ours() -> Iterator[Way]:
+def _ours() -> Iterator[Method]:
     for name, title, module, options in (
         ("auto", "auto", "numpy", {"device": "cpu", "precision": "auto", "threads": None}),
         ("onnxruntime", "ONNX Runtime", "onnxruntime", {"backend": "onnxruntime", "device": "cpu"}),
@@ -65,17 +65,17 @@ def _ours() -> Iterator[Way]:
         ("tensorrt", "TensorRT", "tensorrt", {"backend": "tensorrt"}),
         ("tensorrt-rtx", "TensorRT-RTX", "tensorrt_rtx", {"backend": "tensorrt-rtx"}),
     ):
-        yield Way(f"{name}-windows", f"{title}, whole windows", module, options | {"exact": True})
-        yield Way(f"{name}-streaming", f"{title}, streaming", module, options | {"exact": False})
+        yield Method(f"{name}-windows", f"{title}, whole windows", module, options | {"exact": True})
+        yield Method(f"{name}-streaming", f"{title}, streaming", module, options | {"exact": False})
 
 
-WAYS = {
-    way.name: way
-    for way in (
-        Way("torch", "PyTorch, sliding window", "torch"),
-        Way("torch-compile", "torch.compile, sliding window", "torch"),
-        Way("stock-onnx", "plain ONNX export, ONNX Runtime", "onnxruntime"),
-        Way("vitpose", "Hugging Face ViTPose, every frame", "transformers"),
+METHODS = {
+    method.name: method
+    for method in (
+        Method("torch", "PyTorch, sliding window", "torch"),
+        Method("torch-compile", "torch.compile, sliding window", "torch"),
+        Method("stock-onnx", "plain ONNX export, ONNX Runtime", "onnxruntime"),
+        Method("vitpose", "Hugging Face ViTPose, every frame", "transformers"),
         *_ours(),
     )
 }
@@ -87,14 +87,21 @@ class LatencyCase:
     """One thing to measure, in a process of its own.
 
     Attributes:
-        way: key of `WAYS`.
-        preset: of the row; its files are in `folder`.
-        bundle: for ways of ours.
+        method: key of `METHODS`.
+        preset: of the row.
+        folder: of the preset's checkpoint and plain ONNX file.
+        bundle: folder or file.
         clip: the video.
+        height: of the video, a key of `HEIGHTS`.
+        people: number of boxes per frame.
+        drift: movement of the boxes per frame, as a share of their width.
+        threads: CPU threads.
+        frames: number of timed keyframes.
+        budget: seconds after which `MIN_KEYFRAMES` are enough.
         limit: seconds after which the process is killed.
     """
 
-    way: str
+    method: str
     preset: str
     folder: str
     bundle: str
@@ -114,14 +121,14 @@ def main() -> int:
         answer = export(task) if "stock" in task else measure(LatencyCase(**task))
     except SdtcError as error:
         answer = {"error": str(error)}
-    except Exception as error:  # a compiler's or a library's
+    except Exception as error:  # of a compiler or a library
         answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"}
     print(json.dumps(answer))
     return 0
 
 
 def export(task: dict[str, Any]) -> dict[str, Any]:
-    """Write a preset's checkpoint, its bundle and the ONNX file that anybody would get, as far as they are wanted."""
+    """Write those of a preset's checkpoint, bundle and plain ONNX export that the task asks for."""
     torch = require("torch", "export", "a preset")
     from sdtc.export import bundle
     from sdtc.model import build, get_preset, load_checkpoint, save_checkpoint
@@ -139,7 +146,7 @@ def export(task: dict[str, Any]) -> dict[str, Any]:
     if task["stock"]:
         network = load_checkpoint(checkpoint).network.eval()
         example = torch.zeros(2, network.config.num_frames, *network.config.input_size, 3, dtype=torch.uint8)
-        # By way of torch.export, the network's operators become PyTorch's own, not functions of ours.
+        # torch.export first, so that the network's operators become PyTorch's own and not functions of this package.
         with torch.no_grad():
             program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
             exported = torch.onnx.export(
@@ -150,16 +157,16 @@ def export(task: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-class Loop(FrameSource):
-    """The clip, again and again.
+class LoopedVideo(FrameSource):
+    """The clip in an endless loop.
 
     Args:
         path: of the video.
-        paced: give a frame only where `permits` has one.
+        paced: wait for a permit before every frame (`permits`).
 
     Attributes:
-        asked: when each frame was asked for; of a paced one, when it was permitted.
-        decoding: seconds that each took.
+        asked: when each frame was requested, or permitted if paced.
+        decoding: seconds that decoding each frame took.
     """
 
     def __init__(self, path: Path, paced: bool = False) -> None:
@@ -194,7 +201,7 @@ class Loop(FrameSource):
 
 
 class MovingPeople:
-    """A detector that knows where everybody is: side by side, wandering to and fro."""
+    """A detector that returns fixed boxes side by side, which move back and forth by `drift`."""
 
     def __init__(self, count: int, height: int, drift: float) -> None:
         rows, columns = HEIGHTS[height]
@@ -213,13 +220,13 @@ class MovingPeople:
 
 
 def measure(case: LatencyCase) -> dict[str, Any]:
-    """Measure one case; this process should have done nothing else.
+    """Measure one case; the process should have done nothing else before.
 
     Returns:
-        keyframes timed, keyframes_per_second, load_s, first_result_s, peak_mib, reused, backend; by stage and for
-        ``latency`` the percentiles in milliseconds.
+        backend, keyframes (timed), keyframes_per_second, load_s, first_result_s, peak_mib and reused; and for
+        ``latency`` and each stage the percentiles in milliseconds.
     """
-    answer = _measure_ours(case) if WAYS[case.way].options is not None else _measure_plain(case)
+    answer = _measure_ours(case) if METHODS[case.method].options is not None else _measure_plain(case)
     return answer | {"peak_mib": round(_peak_mib(), 1)}
 
 
@@ -227,13 +234,13 @@ def _measure_ours(case: LatencyCase) -> dict[str, Any]:
     start = time.perf_counter()
     import sdtc.runtime
 
-    options = EngineOptions(**({"threads": case.threads} | (WAYS[case.way].options or {})))
+    options = EngineOptions(**({"threads": case.threads} | (METHODS[case.method].options or {})))
     with (
         sdtc.runtime.open(case.bundle, options) as engine,
         tempfile.TemporaryDirectory() as folder,
     ):
         load = time.perf_counter() - start
-        settled = engine.manifest.num_frames + 1 if engine.streaming else 1  # until all windows are alike
+        settled = engine.manifest.num_frames + 1 if engine.streaming else 1  # keyframes until the token cache is filled
         free = _Run(engine, case, Path(folder), paced=False)
         free.go(lambda times: (throughput(times[settled:]) or (0, 0))[0], case.budget / 2)
         keyframes, rate = throughput(free.times[settled:]) or (0, float("nan"))
@@ -257,26 +264,26 @@ def _measure_ours(case: LatencyCase) -> dict[str, Any]:
 
 
 class _Run:
-    """One run of an engine over the clip, its poses written as `sdtc-infer` does.
+    """One run of an engine over the clip, which writes poses like `sdtc-infer`.
 
     Attributes:
-        times: when each keyframe's poses were there.
-        stages: durations by stage, from `forget_at` to the last of them; of a paced run, where all stages stand still.
+        times: when the poses of each keyframe were complete.
+        stages: durations by stage, from `forget_at` to the end; of paced runs only, in which stages do not overlap.
     """
 
     def __init__(self, engine: Any, case: LatencyCase, folder: Path, paced: bool) -> None:
         self.engine, self.case, self.folder = engine, case, folder
-        self.source = Loop(Path(case.clip), paced)
+        self.source = LoopedVideo(Path(case.clip), paced)
         self.times: list[float] = []
         self.stages: dict[str, Durations] = {}
 
     def go(self, count: Callable[[list[float]], int], budget: float, forget_at: int | None = None) -> None:
-        """Run until enough keyframes count, or the time is up.
+        """Run until there are enough keyframes, or the time is up.
 
         Args:
-            count: how many keyframes count so far.
+            count: returns the number of timed keyframes, given the times of all keyframes so far.
             budget: seconds after which `MIN_KEYFRAMES` are enough.
-            forget_at: the keyframe after which stage times count.
+            forget_at: keyframe after which stage durations are recorded.
         """
         from sdtc.runtime.output.writers import make_writer
         from sdtc.runtime.pipeline import overlap
@@ -305,42 +312,42 @@ class _Run:
 
 
 def keyframes_needed(seconds: float, frames: int, budget: float) -> int | None:
-    """Say how many keyframes are enough after some seconds; None for no number yet."""
+    """Return how many keyframes are enough after some seconds; None: it is too early to stop."""
     if seconds < min(MIN_SECONDS, budget):
         return None
     return frames if seconds < budget else min(frames, MIN_KEYFRAMES)
 
 
 def throughput(times: Sequence[float]) -> tuple[int, float] | None:
-    """Say how many keyframes came, and how many a second, where several may come at once.
+    """Return the number of keyframes and their rate, where keyframes may be completed in batches.
 
     Args:
-        times: when each came, seconds.
+        times: when each keyframe was completed, seconds.
 
     Returns:
-        Keyframes of whole batches, and their rate; None as long as there are no three batches.
+        The number of keyframes in whole batches, and keyframes per second; None if there are fewer than three batches.
     """
     gaps = np.diff(times)
     starts = [0, *(int(i) + 1 for i in np.flatnonzero(gaps > 0.25 * gaps.mean()))] if len(gaps) else []
     if len(starts) < 3:
         return None
-    # The last batch may go on; of the first one, which may have begun earlier, the end alone counts.
+    # The last batch may be incomplete. The first one may have started before the timing, so only its end is used.
     count, seconds = starts[-1] - starts[1], times[starts[-2]] - times[starts[0]]
     return count, count / seconds
 
 
 def _measure_plain(case: LatencyCase) -> dict[str, Any]:
-    """Measure what is not ours, in the loop that one would write: read, crop, run, one keyframe after the other."""
+    """Measure another method in the usual loop: read, crop and run, one keyframe after the other."""
     start = time.perf_counter()
     from sdtc.core.crops import crop_frame, crop_to_image, expand_boxes
     from sdtc.model.config import get_preset
 
     config = get_preset(case.preset)
-    T, size = (1 if case.way == "vitpose" else config.num_frames), config.input_size
-    estimate, backend = PLAIN[case.way](case)
+    T, size = (1 if case.method == "vitpose" else config.num_frames), config.input_size
+    estimate, backend = PLAIN[case.method](case)
     load = time.perf_counter() - start
     times, people = StageTimes(), MovingPeople(case.people, case.height, case.drift)
-    frames = iter(Loop(Path(case.clip)))
+    frames = iter(LoopedVideo(Path(case.clip)))
     window: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=T)
     waits: list[float] = []
     warm, first, begin = 0, 0.0, time.perf_counter()
@@ -457,7 +464,7 @@ PLAIN: dict[str, Callable[[LatencyCase], tuple[Estimate, str]]] = {
 
 
 def _percentiles(seconds: dict[str, Durations | list[float]]) -> dict[str, float]:
-    """Percentiles in milliseconds, by name as in the CSV."""
+    """Return percentiles in milliseconds, by their column names in the CSV."""
     found = {}
     for name, values in seconds.items():
         for p in PERCENTILES:
@@ -467,7 +474,7 @@ def _percentiles(seconds: dict[str, Durations | list[float]]) -> dict[str, float
 
 
 def _peak_mib() -> float:
-    """The most that this process has held in memory."""
+    """Return the peak memory of this process."""
     with suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
     import resource

@@ -1,4 +1,4 @@
-"""What `latency.py` says of its rows: a table, the promised ratios, a picture."""
+"""Reports for the rows of `latency.py`: a table, the promised ratios, a plot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from latency_case import ON_GPU, WAYS
+from latency_case import METHODS, ON_GPU
 
 from sdtc.core.files import atomic_write
 
@@ -14,13 +14,13 @@ STAGES = ("decode", "detect", "crop", "encode", "temporal", "pose", "write")
 
 
 def find_row(rows: list[dict[str, Any]], like: dict[str, Any], **other: Any) -> dict[str, Any] | None:
-    """The row of the same preset, people and height, but for what is given."""
+    """Return the row with the same preset, people and height, unless `other` overrides them; None if there is none."""
     wanted = {name: like[name] for name in ("preset", "people", "height")} | other
     return next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the results as text: first what counts, then where the time goes."""
+    """Return two tables as text: the results, and the durations of the stages."""
     setting = f"{'preset':7}{'height':>6} {'people':>6}  {'what':36}"
     lines = [
         f"{setting}{'keyframes/s':>12}{'x PyTorch':>10}{'ms a person':>12}{'p50 ms':>9}{'p95':>9}{'p99':>9}"
@@ -28,7 +28,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     where = [f"{setting}p50 / p99 ms: " + "".join(f"{stage:>17}" for stage in STAGES)]
     for row in rows:
-        start = f"{row['preset']:7}{row['height']:>5}p {row['people']:6}  {WAYS[row['case']].title:36}"
+        start = f"{row['preset']:7}{row['height']:>5}p {row['people']:6}  {METHODS[row['case']].title:36}"
         ratio = f"{row['x_torch']:.1f}x" if row["x_torch"] != "" else "–"
         lines.append(
             f"{start}{row['keyframes_per_second']:12.2f}{ratio:>10}{row['ms_per_person']:12.1f}"
@@ -44,7 +44,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _best(rows: list[dict[str, Any]], **where: Any) -> dict[str, Any] | None:
-    """The fastest streaming row on the CPU."""
+    """Return the fastest streaming row on the CPU; None if there is none."""
     found = [
         row
         for row in rows
@@ -56,25 +56,25 @@ def _best(rows: list[dict[str, Any]], **where: Any) -> dict[str, Any] | None:
 
 
 def promises(rows: list[dict[str, Any]]) -> list[str]:
-    """Say how the ratios come out that this project promises, as far as the rows allow."""
+    """Return a line for each ratio that this project promises, as far as the rows contain it."""
     lines = []
     for preset, height in dict.fromkeys((row["preset"], row["height"]) for row in rows):
         start, one = f"{preset}, {height}p", {"preset": preset, "height": height, "people": 1}
         best = _best(rows, **one)
         if best is None:
             continue
-        name = WAYS[best["case"]].title
+        name = METHODS[best["case"]].title
         wanted = preset == "base"
         if best["x_torch"] != "":
             goal = " (promised: 10)" if wanted else ""
             lines.append(f"{start}, 1 person: {name}, over PyTorch's sliding window: {best['x_torch']:.1f}{goal}")
         for row in [row for row in rows if row["case"].endswith("-streaming") and row["people"] == 1]:
             windows = find_row(rows, row, case=row["case"].replace("-streaming", "-windows"))
-            # What auto chooses for the one need not be what it chooses for the other.
+            # auto may choose another backend for streaming than for whole windows.
             if windows and not row["case"].startswith("auto") and (row["preset"], row["height"]) == (preset, height):
                 ratio = row["keyframes_per_second"] / windows["keyframes_per_second"]
                 goal = " (promised: 3.5)" if wanted else ""
-                lines.append(f"{start}, 1 person: {WAYS[row['case']].title}, over whole windows: {ratio:.1f}{goal}")
+                lines.append(f"{start}, 1 person: {METHODS[row['case']].title}, over whole windows: {ratio:.1f}{goal}")
         if eight := find_row(rows, best, people=8, case=best["case"]):
             ratio = eight["ms_per_person"] / best["ms_per_person"]
             goal = {"base": " (promised: at most 1)", "tiny": " (promised: at most 0.7)"}.get(preset, "")
@@ -83,10 +83,12 @@ def promises(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> bool:
-    """Draw all speeds for the fewest people, and what a person costs among more, at the first height that was measured.
+    """Plot the throughput for the smallest number of people, and the time per person over their number.
+
+    Only the first height that was measured is plotted.
 
     Returns:
-        False where matplotlib is not installed.
+        False if matplotlib is not installed.
     """
     if not find_spec("matplotlib"):
         return False
@@ -113,7 +115,7 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> bool:
         bars = sorted((row for row in here if row["people"] == fewest), key=lambda row: row["keyframes_per_second"])
         axis = axes[0][column]
         drawn = axis.barh(
-            [WAYS[row["case"]].title for row in bars],
+            [METHODS[row["case"]].title for row in bars],
             [row["keyframes_per_second"] for row in bars],
             color=[_kind(kinds, row["case"])[1] for row in bars],
         )
@@ -133,7 +135,7 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> bool:
             line = sorted((row for row in here if row["case"] == case), key=lambda row: row["people"])
             xs, ys = [row["people"] for row in line], [row["ms_per_person"] for row in line]
             colour = f"C{families.index(_family(case))}"
-            axis.plot(xs, ys, _kind(kinds, case)[2], color=colour, marker="o", markersize=4, label=WAYS[case].title)
+            axis.plot(xs, ys, _kind(kinds, case)[2], color=colour, marker="o", markersize=4, label=METHODS[case].title)
         axis.set(xscale="log", yscale="log", xlabel="people in the frame", ylabel="ms a person")
         axis.xaxis.set_major_locator(FixedLocator(counts))
         axis.xaxis.set_minor_locator(NullLocator())

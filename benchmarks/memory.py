@@ -1,12 +1,12 @@
-"""Does memory stay flat? Runs an engine over very many frames and watches the process's resident memory.
+"""Memory leak test: runs an engine over many frames and measures the resident memory of the process.
 
     python benchmarks/memory.py --engine bundle/model.onnx --frames 20000 --people 6 [--threads 1]
     python benchmarks/memory.py --engine bundle/model.onnx --input long.mp4 [--output runs/memory]
 
-Without an input, people (boxes) come, walk and go at random over a few drawn frames that repeat without end, so that
-neither decoding nor a detector takes time: a test under load, which fails where memory grows. Writes a table to the
-screen, a row to memory.csv and, where matplotlib is installed, a plot to memory.png. Needs the extra `dev`, and `train`
-for the plot.
+Without --input, the frames are a short rendered clip that repeats endlessly, and the boxes are those of random people
+who appear, walk and leave. So neither decoding nor detection takes time, and the command fails if memory grows. It
+prints a table, appends a row to memory.csv and, if matplotlib is installed, draws memory.png. Needs the extra `dev`,
+and `train` for the plot.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ from sdtc.runtime.people.detection import Detections, Detector, make_detector
 from sdtc.runtime.people.detection.detector import make_detections
 from sdtc.runtime.sources.base import Frame, FrameSource
 from sdtc.runtime.sources.open import open_source
-from sdtc.synthetic import SyntheticClip
+from sdtc.synthetic import ClipOptions, SyntheticClip
 
-EVERY = 10  # frames; what is written down here must not pass for growth
+EVERY = 10  # frames between two measurements: few enough that the measurements do not look like growth themselves
 SETTLED = 200  # frames after which nothing may grow: caches, thread pools and the encoder's look-ahead are filled
-WARM_UP = 0.1  # of a run; the line is fitted to what follows, as the allocator takes longer to settle than we do
-BLOCKS = 20  # of frames; their means are nearly independent, which frame after frame is not
-# KiB per 1,000 frames that nobody needs to mind: 36 MiB in 20 hours of video. What one would want to find is larger:
-# of `tiny`, the tokens of one person in one frame are 12 KiB, and 1,000 frames bring dozens of new people.
+WARM_UP = 0.1  # share of a run that the fit leaves out, as the allocator needs longer to settle than SETTLED frames
+BLOCKS = 20  # of frames; the means of blocks are nearly independent, single frames are not
+# KiB per 1,000 frames that do no harm: 36 MiB in 20 hours of video. A real leak is larger: for `tiny`, the tokens of
+# one person in one frame are 12 KiB, and 1,000 frames bring dozens of new people.
 HARMLESS = 20.0
 
 
-class Passers:
-    """A detector that costs nothing: up to so many people who come, walk and go, the same ones for a seed.
+class RandomWalkers:
+    """A detector that takes no time: boxes of random people who appear, walk and leave, determined by a seed.
 
     Args:
-        people: at most, at once; two of three are there on average.
+        people: largest number at a time; on average, two thirds of them are in the frame.
         size: (H, W) of the frames, pixels.
-        seed: decides everything.
+        seed: of the random people.
     """
 
     def __init__(self, people: int, size: tuple[int, int], seed: int = 0) -> None:
         self._rng, self._size = np.random.default_rng(seed), size
         self._there = np.zeros(people, bool)
-        self._frames_left = np.zeros(people, int)  # until they come or go
-        self._centres, self._sizes, self._steps = np.zeros((3, people, 2))  # pixels, pixels, pixels a frame
+        self._frames_left = np.zeros(people, int)  # until they appear or leave
+        self._centres, self._sizes, self._steps = np.zeros((3, people, 2))  # pixels, pixels, pixels per frame
 
     def detect(self, frame: np.ndarray) -> Detections:
         rng, (height, width) = self._rng, self._size
@@ -80,14 +80,14 @@ class Passers:
         return make_detections(corners, np.full(len(corners), 0.9), self._size)
 
 
-class Endless(FrameSource):
-    """Eight drawn frames, over and over."""
+class EndlessFrames(FrameSource):
+    """Eight rendered frames in an endless loop."""
 
     def __init__(self, size: tuple[int, int] = (288, 384)) -> None:
         self.path, self.name, self.fps = Path("endless"), "endless", 25.0
         self.num_frames, self.problems = None, []
         self.size = size
-        self._images = [frame.image for frame in SyntheticClip(seed=0, num_frames=8, size=size)]
+        self._images = [frame.image for frame in SyntheticClip(ClipOptions(seed=0, num_frames=8, size=size))]
 
     def __iter__(self) -> Iterator[Frame]:
         for index, image in enumerate(itertools.cycle(self._images)):
@@ -97,13 +97,24 @@ class Endless(FrameSource):
 @command("memory.py")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", type=Path, required=True)
-    parser.add_argument("--input", type=Path, help="a video or folder of images (default: people without end)")
-    parser.add_argument("--people", type=int, default=6, help="at most at once, without an input (default: 6)")
-    parser.add_argument("--frames", "--max-frames", type=int, help="default: all of an input, 20000 without one")
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--output", type=Path, default=Path("runs/memory"))
+    parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="model.onnx of a bundle")
+    parser.add_argument(
+        "--input", type=Path, metavar="PATH", help="a video or folder of images (default: an endless rendered clip)"
+    )
+    parser.add_argument(
+        "--people", type=int, default=6, metavar="N",
+        help="largest number of people at a time, without --input (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--frames", "--max-frames", type=int, metavar="N",
+        help="number of frames (default: all of --input; 20000 without it)",
+    )  # fmt: skip
+    parser.add_argument("--backend", default="auto", help="backend to run (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: chosen by the backend)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/memory"), metavar="DIR",
+        help="folder of the results (default: %(default)s)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     if args.people < 1:
         raise InputError(f"--people is {args.people}: expected at least 1")
@@ -111,15 +122,16 @@ def main(argv: list[str] | None = None) -> int:
     frames = args.frames or (None if args.input else 20_000)
 
     process = psutil.Process()
-    resident, people = array("f"), array("B")  # MiB and heads, of every tenth frame
+    resident, people = array("f"), array("B")  # MiB and number of people, at every tenth frame
     count = num_poses = num_tracks = 0
     with (
         sdtc.runtime.open(args.engine, EngineOptions(backend=args.backend, threads=args.threads)) as engine,
-        open_source(args.input) if args.input else Endless() as source,
+        open_source(args.input) if args.input else EndlessFrames() as source,
     ):
         skeleton = engine.skeleton
-        detector: Detector = Passers(args.people, source.size) if isinstance(source, Endless) else make_detector("hog")
-        # All that `sdtc-infer --save-video` does; without an input there is nothing to look at.
+        walkers = RandomWalkers(args.people, source.size) if isinstance(source, EndlessFrames) else None
+        detector: Detector = walkers or make_detector("hog")
+        # The same as `sdtc-infer --save-video`; without --input, no video is written.
         video = VideoWriter(args.output / f"{source.name}.mp4", source.fps, lambda r: draw_frame(r, skeleton))
         with (
             make_writer(None, args.output / source.name, source.name, skeleton) as poses,
@@ -161,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     _plot(args.output / "memory.png", mib, np.array(people), slope, source.name)
     if not args.input and slope > max(2 * error, HARMLESS):
         raise SdtcError(
-            f"resident memory grows by {slope:.0f} ± {error:.0f} KiB every 1,000 frames, expected 0 within two "
+            f"resident memory grows by {slope:.0f} ± {error:.0f} KiB per 1,000 frames, expected 0 within two "
             f"standard errors or below {HARMLESS:.0f}: something is kept for every frame or person"
         )
     return 0
@@ -174,7 +186,7 @@ def fit_slope(mib: np.ndarray) -> tuple[float, float]:
         mib: MiB at every tenth frame (`EVERY`).
 
     Returns:
-        Its slope and the slope's standard error, KiB per 1,000 frames; of too few frames to tell, 0 and infinity.
+        Its slope and the standard error of the slope, KiB per 1,000 frames; 0 and infinity if there are too few frames.
     """
     start = _start(mib)
     length = (len(mib) - start) // BLOCKS
@@ -188,7 +200,7 @@ def fit_slope(mib: np.ndarray) -> tuple[float, float]:
 
 
 def _start(mib: np.ndarray) -> int:
-    """Return where the warm-up ends."""
+    """Return the index of the first measurement after the warm-up."""
     return min(max(SETTLED // EVERY, int(WARM_UP * len(mib))), len(mib) - 1)
 
 
@@ -204,13 +216,11 @@ def _append(path: Path, row: dict) -> None:
 
 def _plot(path: Path, mib: np.ndarray, people: np.ndarray, slope: float, name: str) -> None:
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, height_ratios=[3, 1])
+    figure = Figure(figsize=(9, 5))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     frames, start = EVERY * np.arange(len(mib)), _start(mib)
     top.plot(frames, mib, linewidth=1)
     x = frames[start:]
@@ -224,7 +234,6 @@ def _plot(path: Path, mib: np.ndarray, people: np.ndarray, slope: float, name: s
     bottom.set_xlabel("frame")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     print(f"wrote {path}")
 
 

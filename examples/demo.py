@@ -1,4 +1,4 @@
-"""`make demo`: the whole path on one machine, with the commands that users type, and a table at the end.
+"""`make demo`: the whole pipeline on one machine, with the commands that users type, and a table at the end.
 
 checkpoint -> engine bundle -> a rendered clip with ground truth -> poses, overlay video -> AP and mean error.
 """
@@ -30,7 +30,7 @@ CLIP = "000007_synthetic"
 
 @command("demo")
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Run the whole path: checkpoint, engine bundle, clip, poses.")
+    parser = argparse.ArgumentParser(description="Run the whole pipeline: checkpoint, engine bundle, clip, poses.")
     parser.add_argument(
         "checkpoint", nargs="?", default="tiny", help="default: %(default)s, which comes with the package"
     )
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     start = time.perf_counter()
     make_directory(out)
-    # No wheel of TensorRT-RTX for this machine, e.g. an ARM processor: the ONNX graph is the same.
+    # Where TensorRT has no wheel, e.g. on an ARM processor, the demo runs the ONNX graph, which is the same network.
     no_plan = [] if find_spec("tensorrt_rtx") or find_spec("tensorrt") else ["--no-plan"]
     _run(to_trt, "python export/to_trt.py", args.checkpoint, "--output", out / "bundle", *no_plan)
     _run(sdtc_synth, "sdtc-synth", "--output", out / "clip", "--seed", 7, "--people", 3, "--frames", args.frames)
@@ -58,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ap = json.loads(scores.read_text())["results"][0]["ap"]
     parity = manifest.parity["onnx_vs_pytorch"]
     trained = (
-        "trained" if manifest.trained else "UNTRAINED: poses below mean nothing, they only show that the path works"
+        "trained" if manifest.trained else "UNTRAINED: its poses mean nothing, they only show that the pipeline works"
     )
     print()
     print(f"checkpoint          {manifest.name}, {trained}")
-    print("boxes               the clip's ground truth (drawn people are not what OpenCV's detector was made for)")
+    print("boxes               the clip's ground truth (OpenCV's detector was not made for rendered people)")
     print(f"people x frames     {len(errors):,} poses compared with ground truth")
     print(f"AP                  {ap['Total']:.1f}, wrists {ap['Wrist']:.1f}, ankles {ap['Ankle']:.1f}")
     print(
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if manifest.engine:
         engine = manifest.engine
         print(f"TensorRT engine     {engine.flavour} {engine.version}, for {', '.join(engine.compute_capabilities)}")
-    print(f"time in all         {time.perf_counter() - start:.0f} s")
+    print(f"total time          {time.perf_counter() - start:.0f} s")
     print()
     print(f"overlay video       {out / 'poses' / f'{CLIP}.mp4'}")
     print(f"poses               {poses}")
@@ -102,7 +102,7 @@ def compare(predictions: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
     for person in json.loads(truth.read_text())["annotations"]:
         target = _joints(person)
         visible = target[:, 2] > 0
-        if not visible.any():  # just outside the picture: nobody estimates such a person
+        if not visible.any():  # just outside the image: such a person gets no pose
             continue
         key = (person["image_id"], person["track_id"])
         if key not in poses:
@@ -117,7 +117,7 @@ def _joints(annotation: dict) -> np.ndarray:
 
 
 def _run(function, name: str, *arguments: object) -> None:
-    """Run one of our commands in this process, shown as a user would type it."""
+    """Run a command in this process, and print it as a user would type it."""
     words = [str(argument) for argument in arguments]
     print(f"\n$ {name} {' '.join(words)}", flush=True)
     if status := function(words):

@@ -1,11 +1,7 @@
-"""Checkpoint to engine bundle: ONNX graphs, TensorRT engines, and the comparison that proves them right.
+"""Checkpoint to engine bundle: ONNX graphs, TensorRT engines, and the comparison that verifies them.
 
-`to_trt` is the command; `graphs` and `functions` make the ONNX, `engine` builds from it, `verify` compares,
-`bundle` puts the three together.
+In: a checkpoint and `bundle.ExportOptions`. Out: a folder with the bundle, described by its `model.json`.
+
+`to_trt` is the command; `graphs` and `functions` make the ONNX graphs, `engine_builder` builds engines from them,
+`device_kernels` compiles the kernels around them, `verify` compares, and `bundle` puts all of it together.
 """
-
-from sdtc.core.errors import require
-
-for _module in ("torch", "onnx", "onnxscript"):
-    require(_module, "export", "sdtc.export")
-require("onnxruntime", "cpu", "sdtc.export")  # what is exported is run before anyone gets it

@@ -1,4 +1,6 @@
-"""The engine bundle: export, comparison and engines in one go, handed over only when all of it is right."""
+"""Export of an engine bundle: graphs, verification and engines, handed over only when all of it is complete."""
+
+# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -11,10 +13,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sdtc.core.errors import BundleError, ExportError, InputError, OutputError, require
+
+# Here and not in the package, so that the command's --help needs none of them.
+for _module in ("torch", "onnx", "onnxscript"):
+    require(_module, "export", "sdtc.export")
+require("onnxruntime", "cpu", "sdtc.export")  # exported graphs are run before they are handed over
+
 from onnx import ModelProto
 
 from sdtc.core.command_line import say
-from sdtc.core.errors import BundleError, ExportError, InputError, OutputError
 from sdtc.core.files import make_directory, sha256
 from sdtc.core.manifest import EngineInfo, GraphFiles, Manifest
 from sdtc.export import device_kernels, engine_builder, graphs, verify
@@ -36,12 +44,12 @@ class ExportOptions:
 
     Attributes:
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
-        batch: smallest, most common and largest number of windows at once.
+        batch: smallest, most common and largest number of windows per batch.
         flavour: ``"auto"``, ``"tensorrt"`` or ``"tensorrt-rtx"``.
-        compute_capabilities: GPUs to build for, e.g. ``("8.6", "8.9")``; a sensible set if empty.
+        compute_capabilities: GPUs to build for, e.g. ``("8.6", "8.9")``; see `engine_builder.find_target` if empty.
         plan: build TensorRT engines.
         plugins: put the Triton kernels into full TensorRT's engines: ``"auto"``, ``"on"`` or ``"off"``.
-        verify_on: a video or image folder whose frames join the comparison; rendered people if not given.
+        verify_on: a video or image folder whose frames are also compared; rendered people if not given.
     """
 
     precision: str = "fp32"
@@ -57,8 +65,8 @@ def export(checkpoint: Path, output: Path, options: ExportOptions | None = None,
     """Write the engine bundle of a checkpoint.
 
     Args:
-        checkpoint: ours or a whole ViTPose.
-        output: folder; a bundle that is there already is replaced only when the new one is complete and verified.
+        checkpoint: sdtc's own or a whole ViTPose.
+        output: folder; an older bundle in it is replaced only when the new one is complete and verified.
         options: see `ExportOptions`; its defaults if not given.
         quiet: print nothing.
 
@@ -66,7 +74,7 @@ def export(checkpoint: Path, output: Path, options: ExportOptions | None = None,
         Path of the manifest.
 
     Raises:
-        SdtcError: bad input, a refusal of a tool, or a difference beyond its tolerance.
+        SdtcError: the input is unusable, a tool failed, or a difference exceeds its tolerance.
     """
     options = options or ExportOptions()
     steps = _Steps(quiet)
@@ -99,11 +107,11 @@ class _BundleExport:
     """One export: its graphs, their verification, engines and kernels, each in a method.
 
     Args:
-        work: folder of files that are not handed over yet.
+        work: folder for the files until they are handed over.
         source: the checkpoint.
         options: with the decision on plugins made.
         target: of the engines; None to build none.
-        steps: what is printed.
+        steps: prints the progress.
     """
 
     def __init__(
@@ -136,7 +144,7 @@ class _BundleExport:
         _hand_over(self.work, self.describe(info, figures), output)
 
     def export_graphs(self) -> Parity:
-        """Export all graphs and gate on their difference from PyTorch."""
+        """Export all graphs, and check their difference from PyTorch."""
         precision, steps = self.options.precision, self.steps
         prepared = graphs.prepare(self.network, precision)
         with ExitStack() as stack:
@@ -161,7 +169,7 @@ class _BundleExport:
         batch, plugins = self.options.batch, self.options.plugins
         for name, spec in self.specs.items():
             plan = self.work / f"{FILE_STEMS[name]}.plan"
-            # A single new frame is the encoder's smallest batch, whatever the smallest number of windows is.
+            # The encoder's smallest batch is a single new frame, whatever the smallest number of windows is.
             smallest = 1 if name == "encoder" else batch[0]
             counts = (smallest, batch[1] * spec.frames_per_item, batch[2] * spec.frames_per_item)
             with self.steps.step(f"build {plan.name}") as note:
@@ -176,7 +184,7 @@ class _BundleExport:
         return tuple(found)
 
     def verify_engines(self, target: Target, parity: Parity) -> dict:
-        """Run the engines on this GPU and gate on the differences; return the figures for the manifest."""
+        """Run the engines on this GPU, and check the differences; return the figures for the manifest."""
         from sdtc.runtime.backends.tensorrt_session import TensorRTSession
 
         precision = self.options.precision
@@ -195,7 +203,7 @@ class _BundleExport:
         return window.figures() | {"streaming_vs_window": streaming.figures()}
 
     def describe(self, info: EngineInfo | None, figures: dict[str, dict]) -> Manifest:
-        """Return the manifest of the files that are there."""
+        """Return the manifest of the files in the work folder."""
         return replace(
             self.source.describe(self.options.batch, self.options.precision, graphs.OPSET),
             graphs={
@@ -209,7 +217,7 @@ class _BundleExport:
 
 
 def _session(path: Path, model: ModelProto, precision: str) -> Session:
-    """Open what a user's CPU would run; for bf16 a stand-in that computes in fp32."""
+    """Open the session that a user's CPU would run; for bf16, a stand-in that computes in fp32."""
     if precision != "bf16":
         return OnnxRuntimeSession(path, threads=available_cpus())
     stand_in = path.with_suffix(".float32-arithmetic")
@@ -221,29 +229,29 @@ def _session(path: Path, model: ModelProto, precision: str) -> Session:
 
 
 def _protect_foreign_files(output: Path, checkpoint: Path) -> None:
-    """Refuse to write over files that no export has written.
+    """Refuse to overwrite files that no export has written.
 
     Raises:
-        InputError: a file of a bundle's name is there without, or as, a manifest that is none.
+        InputError: a file with the name of a bundle's file exists, and no manifest lists it.
     """
     names = ["model.json", KERNELS, *(f"{stem}.{kind}" for stem in FILE_STEMS.values() for kind in ("onnx", "plan"))]
     there = [output / name for name in names if (output / name).exists()]
     if not there:
         return
-    reason = "holds files of the names that a bundle has"
+    reason = "holds files with the names of a bundle's files"
     try:
         files = {"model.json", *Manifest.load(output / "model.json").files}
         ours = [path for path in there if path.name in files]
         if ours == there and not (checkpoint.exists() and any(path.samefile(checkpoint) for path in there)):
             return
     except BundleError:
-        reason = "holds files of the names that a bundle has, but no bundle"
+        reason = "holds files with the names of a bundle's files, but no bundle"
     raise InputError(f"the folder '{output}' {reason} ({there[0].name}): choose another `output`, or move them away")
 
 
 @contextmanager
 def _workspace(output: Path) -> Iterator[Path]:
-    """Yield a folder inside the output, on the same file system, that is gone afterwards whatever happens."""
+    """Yield a temporary folder inside the output, on the same file system, and remove it in any case."""
     try:
         work = Path(tempfile.mkdtemp(prefix=".sdtc-export-", dir=output))
     except OSError as error:
@@ -257,9 +265,9 @@ def _workspace(output: Path) -> Iterator[Path]:
 
 
 def _hand_over(work: Path, manifest: Manifest, output: Path) -> None:
-    """Move finished files into place: the old manifest goes first and the new one comes last.
+    """Move finished files into place: the old manifest is removed first, and the new one is written last.
 
-    So at every moment either a manifest matches its files, or there is none.
+    So at every moment either the manifest matches its files, or there is none.
     """
     (output / "model.json").unlink(missing_ok=True)
     for name in (KERNELS, *(f"{stem}.plan" for stem in FILE_STEMS.values())):  # an old one must not outlive its bundle
@@ -270,7 +278,7 @@ def _hand_over(work: Path, manifest: Manifest, output: Path) -> None:
 
 
 class _Steps:
-    """One line a step: what, how long, and what came of it."""
+    """Prints one line per step: what, how long, and the result."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
@@ -280,7 +288,7 @@ class _Steps:
 
     @contextmanager
     def step(self, what: str) -> Iterator[Callable[[str], None]]:
-        """Time a block; what it notes is printed behind its time."""
+        """Time a block; its notes are printed after its time."""
         say(f"{what:<34} ", end="", quiet=self.quiet)
         notes: list[str] = []
         start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""The kernels that the runtime launches itself, compiled into a bundle's `model.kernels.json`.
+"""Compile the kernels that the runtime launches itself into a bundle's `model.kernels.json`.
 
-Not the plugins inside full TensorRT's engines: those are `sdtc.kernels.plugins`.
+The plugins inside full TensorRT's engines are not these: see `sdtc.kernels.plugins`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from sdtc.core.kernel_file import SIGNATURES, KernelCode, KernelFile, crops_are_
 def write_kernels(
     path: Path, input_size: tuple[int, int], token_shape: tuple[int, int], compute_capabilities: Sequence[str]
 ) -> str:
-    """Compile what the runtime launches, and write it unless nothing can be compiled.
+    """Compile the kernels that the runtime launches, and write the file if any GPU is supported.
 
     Args:
         path: of the file.
         input_size: (H, W) of a crop.
-        token_shape: (L, C).
-        compute_capabilities: GPUs, e.g. ``("8.6", "8.9")``; those that the kernels do not know are left out.
+        token_shape: (L, C) of a frame's tokens.
+        compute_capabilities: of the GPUs, e.g. ``("8.6", "8.9")``; those that the kernels do not support are left out.
 
     Returns:
-        For people: what was compiled, or why not.
+        A note for the user: for which GPUs kernels were compiled, and why not for the others.
     """
     if find_spec("triton") is None:
         return "left out, crops are cut on the CPU: Triton is not installed (extra kernels)"
@@ -37,7 +37,7 @@ def write_kernels(
     for capability in compute_capabilities:
         try:
             kernels[capability] = _compile(input_size, token_shape, int(capability.replace(".", "")))
-        except SdtcError as error:  # the bundle works without
+        except SdtcError as error:  # the bundle works without kernels
             refused.setdefault(str(error), []).append(capability)
     if kernels:
         KernelFile(input_size, token_shape, kernels).save(path)
@@ -47,13 +47,14 @@ def write_kernels(
 
 def _compile(input_size: tuple[int, int], token_shape: tuple[int, int], capability: int) -> dict[str, KernelCode]:
     from sdtc.kernels import aot
-    from sdtc.kernels.gpu import crop_frame, gather_tokens
+    from sdtc.kernels.operators.crop_frame import launch as crop_frame
+    from sdtc.kernels.operators.gather_tokens import launch as gather_tokens
 
     length = token_shape[0] * token_shape[1]
     launches = {
-        "crop_frame": crop_frame.plan(input_size),
-        "gather_tokens": gather_tokens.plan(length, "fp32", "gather"),
-        "scatter_tokens": gather_tokens.plan(length, "fp32", "scatter"),
+        "crop_frame": crop_frame.configure(input_size),
+        "gather_tokens": gather_tokens.configure(length, "fp32", "gather"),
+        "scatter_tokens": gather_tokens.configure(length, "fp32", "scatter"),
     }
     architecture = aot.architecture_for(capability)
     found = {}
@@ -61,7 +62,7 @@ def _compile(input_size: tuple[int, int], token_shape: tuple[int, int], capabili
         compiled = aot.compile_kernel(launch, architecture)
         arguments = (*launch.inputs, *launch.scalars, *launch.outputs)
         assert arguments == SIGNATURES[name]
-        # A cubin asks nothing of the driver's version, PTX moves to relatives (8.7 of 8.6).
+        # A cubin runs with any driver, but only on its own architecture; PTX also runs on relatives (8.6 on 8.7).
         exact = architecture == capability
         found[name] = KernelCode(
             compiled.name, architecture, arguments, aot.HIDDEN_PARAMETERS if exact else 0, launch.blocks(1),

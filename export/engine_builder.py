@@ -1,7 +1,7 @@
 """ONNX to TensorRT engine, in either flavour.
 
 TensorRT-RTX (`tensorrt-rtx`) builds without a GPU, for any compute capabilities it knows. Full TensorRT builds on a
-GPU, for that GPU. Networks are strongly typed in both: precision is what the ONNX says.
+GPU, for that GPU. Networks are strongly typed in both: the ONNX graph decides the precision.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from sdtc.core.errors import ExportError, InputError, KernelError, require
 from sdtc.core.files import atomic_write
 from sdtc.core.manifest import FLAVOURS as ENGINE_FLAVOURS
 from sdtc.core.manifest import EngineInfo
-from sdtc.kernels.onnx_node import DOMAIN
+from sdtc.kernels.common.onnx_node import DOMAIN
 from sdtc.model.config import ModelConfig
 from sdtc.runtime.backends.cuda import gpu_or_reason
 from sdtc.runtime.backends.tensorrt_session import MODULES
 
 FLAVOURS = ("auto", *ENGINE_FLAVOURS)
 PLUGINS = ("auto", "on", "off")
-# What brings a builder: full TensorRT belongs to the GPU that it builds on, TensorRT-RTX builds anywhere.
+# Extras that install the builder: full TensorRT builds on the GPU that it builds for, TensorRT-RTX builds anywhere.
 _EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "export"}
-# Turing (7.5) has neither fp32 nor bf16 products in TensorRT-RTX, and is built for only when asked.
+# TensorRT-RTX has neither fp32 nor bf16 products for Turing (7.5), which is therefore not among the defaults.
 DEFAULT_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What engines are built with and for."""
+    """What engines are built with, and for which GPUs."""
 
     flavour: str
     version: str
@@ -46,12 +46,13 @@ class Target:
 
 
 def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = ()) -> Target:
-    """Choose a flavour and its targets.
+    """Choose a flavour and the GPUs to build for.
 
-    ``auto`` is full TensorRT where it is installed and a GPU is usable, else TensorRT-RTX.
+    ``auto`` is full TensorRT if it is installed and a GPU is usable, else TensorRT-RTX. If no compute capabilities are
+    given, the engines are for this machine's GPU, or for `DEFAULT_CAPABILITIES` if there is none.
 
     Raises:
-        InputError: there is no such flavour, or it cannot build for what was asked.
+        InputError: there is no such flavour, or it cannot build for these GPUs.
         MissingExtraError: the flavour is not installed.
     """
     if flavour not in FLAVOURS:
@@ -85,14 +86,14 @@ def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = (
 
 
 def check_plugins(choice: str, target: Target | None) -> None:
-    """Refuse a choice that cannot be, before any work.
+    """Check the choice of plugins, before any work is done.
 
     Args:
         choice: ``"auto"``, ``"on"`` or ``"off"``.
-        target: from `find_target`; None where no engine is built.
+        target: from `find_target`; None if no engine is built.
 
     Raises:
-        InputError: there is no such choice, or plugins are asked for where there cannot be any.
+        InputError: there is no such choice, or plugins are requested where they are not possible.
         MissingExtraError: Triton is not installed.
     """
     if choice not in PLUGINS:
@@ -112,14 +113,14 @@ def check_plugins(choice: str, target: Target | None) -> None:
 
 
 def use_plugins(choice: str, target: Target | None, config: ModelConfig) -> bool:
-    """Whether engines get the kernels of `sdtc.kernels` as plugins; if so, they are registered now.
+    """Decide whether engines get the kernels of `sdtc.kernels` as plugins; if so, register them.
 
     Args:
         choice, target: as `check_plugins` accepts them.
         config: of the network.
 
     Raises:
-        KernelError: ``"on"``, and the kernels do not take the network or do not know the GPU.
+        KernelError: ``"on"``, and the kernels do not support the network or the GPU.
     """
     if choice == "off" or target is None or target.flavour != "tensorrt" or find_spec("triton") is None:
         return False
@@ -159,7 +160,7 @@ def build_engine(
         The names of the layers that are plugins.
 
     Raises:
-        ExportError: TensorRT refused, its own first error is quoted; or plugins were asked for and are not there.
+        ExportError: TensorRT failed, and its first error is quoted; or requested plugins are missing.
     """
     trt = require(MODULES[target.flavour], _EXTRAS[target.flavour], "building an engine")
     if target.flavour == "tensorrt-rtx" and _plugins_are_registered():
@@ -178,9 +179,9 @@ def build_engine(
     profile.set_shape(input_name, *shapes)
     config = builder.create_builder_config()
     config.add_optimization_profile(profile)
-    config.clear_flag(trt.BuilderFlag.TF32)  # whoever asks for fp32 gets fp32
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 must not silently become TF32
     if plugins != "off":
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector tells layers' types
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector reports layer types
     if target.flavour == "tensorrt-rtx":
         config.num_compute_capabilities = len(target.compute_capabilities)
         for index, capability in enumerate(target.compute_capabilities):
@@ -212,19 +213,20 @@ def _plugins_are_registered() -> bool:
 
 
 def _inspect(trt: Any, logger: Any, plan: Any) -> str:
-    """Return what the engine inspector tells, JSON: the parser is silent when it takes a body instead of a plugin."""
+    """Return the engine inspector's JSON: the parser does not say when it takes a body instead of a plugin."""
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     if engine is None:
-        raise ExportError(f"the engine cannot be read back to look for its plugins: {' '.join(logger.errors[:1])}")
+        raise ExportError(f"the engine cannot be loaded to look for its plugins: {' '.join(logger.errors[:1])}")
     return engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
 
 
 def plugin_layers(information: str, nodes: Collection[str]) -> tuple[str, ...]:
-    """Return the names of layers that are plugins of ours.
+    """Return the names of the layers that are plugins of this package.
 
     Args:
-        information: what the engine inspector tells, JSON.
-        nodes: names of the graph's custom nodes, after which TensorRT names layers; it has plugins of its own.
+        information: the engine inspector's JSON.
+        nodes: names of the graph's custom nodes, which the names of their layers contain. TensorRT has plugins of its
+            own, which are not counted.
     """
     layers = [layer for layer in json.loads(information).get("Layers", []) if isinstance(layer, dict)]
     plugins = [str(layer.get("Name", "")) for layer in layers if "plugin" in str(layer.get("LayerType", "")).lower()]
@@ -237,7 +239,7 @@ def _custom_nodes(onnx_path: Path) -> list[str]:
 
 
 def _known_capabilities(trt: Any) -> dict[str, Any]:
-    """Map ``"8.6"`` to the library's own constant, for all that it knows."""
+    """Map ``"8.6"`` to the library's constant, for all compute capabilities that it knows."""
     return {
         f"{name[2:-1]}.{name[-1]}": value
         for name, value in trt.ComputeCapability.__members__.items()
@@ -247,7 +249,7 @@ def _known_capabilities(trt: Any) -> dict[str, Any]:
 
 def _make_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Keeps errors for the message instead of printing: without a GPU even a good build logs some."""
+        """Keeps errors for the message instead of printing them: without a GPU even a good build logs some."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

@@ -1,11 +1,11 @@
 """The bodies of the custom operators, as ONNX functions of domain ``sdtc``.
 
-One exported file serves every backend: ONNX Runtime, OpenVINO and TensorRT-RTX run these bodies, full TensorRT may
-put a compiled kernel in place of the node. Each body is the mathematics of the operator of the same name in
-`sdtc.kernels`; a test holds them together. Softmaxes are in fp32 at every precision.
+One exported file serves every backend: ONNX Runtime, OpenVINO and TensorRT-RTX run these bodies, full TensorRT may use
+a compiled kernel in place of the node. Each body computes what the operator of the same name in
+`sdtc.kernels.operators` does; a test compares the two. Softmaxes are in fp32 at every precision.
 """
 
-# These bodies are read by onnxscript as ONNX, not run as Python; their constants and attributes have no types there.
+# onnxscript reads these bodies as ONNX, they are not run as Python; constants and attributes have no types in them.
 # mypy: disable-error-code="type-var, arg-type"
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxscript import opset22 as op
 from onnxscript import script
 from onnxscript.values import Opset
 
-from sdtc.kernels.onnx_node import DOMAIN, DOMAIN_VERSION
+from sdtc.kernels.common.onnx_node import DOMAIN, DOMAIN_VERSION
 
 OPSET = 22  # the first whose convolution takes bf16; TensorRT-RTX 1.7 fails on 23
 _sdtc = Opset(DOMAIN, DOMAIN_VERSION)
@@ -23,13 +23,13 @@ _sdtc = Opset(DOMAIN, DOMAIN_VERSION)
 
 @script(_sdtc, default_opset=op)
 def SpatialAttention(qkv, scale: float):
-    """qkv [B, T, L, 3, H, D] -> [B, T, L, H*D], over L (`sdtc.kernels.attention`)."""
+    """qkv [B, T, L, 3, H, D] -> [B, T, L, H*D], over L (`sdtc.kernels.operators.spatial_attention`)."""
     packed = op.Transpose(qkv, perm=[3, 0, 1, 4, 2, 5])  # [3, B, T, H, L, D]
     q = op.Squeeze(op.Slice(packed, [0], [1], [0]), [0])
     k = op.Squeeze(op.Slice(packed, [1], [2], [0]), [0])
     v = op.Squeeze(op.Slice(packed, [2], [3], [0]), [0])
     factor = op.CastLike(op.Constant(value_float=scale), qkv)
-    # Scaling q before the product keeps fp16 scores in range.
+    # q is scaled before the product, which keeps fp16 scores in range.
     scores = op.MatMul(op.Mul(q, factor), op.Transpose(k, perm=[0, 1, 2, 4, 3]))
     weights = op.CastLike(op.Softmax(op.Cast(scores, to=TensorProto.FLOAT), axis=-1), qkv)
     out = op.MatMul(weights, v)  # [B, T, H, L, D]
@@ -38,7 +38,7 @@ def SpatialAttention(qkv, scale: float):
 
 @script(_sdtc, default_opset=op)
 def TemporalAttention(qkv, scale: float):
-    """qkv [B, T, L, 3, H, D] -> [B, T, L, H*D], over T (`sdtc.kernels.attention`)."""
+    """qkv [B, T, L, 3, H, D] -> [B, T, L, H*D], over T (`sdtc.kernels.operators.temporal_attention`)."""
     packed = op.Transpose(qkv, perm=[3, 0, 2, 4, 1, 5])  # [3, B, L, H, T, D]
     q = op.Squeeze(op.Slice(packed, [0], [1], [0]), [0])
     k = op.Squeeze(op.Slice(packed, [1], [2], [0]), [0])
@@ -52,7 +52,7 @@ def TemporalAttention(qkv, scale: float):
 
 @script(_sdtc, default_opset=op)
 def SelfRefinement(x):
-    """x [B, C, N] -> [B, C, N] (`sdtc.kernels.refinement`, Eq. 6-8), in fp32 whatever x is."""
+    """x [B, C, N] -> [B, C, N] (`sdtc.kernels.operators.self_refinement`, Eq. 6-8), in fp32 for every dtype of x."""
     features = op.Cast(x, to=TensorProto.FLOAT)
     maps = op.Softmax(features, axis=1)  # O   [B, C, N]
     contexts = op.MatMul(features, op.Transpose(maps, perm=[0, 2, 1]))  # OC  [B, C, C]
@@ -62,7 +62,7 @@ def SelfRefinement(x):
 
 @script(_sdtc, default_opset=op)
 def CrossAttention(q, k, v, scale: float):
-    """q, k, v [B, C, N] -> [B, C, N] (`sdtc.kernels.cross_attention`, Eq. 9)."""
+    """q, k, v [B, C, N] -> [B, C, N] (`sdtc.kernels.operators.cross_attention`, Eq. 9)."""
     factor = op.CastLike(op.Constant(value_float=scale), q)
     scores = op.MatMul(op.Transpose(op.Mul(q, factor), perm=[0, 2, 1]), k)  # [B, N, N]
     weights = op.CastLike(op.Softmax(op.Cast(scores, to=TensorProto.FLOAT), axis=-1), v)
@@ -70,13 +70,16 @@ def CrossAttention(q, k, v, scale: float):
 
 
 def function_protos() -> dict[str, FunctionProto]:
-    """Return every function by name."""
+    """Return every operator's function, by name."""
     functions = (SpatialAttention, TemporalAttention, SelfRefinement, CrossAttention)
     return {function.name: function.to_function_proto() for function in functions}
 
 
 def add_functions(model: ModelProto) -> ModelProto:
-    """Give a model the bodies of the ``sdtc`` nodes that it contains, in place.
+    """Add the bodies of the ``sdtc`` nodes that a model contains, in place.
+
+    Returns:
+        The same model.
 
     Raises:
         onnx.checker.ValidationError: the result is not a valid model.

@@ -1,6 +1,6 @@
-"""The three graphs of a bundle: bytes in, a few numbers out, as ONNX.
+"""The three ONNX graphs of a bundle, from uint8 frames to keypoints.
 
-Normalisation and decoding are inside, so that no runtime has to repeat them.
+Normalisation and decoding are part of the graphs, so that no runtime has to repeat them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sdtc.model.head import ClassicHead
 from sdtc.model.layers import cast_network
 from sdtc.model.network import PoseNetwork
 
-MAX_WEIGHT_BYTES = 2_000_000_000  # protobuf's 2 GiB, less what is not weights
+MAX_WEIGHT_BYTES = 2_000_000_000  # protobuf's limit of 2 GiB, minus what is not weights
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -45,7 +45,7 @@ class WholeWindow(nn.Module):
 class Encoder(nn.Module):
     """`model.encoder`: frames uint8 ``[N, H, W, 3]`` to tokens float32 ``[N, L, C]``.
 
-    Tokens cross the boundary in fp32 at every precision: NumPy has no bf16, and one type keeps every cache simple.
+    Tokens between the graphs are fp32 at every precision: NumPy has no bf16, and one type keeps every cache simple.
     """
 
     def __init__(self, network: PoseNetwork) -> None:
@@ -76,8 +76,8 @@ class GraphSpec:
         module: what to trace.
         input: name of its one input; its first axis is dynamic.
         outputs: names of its outputs.
-        shape: the input's shape behind the batch axis.
-        frames_per_item: input rows per window, 1 or T: what turns a batch range of windows into the graph's own.
+        shape: the input's shape without the batch axis.
+        frames_per_item: input rows per window, 1 or T: the factor from a number of windows to the graph's batch size.
     """
 
     module: type[nn.Module]
@@ -99,7 +99,7 @@ def graph_specs(config: ModelConfig) -> dict[str, GraphSpec]:
 
 
 def prepare(network: PoseNetwork, precision: str) -> PoseNetwork:
-    """Return a copy ready for export: batch norms folded into their convolutions, weights at a precision.
+    """Return a copy ready for export: batch norms folded into their convolutions, weights cast to a precision.
 
     Folding comes before casting, so that it happens in fp32. LayerNorms stay in fp32.
     """
@@ -115,15 +115,15 @@ def prepare(network: PoseNetwork, precision: str) -> PoseNetwork:
 
 
 def check_size(network: nn.Module) -> None:
-    """Refuse a network whose graph would not fit into one file.
+    """Check that the graph of a network fits into one file.
 
     Raises:
-        ExportError: its weights have more than 2 GB, the limit of an ONNX file.
+        ExportError: its weights take more than 2 GB, the limit of an ONNX file.
     """
     size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(
-            f"the weights have {size / 1e9:.1f} GB, an ONNX file holds 2 GB: export with `precision='fp16'` or bf16"
+            f"the weights take {size / 1e9:.1f} GB, an ONNX file holds 2 GB: export with `precision='fp16'` or bf16"
         )
 
 
@@ -141,7 +141,7 @@ def export_graph(network: PoseNetwork, spec: GraphSpec) -> ModelProto:
     """Trace one graph of a network into ONNX, with the bodies of its custom operators.
 
     Raises:
-        ExportError: the exporter refused.
+        ExportError: the exporter failed.
     """
     check_size(network)
     module = spec.module(network).eval()
@@ -162,7 +162,7 @@ def export_graph(network: PoseNetwork, spec: GraphSpec) -> ModelProto:
         assert program is not None
         model = program.model_proto
         model.producer_name = "sdtc"
-        for node in model.graph.node:  # stack traces with the paths of this machine
+        for node in model.graph.node:  # removes stack traces, which contain paths of this machine
             del node.metadata_props[:]
         del model.metadata_props[:]
         del model.graph.metadata_props[:]
@@ -173,7 +173,7 @@ def export_graph(network: PoseNetwork, spec: GraphSpec) -> ModelProto:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress chatter off the screen."""
+    """Suppress the exporter's progress output and warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""The export command: checkpoint in, verified engine bundle out.
+"""The export command: turns a checkpoint into a verified engine bundle.
 
 python export/to_trt.py ckpt.pth
 """
@@ -18,7 +18,7 @@ except ModuleNotFoundError:  # run from a checkout that was never installed
 
 _DESCRIPTION = """Turn a checkpoint into an engine bundle: ONNX graphs, TensorRT engines and a manifest.
 
-The bundle is compared with the PyTorch network before it is handed over; a bundle that differs is not written."""
+The exported graphs are compared with the PyTorch network first; if they differ, no bundle is written."""
 _EPILOG = """examples:
   python export/to_trt.py ckpt.pth                              fp32, into the current folder
   python export/to_trt.py ckpt.pth --output bundle --precision fp16 --batch 1,4,16
@@ -26,8 +26,8 @@ _EPILOG = """examples:
   python export/to_trt.py ckpt.pth --no-plan                    ONNX only
 
 The checkpoint is sdtc's own (.pth, .safetensors) or a whole ViTPose (original, mmpose 1.x or Hugging Face names).
-Engines: TensorRT-RTX builds without a GPU for the compute capabilities you name; full TensorRT builds on a GPU for
-that GPU. The files are model.{onnx,plan,json} and the streaming pair model.{encoder,temporal}.{onnx,plan}."""
+TensorRT-RTX builds engines without a GPU, for the compute capabilities that you name; full TensorRT builds them on a
+GPU, for that GPU. The files are model.{onnx,plan,json} and the streaming pair model.{encoder,temporal}.{onnx,plan}."""
 
 
 @command("to_trt.py")
@@ -59,28 +59,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: %(default)s")
     parser.add_argument(
         "--batch", type=_batch, default=(1, 4, 16), metavar="MIN,OPT,MAX",
-        help="windows at once: smallest, most common, largest (default: 1,4,16)",
+        help="windows per batch: smallest, most common, largest (default: 1,4,16)",
     )  # fmt: skip
     parser.add_argument(
         "--flavour", choices=("auto", "tensorrt", "tensorrt-rtx"), default="auto",
-        help="auto: tensorrt where it is installed with a usable GPU, else tensorrt-rtx",
+        help="auto: tensorrt if it is installed and a GPU is usable, else tensorrt-rtx",
     )  # fmt: skip
     parser.add_argument(
         "--compute-capability", type=_capabilities, default=(), metavar="8.6,8.9,…",
-        help="GPUs to build for (default: this GPU, or 8.0, 8.6, 8.9 and 12.0 where there is none)",
+        help="GPUs to build for (default: this GPU, or 8.0, 8.6, 8.9 and 12.0 if there is none)",
     )  # fmt: skip
     parser.add_argument(
         "--plugins", choices=("auto", "on", "off"), default="auto",
-        help="the Triton kernels as plugins in the engine; auto: where full TensorRT builds and Triton is installed",
+        help="run the Triton kernels as plugins in the engine; auto: with full TensorRT, if Triton is installed",
     )  # fmt: skip
-    parser.add_argument("--no-plan", action="store_true", help="write and verify ONNX only, build no engines")
+    parser.add_argument("--no-plan", action="store_true", help="write and verify the ONNX graphs only, no engines")
     parser.add_argument(
         "--verify-on",
         type=Path,
         metavar="VIDEO|FOLDER",
-        help="frames to compare on besides noise (default: rendered people)",
+        help="frames to compare on, in addition to noise (default: rendered people)",
     )
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
     return parser
 
 

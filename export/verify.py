@@ -1,8 +1,8 @@
-"""Is the export right? Compares what a bundle answers with what the network answers, and returns figures.
+"""Verification of an export: compares the outputs of a bundle with those of the network, and returns figures.
 
-Reference: the network in fp32 PyTorch. Compared with it: the whole-window graph and the streaming pair, as a user's
-runtime runs them. For a reduced precision the yardstick is PyTorch's own error at that precision: the graph may be
-off by at most twice as much.
+The reference is the network in fp32 PyTorch. Compared with it are the whole-window graph and the streaming pair, run
+as a user's runtime runs them. For a reduced precision the yardstick is PyTorch's own error at that precision: the error
+of the graph may be at most twice as large.
 """
 
 from __future__ import annotations
@@ -23,30 +23,31 @@ from sdtc.export.graphs import WholeWindow
 from sdtc.model.config import ModelConfig
 from sdtc.model.network import PoseNetwork
 from sdtc.runtime.backends.session import Session
-from sdtc.synthetic import SyntheticClip
+from sdtc.synthetic import ClipOptions, SyntheticClip
 
 SEEDS = (0, 1, 2)
 BATCHES = (1, 2, 7)
 HEATMAP_TOLERANCE = 1e-4  # fp32, absolute and relative to the largest heatmap value
 KEYPOINT_TOLERANCE = 0.01  # fp32, crop pixels
 ENGINE_TOLERANCE = 1e-3  # fp32 on a GPU, relative: other kernels sum in another order
-# How far a precision may move heatmaps at all, relative to their largest value.
+# The largest error that a precision may cause in heatmaps, relative to their largest value.
 PRECISION_TOLERANCE = {"fp16": 0.02, "bf16": 0.10}
 _FRAMES = 8  # of a real or rendered clip
 
 
 @dataclass
 class Difference:
-    """The largest differences seen between two answers; grows by `update`.
+    """The largest differences seen between two sets of outputs; `update` adds to them.
 
     Attributes:
         heatmaps: absolute.
         heatmaps_relative: to the largest absolute value in the reference.
-        keypoints: crop pixels, over joints whose arg max the heatmap difference cannot have decided.
+        keypoints: crop pixels, over joints whose arg max does not depend on the heatmap difference.
         scores: of keypoints, 0-1.
-        undecided: joints left out of `keypoints`, because two places of the reference heatmap are closer to each
-            other than the answers are.
-        windows: compared.
+        undecided: joints left out of `keypoints`, because two values of the reference heatmap are closer to each
+            other than the two outputs are.
+        decided: joints that are compared in `keypoints`.
+        windows: number of windows compared.
     """
 
     heatmaps: float = 0.0
@@ -76,7 +77,7 @@ class Difference:
         self.windows += len(error)
 
     def figures(self) -> dict[str, Any]:
-        """Return what the manifest keeps."""
+        """Return the figures that the manifest keeps."""
         return {
             "heatmaps_max_abs": self.heatmaps,
             "heatmaps_max_relative": self.heatmaps_relative,
@@ -101,10 +102,10 @@ class Parity:
         return {name: difference.figures() for name, difference in vars(self).items() if difference.windows}
 
     def check(self, precision: str) -> None:
-        """Gate on the figures.
+        """Check the figures against the tolerances.
 
         Raises:
-            ExportError: a difference is beyond its tolerance; both are named.
+            ExportError: a difference exceeds its tolerance; the message names both.
         """
         if precision != "fp32":
             limit = PRECISION_TOLERANCE[precision]
@@ -121,15 +122,15 @@ class Parity:
             _expect_keypoints(what, difference)
             if not difference.decided:
                 raise ExportError(
-                    f"the export cannot be judged: in no heatmap is the maximum clear of the differences ({what}); is "
-                    "the checkpoint broken?"
+                    f"the export cannot be judged: in every heatmap the differences are as large as the margin of "
+                    f"the maximum ({what}); is the checkpoint broken?"
                 )
 
 
 def decision_margin(heatmaps: np.ndarray) -> np.ndarray:
-    """Return by how much each heatmap decides its keypoint, ``[B, J]`` from ``[B, J, h, w]``.
+    """Return the margin by which each heatmap decides its keypoint, ``[B, J]`` from ``[B, J, h, w]``.
 
-    The margin is the smallest difference that the decode rule rests on: between the two largest values, and between
+    The margin is the smallest difference that the decode rule depends on: between the two largest values, and between
     the two neighbours on each axis.
     """
     B, J, h, w = heatmaps.shape
@@ -151,13 +152,13 @@ def verify(
     max_batch: int,
     clip: np.ndarray | None = None,
 ) -> Parity:
-    """Measure the differences over noise of several seeds and batch sizes, and over a clip of people.
+    """Measure the differences on noise, of several seeds and batch sizes, and on a clip of people.
 
     Args:
         network: the reference, fp32.
         prepared: the copy that was exported, at the bundle's precision.
         sessions: by graph: ``model``, ``encoder``, ``temporal``.
-        max_batch: windows that the bundle takes at once.
+        max_batch: largest number of windows per batch.
         clip: crops of consecutive frames, uint8 ``[F, H, W, 3]``; see `clip_crops`.
     """
     parity = Parity()
@@ -178,12 +179,12 @@ def verify(
 def verify_engine(
     network: PoseNetwork, sessions: dict[str, Session], batch: tuple[int, int], clip: np.ndarray | None
 ) -> tuple[Difference, Difference]:
-    """Compare engines that can run here with the network: what only a machine with a GPU can do.
+    """Compare engines with the network; this needs the GPU that the engines are for.
 
     Args:
         network: the reference, fp32.
         sessions: by graph: ``model``, ``encoder``, ``temporal``.
-        batch: the smallest and the largest number of windows that the engines take at once.
+        batch: the smallest and the largest number of windows per batch of the engines.
         clip: as for `verify`.
 
     Returns:
@@ -194,7 +195,7 @@ def verify_engine(
     smallest, largest = batch
     for windows in _inputs(network.config, largest, clip):
         count = len(windows)
-        missing = max(smallest - count, 0)  # filled up as the runtime does it: the last window again
+        missing = max(smallest - count, 0)  # padded as in the runtime, with the last window
         padded = np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])
         whole = sessions["model"].run({"clip": padded})
         streamed = _run_streaming(sessions, padded)
@@ -205,16 +206,16 @@ def verify_engine(
 
 
 def check_engine(what: str, difference: Difference, precision: str, parity: Parity) -> None:
-    """Gate on the figures of engines.
+    """Check the figures of engines against the tolerances.
 
     Args:
-        what: was compared with what, for the message.
+        what: what was compared with what, for the message.
         difference: one of `verify_engine`'s.
         precision: the bundle's.
-        parity: what `verify` measured: PyTorch's own error at that precision is the yardstick.
+        parity: the figures of `verify`: PyTorch's own error at that precision is the yardstick.
 
     Raises:
-        ExportError: they differ by more than their tolerance.
+        ExportError: a difference exceeds its tolerance.
     """
     limit = ENGINE_TOLERANCE if precision == "fp32" else 2 * parity.precision_vs_fp32.heatmaps_relative
     _expect(what, f"{precision} heatmaps (relative)", difference.heatmaps_relative, limit)
@@ -229,7 +230,7 @@ def clip_crops(config: ModelConfig, source: Path | None = None) -> np.ndarray:
     """
     crops = []
     if source is None:
-        for rendered in SyntheticClip(seed=0, num_frames=_FRAMES, num_people=1):
+        for rendered in SyntheticClip(ClipOptions(seed=0, num_frames=_FRAMES, num_people=1)):
             height, width = rendered.image.shape[:2]
             box = rendered.boxes[0] if len(rendered.boxes) else np.array([0, 0, width, height])
             crops.append(crop_frame(rendered.image, expand_boxes(box, config.input_size), config.input_size))
@@ -252,8 +253,8 @@ def clip_crops(config: ModelConfig, source: Path | None = None) -> np.ndarray:
 def float32_arithmetic(model: ModelProto) -> ModelProto:
     """Return a bf16 graph that computes in fp32 with the same, rounded, weights.
 
-    No CPU backend of ONNX has bf16 convolutions. This keeps the graph and its weights honest; that bf16 arithmetic is
-    accurate enough is shown by PyTorch, which has it.
+    No CPU backend of ONNX has bf16 convolutions. So this verifies the graph and its weights; the accuracy of bf16
+    arithmetic is verified in PyTorch, which supports it.
     """
     promoted = onnx.ModelProto()
     promoted.CopyFrom(model)
@@ -292,7 +293,7 @@ def _inputs(config: ModelConfig, max_batch: int, clip: np.ndarray | None) -> Ite
 def _run_streaming(sessions: dict[str, Session], windows: np.ndarray) -> dict[str, np.ndarray]:
     """Run the streaming pair over clips uint8 ``[B, T, H, W, 3]``."""
     frames = windows.reshape(-1, *windows.shape[2:])
-    # One frame at a time and then all together: what a cache does, and what a batch does.
+    # First one frame, then all others together: as a cache would, and as a batch would.
     parts = [part for part in (frames[:1], frames[1:]) if len(part)]
     tokens = np.concatenate([sessions["encoder"].run({"frames": part})["tokens"] for part in parts])
     return sessions["temporal"].run({"tokens": tokens.reshape(*windows.shape[:2], *tokens.shape[1:])})
@@ -305,15 +306,15 @@ def _run_torch(module: WholeWindow, windows: np.ndarray) -> dict[str, np.ndarray
 
 
 def _expect_keypoints(what: str, difference: Difference) -> None:
-    """Gate on places and scores, at every precision and of every backend alike."""
+    """Check positions and scores of keypoints, with the same limits for every precision and backend."""
     _expect(what, "keypoints, pixels", difference.keypoints, KEYPOINT_TOLERANCE)
-    # A score is its heatmap's maximum, so it may differ by what heatmaps may.
+    # A score is its heatmap's maximum, so it may differ by as much as heatmaps may.
     _expect(what, "scores", difference.scores, difference.heatmaps + 1e-6)
 
 
 def _expect(what: str, quantity: str, value: float, limit: float) -> None:
     if not value <= limit:
         raise ExportError(
-            f"the export is not right: {what} differs in {quantity} by {value:.3g}, allowed is {limit:.3g}; no bundle "
-            "was written"
+            f"the export failed verification: {what} differs in {quantity} by {value:.3g}, allowed is {limit:.3g}; no "
+            "bundle was written"
         )

@@ -1,15 +1,28 @@
-"""The operators that SDTC spends its own time in: divided space-time attention and the SMML softmax contexts.
+"""The custom operators of SDTC: divided space-time attention, the softmax contexts of SMML, crops and decoding.
 
-Each module holds one operator: the mathematics, a plain reference, the path that PyTorch runs, and the ONNX node
-that stands for it in an exported graph (domain ``sdtc``; its body is written in `sdtc.export.functions`).
+In: tensors of the network, or a frame and crop matrices. Out: tensors; kernels compiled ahead of time; TensorRT
+plugins.
+
+- `operators`: one folder an operator, with its definition (`__init__`), its plain reference (`reference`), its Triton
+  kernel (`triton_kernel`) and the launch of that kernel for given shapes (`launch`). `operators.cross_attention` is
+  Eq. 9, for example.
+- `common`: what all operators share.
+- `aot`: compiles kernels without a GPU. `plugins`: puts them into TensorRT engines. `report`: what the compiler says of
+  them (`python -m sdtc.kernels.report`).
+
+The functions below are what the network calls. They run without Triton: on CUDA tensors they use the Triton kernel
+where one fits, elsewhere plain PyTorch, and in an exported graph they become one ONNX node (its body is in
+`sdtc.export.functions`).
 """
 
 from sdtc.core.errors import require
 
 require("torch", "export", "sdtc.kernels")
 
-from sdtc.kernels.attention import spatial_attention, temporal_attention  # noqa: E402
-from sdtc.kernels.cross_attention import cross_attention  # noqa: E402
-from sdtc.kernels.refinement import self_refinement  # noqa: E402
+from sdtc.kernels.operators.cross_attention import cross_attention  # noqa: E402
+from sdtc.kernels.operators.decode_heatmaps import decode_heatmaps  # noqa: E402
+from sdtc.kernels.operators.self_refinement import self_refinement  # noqa: E402
+from sdtc.kernels.operators.spatial_attention import spatial_attention  # noqa: E402
+from sdtc.kernels.operators.temporal_attention import temporal_attention  # noqa: E402
 
-__all__ = ["cross_attention", "self_refinement", "spatial_attention", "temporal_attention"]
+__all__ = ["cross_attention", "decode_heatmaps", "self_refinement", "spatial_attention", "temporal_attention"]

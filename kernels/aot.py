@@ -1,8 +1,7 @@
-"""Ahead-of-time compilation: a kernel, made for an architecture, as PTX and cubin. Needs Triton, but no GPU.
+"""Ahead-of-time compilation: a configured kernel to PTX and a cubin for one architecture. Needs Triton, but no GPU.
 
-What comes out is what TensorRT can embed and a driver can load: the parameters that Triton adds for its own launcher,
-which nobody else passes, are taken out of the PTX. Results are kept in a cache, by the content of everything that they
-depend on.
+TensorRT can embed the result and a driver can load it: the parameters that Triton adds for its own launcher, and that
+nobody else passes, are removed from the PTX. Results are cached by a hash of everything that they depend on.
 """
 
 from __future__ import annotations
@@ -25,12 +24,13 @@ from typing import Any
 
 from sdtc.core.errors import KernelError
 from sdtc.core.files import atomic_write, cache_folder, make_directory
-from sdtc.kernels.gpu.launch import ALIGNMENT, Launch, triton
+from sdtc.kernels.common.kernel_launch import ALIGNMENT, Launch
+from sdtc.kernels.common.with_triton import triton
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
-_SPECIFIC = (90, 100, 120)  # Triton makes sm_90a and so on of them, whose PTX does not move forward
-HIDDEN_PARAMETERS = 2  # pointers that a cubin takes behind its own, and that may be null
-_VERSION = 1  # of what this module does to a kernel
+_SPECIFIC = (90, 100, 120)  # Triton compiles for sm_90a and so on, whose PTX runs on no newer architecture
+HIDDEN_PARAMETERS = 2  # pointers that a cubin takes after its own parameters, and that may be null
+_VERSION = 1  # of the processing in this module, part of the cache key
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Compiled:
 
     Attributes:
         name: of the entry function.
-        architecture: e.g. 80.
-        ptx: with the parameters that `Launch` names, and no others.
-        cubin: as Triton makes it: `HIDDEN_PARAMETERS` come after them.
-        num_warps: a block has 32 times as many threads.
+        architecture: e.g. 80 for sm_80.
+        ptx: takes the parameters that `Launch` names, and no others.
+        cubin: as Triton compiles it: takes `HIDDEN_PARAMETERS` more.
+        num_warps: warps of a block, of 32 threads each.
         shared: dynamic shared memory of a block, bytes.
         registers: of a thread.
-        local: bytes of a thread in local memory, which is where registers are spilled to.
+        local: local memory of a thread, bytes; spilled registers go there.
     """
 
     name: str
@@ -62,12 +62,15 @@ def compile_kernel(launch: Launch, architecture: int, cache: Path | None = None)
     """Compile one kernel, or take it from the cache.
 
     Args:
-        launch: what to compile.
-        architecture: e.g. 80 for sm_80.
-        cache: folder; the user's cache by default (`SDTC_CACHE`).
+        launch: the configured kernel.
+        architecture: one of `ARCHITECTURES`, e.g. 80 for sm_80.
+        cache: folder of compiled kernels; default: ``kernels`` in the user's cache (`SDTC_CACHE`).
+
+    Returns:
+        The compiled kernel.
 
     Raises:
-        KernelError: Triton does not know the architecture, or the kernel does not fit it.
+        KernelError: the architecture is not supported, or the kernel does not compile for it.
         OutputError: the cache cannot be written.
     """
     if architecture not in ARCHITECTURES:
@@ -90,16 +93,19 @@ def compile_all(
     on_done: Callable[[], Any] = lambda: None,
     cache: Path | None = None,
 ) -> list[Compiled]:
-    """Compile many kernels with several processes; in the order of `work`.
+    """Compile many kernels in several processes, or take them from the cache.
 
     Args:
-        work: kernels and architectures.
-        workers: processes; one for every core by default. Only what is not cached is compiled.
-        on_done: called whenever one is ready, for a progress bar.
-        cache: as in :func:`compile_kernel`.
+        work: configured kernels, each with an architecture.
+        workers: number of processes; default: one for each core.
+        on_done: called after each kernel, for a progress bar.
+        cache: as in `compile_kernel`.
+
+    Returns:
+        The compiled kernels, in the order of `work`.
 
     Raises:
-        KernelError: as there.
+        KernelError, OutputError: as in `compile_kernel`.
     """
     cache = cache or cache_folder("kernels")
     cached = [_read(cache / f"{_key(*job)}.json") for job in work]
@@ -120,13 +126,13 @@ def compile_all(
 
 
 def architecture_for(capability: int) -> int:
-    """Return the architecture whose PTX a GPU of some compute capability runs: its own, or an older one of its family.
+    """Return the architecture to compile for, so that a GPU can run the PTX: its own, or an older one of its family.
 
     Args:
-        capability: e.g. 87 for 8.7.
+        capability: compute capability of the GPU, e.g. 87 for 8.7.
 
     Raises:
-        KernelError: there is none.
+        KernelError: no supported architecture suits the GPU.
     """
     older = [known for known in ARCHITECTURES if known <= capability and known // 10 == capability // 10]
     if not older or (max(older) != capability and max(older) in _SPECIFIC):
@@ -137,15 +143,15 @@ def architecture_for(capability: int) -> int:
 
 
 def supports(architecture: int, dtype: str) -> bool:
-    """Whether an architecture computes in a dtype at all: Turing has no bf16."""
+    """Whether an architecture supports a dtype: Turing has no bf16."""
     return architecture >= 80 or dtype != "bf16"
 
 
 def strip_hidden_parameters(ptx: str, count: int) -> str:
-    """Take the parameters behind the first `count` out of an entry function.
+    """Remove all parameters of a PTX entry function after the first `count`.
 
     Raises:
-        KernelError: there are fewer, or one of the others is used.
+        KernelError: it has fewer parameters, or uses one of those to remove.
     """
     match = re.search(r"(\.visible \.entry \w+\()(.*?)(\n\))", ptx, re.DOTALL)
     parameters = re.findall(r"\.param [^,\n]*", match[2]) if match else []
@@ -176,8 +182,8 @@ def _compile(launch: Launch, architecture: int) -> Compiled:
     }
     attributes = {(function.arg_names.index(name),): [["tt.divisibility", ALIGNMENT]] for name in pointers}
     knobs = triton.knobs
-    # Line information would put this machine's paths into the PTX. Fused multiply-adds: said, because the default is
-    # about to change.
+    # Line information would put paths of this machine into the PTX. Fused multiply-adds are set explicitly, because
+    # Triton's default is about to change.
     with knobs.compilation.scope():
         knobs.compilation.disable_line_info = True
         try:
@@ -190,7 +196,7 @@ def _compile(launch: Launch, architecture: int) -> Compiled:
                     "enable_fp_fusion": True,
                 },
             )
-        except Exception as error:  # the compiler fails in every way that a compiler can
+        except Exception as error:  # the compiler raises errors of many types
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise KernelError(
                 f"{function.__name__} with {dict(launch.constants)} does not compile for sm_{architecture}: {reason[0]}"
@@ -210,7 +216,7 @@ def _compile(launch: Launch, architecture: int) -> Compiled:
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    """Return registers and local memory (bytes) of a thread."""
+    """Return the registers and the local memory (bytes) of a thread."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -218,12 +224,12 @@ def _resources(cubin: bytes) -> tuple[int, int]:
         text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=False).stdout
     usage = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text))
     if "REG" not in usage:
-        raise KernelError(f"'{tool}' does not tell the registers of a compiled kernel: it said '{text.strip()}'")
+        raise KernelError(f"'{tool}' does not report the registers of a compiled kernel: it printed '{text.strip()}'")
     return int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])
 
 
 def _read(path: Path) -> Compiled | None:
-    """Return what the cache holds; a damaged entry is none."""
+    """Return an entry of the cache; None if it is missing or damaged."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return Compiled(**data | {"cubin": base64.b64decode(data["cubin"])})
@@ -248,7 +254,7 @@ def _key(launch: Launch, architecture: int) -> str:
 
 @functools.cache
 def _source(kernel: Any) -> str:
-    """Return the source of a kernel's module: with the functions that it calls."""
+    """Return the source of a kernel's module: the kernel and the functions that it calls."""
     return inspect.getsource(inspect.getmodule(kernel.fn))  # type: ignore[arg-type]
 
 

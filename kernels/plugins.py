@@ -1,8 +1,8 @@
 """The Triton kernels as TensorRT plugins, compiled ahead of time: the engine needs neither Python nor Triton to run.
 
-For each operator of domain ``sdtc`` TensorRT is told the shape of the result, the types and tactics to try, and, for
-each tactic, a kernel with its launch parameters as expressions of the batch size. Only full TensorRT takes such
-plugins: TensorRT-RTX aborts on them, so they must never be registered in a process that builds with it.
+For each ONNX operator of domain ``sdtc``, TensorRT gets the shape of the result, the dtypes and tactics to try and, for
+each tactic, a compiled kernel whose grid is an expression of the batch size. Only full TensorRT supports such plugins.
+TensorRT-RTX aborts on them, so they must never be registered in a process that builds with it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from typing import Any
 
 from sdtc.core.errors import KernelError, require
 from sdtc.kernels import aot
-from sdtc.kernels.gpu import cross_attention, self_refinement, spatial_attention, temporal_attention
-from sdtc.kernels.gpu.launch import FLOATS, Launch, check_range
-from sdtc.kernels.onnx_node import DOMAIN
+from sdtc.kernels.common.kernel_launch import FLOATS, Launch, check_range
+from sdtc.kernels.common.onnx_node import DOMAIN
+from sdtc.kernels.operators.cross_attention import launch as cross_attention
+from sdtc.kernels.operators.self_refinement import launch as self_refinement
+from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
+from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
 
-_registered: int | None = None  # the architecture; TensorRT's registry takes each name once in a process
-MAX_SHARED = 48 << 10  # bytes of a block, for which nobody has to ask the driver
-MAX_PIXELS = 256  # of a map: what refinement and cross-attention take within that
+_registered: int | None = None  # the architecture; TensorRT registers a name only once in a process
+MAX_SHARED = 48 << 10  # bytes of a block; more would have to be requested from the driver
+MAX_PIXELS = 256  # of a map, for which self-refinement and cross-attention stay within that
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,11 @@ class Operator:
     """One custom operator as TensorRT sees it.
 
     Attributes:
-        inputs: names of its tensors.
-        attributes: of the node, with their types.
-        tactics: TensorRT counts them from 1.
-        static: takes the input's shape to the sizes that the kernel is compiled for; the batch is not among them.
-        plan: of the kernel's module: (sizes, dtype, tactic) to a launch.
+        inputs: names of the input tensors.
+        attributes: of the ONNX node, with their types.
+        tactics: names; TensorRT numbers them from 1.
+        static: takes the input's shape to the sizes that the kernel is compiled for; the batch is not one of them.
+        configure: takes (*sizes, dtype, tactic) to the launch.
         output: takes the input's shape to the output's.
     """
 
@@ -42,7 +45,7 @@ class Operator:
     attributes: dict[str, type]
     tactics: tuple[str, ...]
     static: Callable[[Sequence[Any]], tuple[Any, ...]]
-    plan: Callable[..., Launch]
+    configure: Callable[..., Launch]
     output: Callable[[Sequence[Any]], tuple[Any, ...]]
 
 
@@ -52,7 +55,7 @@ def _attention(module: Any) -> Operator:
         {"scale": float},
         module.TACTICS,
         lambda shape: (shape[1], shape[2], shape[4], shape[5]),  # T, L, H, D of [B, T, L, 3, H, D]
-        module.plan,
+        module.configure,
         lambda shape: (shape[0], shape[1], shape[2], shape[4] * shape[5]),
     )
 
@@ -61,45 +64,45 @@ OPERATORS = {
     "TemporalAttention": _attention(temporal_attention),
     "SpatialAttention": _attention(spatial_attention),
     "SelfRefinement": Operator(
-        ("x",), {}, self_refinement.TACTICS, lambda shape: tuple(shape[1:]), self_refinement.plan, tuple
+        ("x",), {}, self_refinement.TACTICS, lambda shape: tuple(shape[1:]), self_refinement.configure, tuple
     ),
     "CrossAttention": Operator(
         ("q", "k", "v"), {"scale": float}, cross_attention.TACTICS, lambda shape: tuple(shape[1:]),
-        cross_attention.plan, tuple,
+        cross_attention.configure, tuple,
     ),
 }  # fmt: skip
 
 
 def register(capability: int, cache: Path | None = None) -> tuple[str, ...]:
-    """Register every operator with TensorRT's plugin registry, for one kind of GPU; once in a process.
+    """Register every operator with TensorRT's plugin registry, for one architecture; once in a process.
 
     Args:
         capability: compute capability of the GPU that the engine is built for, e.g. 89 for 8.9.
-        cache: of compiled kernels, see `sdtc.kernels.aot`.
+        cache: folder of compiled kernels, see `sdtc.kernels.aot`.
 
     Returns:
         The names of the operators.
 
     Raises:
         MissingExtraError: full TensorRT is not installed.
-        KernelError: the GPU is not one that kernels are compiled for, or this TensorRT has no plugins that are
-            compiled ahead of time.
+        KernelError: kernels are not compiled for this GPU, plugins for another one are registered in this process, or
+            this TensorRT does not support plugins that are compiled ahead of time.
     """
     global _registered
     architecture = aot.architecture_for(capability)
     if _registered is not None:
         if _registered != architecture:
             raise KernelError(
-                f"plugins for sm_{_registered} are registered in this process already, now they are wanted for "
-                f"sm_{architecture}: export in a new process"
+                f"plugins for sm_{_registered} are registered in this process already, and an engine for "
+                f"sm_{architecture} needs others: export in a new process"
             )
         return tuple(OPERATORS)
-    trt = require("tensorrt", "gpu", "--plugins")
+    trt = require("tensorrt", "gpu", "`plugins='on'`")
     trtp = import_module("tensorrt.plugin")
     if not hasattr(trtp, "aot_impl"):
         raise KernelError(
-            f"TensorRT {trt.__version__} takes no plugins that are compiled ahead of time: update it, or use "
-            "--plugins off"
+            f"TensorRT {trt.__version__} does not support plugins that are compiled ahead of time: update it, or use "
+            "`plugins='off'`"
         )
     for name, operator in OPERATORS.items():
         _register(trtp, name, operator, architecture, cache)
@@ -108,21 +111,31 @@ def register(capability: int, cache: Path | None = None) -> tuple[str, ...]:
 
 
 def are_registered() -> bool:
-    """Whether this process has plugins, and so must not build with TensorRT-RTX."""
+    """Whether this process has registered plugins, and so must not build with TensorRT-RTX."""
     return _registered is not None
 
 
 def check(frames: int, tokens: int, width: int, heads: int) -> None:
-    """Raise `KernelError` unless the kernels take a network of these sizes: T, L, C and attention heads."""
+    """Check that the kernels take a network of some sizes, in every dtype and with every tactic.
+
+    Args:
+        frames: T, of a window.
+        tokens: L, of a frame.
+        width: C.
+        heads: attention heads.
+
+    Raises:
+        KernelError: a size is out of range.
+    """
     check_range("plugins", "tokens", tokens, 1, MAX_PIXELS)
     for dtype in FLOATS:
         for tactic in temporal_attention.TACTICS:
-            temporal_attention.plan(frames, tokens, heads, width // heads, dtype, tactic)
+            temporal_attention.configure(frames, tokens, heads, width // heads, dtype, tactic)
         for tactic in spatial_attention.TACTICS:
-            spatial_attention.plan(1, frames * tokens, heads, width // heads, dtype, tactic)
+            spatial_attention.configure(1, frames * tokens, heads, width // heads, dtype, tactic)
         for module in (self_refinement, cross_attention):
             for tactic in module.TACTICS:
-                module.plan(width, tokens, dtype, tactic)
+                module.configure(width, tokens, dtype, tactic)
 
 
 def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache: Path | None) -> None:
@@ -139,7 +152,7 @@ def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache
 
     def autotune(*_: Any) -> list[Any]:
         tactics = list(range(1, len(operator.tactics) + 1))
-        # The network is strongly typed: all of an operator's tensors have the one type that the ONNX gives them.
+        # The network is strongly typed: all tensors of an operator have the one dtype that the ONNX graph gives them.
         return [
             trtp.AutoTuneCombination(", ".join([dtype.upper()] * (count + 1)), "LINEAR", tactics) for dtype in FLOATS
         ]
@@ -148,13 +161,13 @@ def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache
         inputs, tactic = arguments[:count], arguments[-1]
         shape = list(inputs[0].shape_expr)
         sizes = [size.constant_value() for size in operator.static(shape)]
-        launch = operator.plan(*sizes, dtype_name(inputs[0].dtype), operator.tactics[tactic - 1])
+        launch = operator.configure(*sizes, dtype_name(inputs[0].dtype), operator.tactics[tactic - 1])
         for scale in arguments[count : count + len(operator.attributes)]:
             if abs(scale - launch.constants["SCALE"]) > 1e-6:
-                raise KernelError(f"{plugin} has scale {scale}: the kernel has {launch.constants['SCALE']} built in")
+                raise KernelError(f"{plugin} has scale {scale}: the kernel is compiled for {launch.constants['SCALE']}")
         compiled = aot.compile_kernel(launch, architecture, cache)
         if compiled.shared > MAX_SHARED:
-            raise KernelError(f"{plugin} takes {compiled.shared:,} bytes of shared memory: a plugin has {MAX_SHARED:,}")
+            raise KernelError(f"{plugin} needs {compiled.shared:,} bytes of shared memory: a plugin has {MAX_SHARED:,}")
         params = trtp.KernelLaunchParams()
         params.grid_x = launch.blocks(shape[0])
         params.block_x = 32 * compiled.num_warps
@@ -165,7 +178,7 @@ def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache
             scalars[index] = trtp.SymInt32(shape[0] * launch.items)
         return compiled.name, compiled.ptx, params, scalars
 
-    # TensorRT reads what a function takes from its signature, by name and type.
+    # TensorRT reads names and types of the parameters from the function's signature.
     _sign(describe, parameters, trtp.TensorDesc)
     _sign(autotune, parameters | outputs, list[trtp.AutoTuneCombination])
     _sign(
@@ -179,10 +192,10 @@ def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache
 
 
 def dtype_name(dtype: Any) -> str:
-    """Return our name for TensorRT's data type.
+    """Return our name of a TensorRT data type, e.g. ``"fp16"`` for HALF.
 
     Raises:
-        KernelError: the kernels do not have it.
+        KernelError: the kernels do not take it.
     """
     name = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}.get(getattr(dtype, "name", ""))
     if name is None:

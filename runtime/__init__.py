@@ -7,10 +7,11 @@
             for pose in frame.poses:
                 print(frame.index, pose.track_id, pose.keypoints)   # [J, 3]: x, y in image pixels, score
 
-The rooms along the data's way: `sources` (frames), `people` (boxes and ids), `estimation` (keypoints, computed by a
-session of `backends`), `output` (results and files). `engine` joins them, `run` writes files, `cli` is `sdtc-infer`.
+The rooms, in the order in which data passes through them: `sources` (frames), `people` (boxes and ids), `estimation`
+(keypoints, computed by a session of `backends`), `output` (results and files). `engine` joins them, `run` writes files,
+and `cli` is the command `sdtc-infer`.
 
-Names are loaded when first used, so that `sdtc-infer --help` starts fast.
+Names are loaded on first use, so that `sdtc-infer --help` starts fast.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sdtc.runtime.engine import PoseEngine
     from sdtc.runtime.run import RunSummary
 
-_DESCRIPTION = "Find the poses of all people in a video, a folder of images or many of them, with an engine bundle."
+_DESCRIPTION = "Estimate the poses of all people in videos, folders of images or live streams, with an engine bundle."
 _EPILOG = """examples:
   sdtc-infer --engine model.plan --input video.mp4 --save-video
   sdtc-infer --engine model.onnx --input 'clips/*.mp4' --output poses --format jsonl
@@ -28,15 +28,15 @@ _EPILOG = """examples:
   sdtc-infer --engine model.plan --input rtsp://camera/stream --drop-late --format jsonl
   ffmpeg -i … -f mpegts - | sdtc-infer --engine model.plan --input -
 
-The engine is any file of a bundle that export/to_trt.py wrote, or its folder. Without a usable GPU the bundle's ONNX
-graph runs on the CPU; --device cuda makes that an error.
+--engine takes any file of a bundle that export/to_trt.py wrote, or the bundle's folder. Without a usable GPU the
+bundle's ONNX graph runs on the CPU; with --device cuda that is an error.
 
-Boxes: a COCO detection list [{"image_id", "bbox": [x, y, w, h], "score"}], or COCO/PoseTrack annotations. image_id is
-the frame number from 0, or PoseTrack's id where the input is named as a PoseTrack sequence.
+--boxes takes a COCO detection list [{"image_id", "bbox": [x, y, w, h], "score"}], or COCO or PoseTrack annotations.
+image_id is the frame number, counted from 0, or PoseTrack's image id if the input is named like a PoseTrack sequence.
+--boxes FOLDER reads FOLDER/<name of the input>.json for each input.
 
---boxes FOLDER takes FOLDER/<name of the input>.json for each input.
-
-Exit codes: 0 done, 1 something broke (what was done before is kept), 2 unusable input, 130 interrupted (kept too)."""
+Exit codes: 0 success, 1 something failed (earlier results are kept), 2 unusable input, 130 interrupted (results so far
+are kept)."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,43 +48,47 @@ def _parser() -> argparse.ArgumentParser:
     )
     required = parser.add_argument_group("required")
     required.add_argument(
-        "--engine", required=True, metavar="FILE", help="model.plan, model.onnx, or a bundle's folder"
+        "--engine", required=True, metavar="FILE", help="model.plan, model.onnx, or the bundle's folder"
     )
     required.add_argument(
         "--input", required=True, metavar="VIDEO|FOLDER|GLOB|LIVE",
-        help="what to look at; quote a glob. Live: a camera's number or /dev/videoN; an address rtsp://, rtmp://, "
-        "http://, tcp://, udp:// or srt://; the path of a pipe; or - for standard input",
+        help="a video, an image, a folder of images, or a glob in quotes. Live: a camera's number or /dev/videoN; an "
+        "address rtsp://, rtmp://, http://, tcp://, udp:// or srt://; the path of a pipe; or - for standard input",
     )  # fmt: skip
     people = parser.add_argument_group("people")
     people.add_argument(
         "--boxes",
         type=Path,
         metavar="FILE|FOLDER",
-        help="person boxes from JSON instead of a detector; of a folder, the file named as the input",
+        help="JSON file of person boxes, used instead of a detector; or a folder with one file named like each input",
     )
     people.add_argument(
         "--detector", default="hog", metavar="hog|MODEL.onnx",
-        help="hog: OpenCV's, needs no download; or a YOLOX, YOLO or RT-DETR style ONNX file (default: hog)",
+        help="hog: OpenCV's HOG detector, needs no download; or an ONNX file of a YOLOX, YOLO or RT-DETR style network "
+        "(default: %(default)s)",
     )  # fmt: skip
     people.add_argument(
         "--detector-layout", metavar="NAME",
-        help="how an ONNX detector's outputs are laid out, where that is not recognised: yolox, yolov8, rt-detr, …",
+        help="output layout of the ONNX detector, if it is not recognised: yolox, yolov8, rt-detr, …",
     )  # fmt: skip
     people.add_argument(
         "--detect-every", type=int, default=1, metavar="K",
-        help="run the detector on every K-th frame, people go on as they went in between (default: %(default)s)",
+        help="run the detector on every K-th frame; boxes in between are extrapolated (default: %(default)s)",
     )  # fmt: skip
-    people.add_argument("--person-class", type=int, metavar="N", help="an ONNX detector's class number of people")
+    people.add_argument("--person-class", type=int, metavar="N", help="class number of people in the ONNX detector")
     results = parser.add_argument_group("results")
-    results.add_argument("--output", type=Path, default=Path("poses"), metavar="DIR", help="default: %(default)s")
+    results.add_argument(
+        "--output", type=Path, default=Path("poses"), metavar="DIR",
+        help="folder of the results (default: %(default)s)",
+    )  # fmt: skip
     results.add_argument(
         "--format",
         choices=("posetrack", "coco", "jsonl"),
-        help="default: posetrack for its 15 joints, coco for COCO's 17",
+        help="default: posetrack for models with PoseTrack's 15 joints, coco for those with COCO's 17",
     )
     results.add_argument(
         "--resume", action="store_true",
-        help="go on behind the last whole line of a killed run's files; needs --format jsonl",
+        help="continue an interrupted run after the last complete line of its files; needs --format jsonl",
     )  # fmt: skip
     results.add_argument("--save-video", action="store_true", help="also write an overlay video, H.264 in MP4")
     results.add_argument(
@@ -92,52 +96,54 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.2,
         metavar="S",
-        help="draw keypoints from this score on (default: %(default)s)",
+        help="draw only keypoints with at least this score (default: %(default)s)",
     )
     results.add_argument(
-        "--smooth", action="store_true", help="steadier poses: a One-Euro filter for each joint of each person"
+        "--smooth", action="store_true", help="smooth the poses with a One-Euro filter for each joint of each person"
     )
     running = parser.add_argument_group("running")
     add_backend_arguments(running)
     running.add_argument(
         "--exact", action="store_true",
-        help="whole windows, each in its keyframe's boxes, as the paper does: several times slower",
+        help="run whole windows, each cropped with its keyframe's boxes, as in the paper; several times slower",
     )  # fmt: skip
     running.add_argument(
         "--hold", type=float, metavar="S",
-        help="how far a person may move, in shares of the box, before the box is taken anew (default: 0.03)",
+        help="how far a person may move, as a fraction of the box, before the box is updated (default: 0.03)",
     )  # fmt: skip
     running.add_argument(
-        "--lookahead", type=int, metavar="N", help="frames to wait for after each, 0 to the model's delta (default)"
-    )
-    running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the bundle's maximum)")
+        "--lookahead", type=int, metavar="N",
+        help="frames to wait for after each keyframe, from 0 to the model's delta (default: delta)",
+    )  # fmt: skip
+    running.add_argument("--batch-size", type=int, metavar="N", help="people per batch (default: the bundle's maximum)")
     running.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each input")
     running.add_argument(
         "--drop-late",
         action="store_true",
-        help="live input: the newest frame wins, those that come too fast are dropped",
+        help="live input: drop frames that arrive faster than they are processed; the newest is kept",
     )
     running.add_argument(
         "--reconnect", type=float, metavar="SECONDS",
-        help="live input: how long to try when a camera or stream is lost, 0 for never, inf for ever (default: 30)",
+        help="live input: how long to try to reconnect when a camera or stream is lost, 0 for never, inf for ever "
+        "(default: 30)",
     )  # fmt: skip
-    running.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    running.add_argument("--quiet", action="store_true", help="print only errors")
     return parser
 
 
 @command("sdtc-infer", {"path": "--engine"})
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    if threading.current_thread() is threading.main_thread():  # others may not touch signals
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does: files valid
+    if threading.current_thread() is threading.main_thread():  # the only one that may set signal handlers
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: files stay valid
 
-    # Only now: `--help` and a mistyped option need none of this.
+    # Imported here, so that `--help` and a mistyped option answer fast.
     from sdtc.core.manifest import find_manifest
     from sdtc.runtime.engine import open
     from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
     from sdtc.runtime.run import Run, live_log
 
-    tell = partial(_tell, quiet=args.quiet)
+    tell = partial(_print_line, quiet=args.quiet)
     run = Run(
         args.input,
         RunOptions(
@@ -180,17 +186,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for problem in summary.problems:
         print(f"sdtc-infer: error: {as_options(problem)}", file=sys.stderr)
     if summary.interrupted:
-        print(f"sdtc-infer: interrupted after {summary.frames} frames; the files hold what was done", file=sys.stderr)
+        print(f"sdtc-infer: interrupted after {summary.frames} frames; the results so far are kept", file=sys.stderr)
         return 130
     return 1 if summary.problems else 0
 
 
-def _tell(text: str, quiet: bool) -> None:
+def _print_line(text: str, quiet: bool) -> None:
     say(as_options(text), quiet=quiet)
 
 
 def _describe(summary: RunSummary, engine: PoseEngine, seconds: float) -> str:
-    """Return the lines at the end; the seconds include opening the engine."""
+    """Return the lines printed at the end; `seconds` includes opening the engine."""
     stages = ", ".join(f"{name} {value:.2f} s" for name, value in engine.times.seconds.items())
     rate = summary.frames / seconds
     lines = [
@@ -200,7 +206,7 @@ def _describe(summary: RunSummary, engine: PoseEngine, seconds: float) -> str:
     ]
     if engine.encoded:
         share = engine.reused / (engine.encoded + engine.reused)
-        lines.append(f"tokens   {engine.encoded} frames of people encoded, {engine.reused} reused ({share:.0%})")
+        lines.append(f"tokens   {engine.encoded} person crops encoded, {engine.reused} reused ({share:.0%})")
     if summary.latency:
         lines.append(f"latency  {summary.latency}")
     return "\n".join([*lines, *(f"wrote    {path}" for path in summary.files)])

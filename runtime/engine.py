@@ -1,7 +1,7 @@
-"""The runtime's heart: an engine bundle that turns windows of frames and boxes into poses, and runs over a source.
+"""The pose engine: an opened bundle that estimates poses in one window of frames, or over a whole source.
 
-Over a source, decoding, detection and estimation are stages that run at the same time (`sdtc.runtime.pipeline`).
-`open` an engine once and `track` as many sources with it as needed.
+Over a source, decoding, detection and estimation are stages that run concurrently (`sdtc.runtime.pipeline`). Open an
+engine once with `open`, and `track` any number of sources with it.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from sdtc.runtime.sources.base import GAP, Frame, FrameSource
 from sdtc.runtime.sources.open import open_source
 from sdtc.runtime.sources.windows import windows
 
-READ_AHEAD = 2  # decoded frames that wait for detection
-IN_FLIGHT = 4  # keyframes that wait for their poses; those that wait are estimated in one batch
+READ_AHEAD = 2  # decoded frames that may wait for detection
+IN_FLIGHT = 4  # keyframes that may wait for their poses; all that wait are estimated in one batch
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A keyframe, its window (empty where the keyframe is missing), and its people."""
+    """A keyframe, its window (empty if the keyframe is missing), and the people in it."""
 
     keyframe: Frame
     window: list[Frame]
     people: FramePeople
 
     def result(self, keypoints: np.ndarray | None) -> FrameResult:
-        """Combine with the people's keypoints ``[P, J, 3]``; None where nobody was estimated."""
+        """Return the frame's result with the people's keypoints ``[P, J, 3]``, or None if there are none."""
         frame, people = self.keyframe, self.people
         poses = []
         if keypoints is not None:
@@ -66,22 +66,22 @@ class PoseEngine:
 
     Args:
         manifest: the bundle's.
-        estimator: what estimates the poses; closed with the engine.
-        times: where the estimator counts its seconds.
-        hold: how far a held box may be off, see `sdtc.runtime.estimation.token_cache.TokenCache`.
-        notice: see below.
-        measured: see below.
+        estimator: estimates the poses; closed together with the engine.
+        times: stage times, which the estimator also records into.
+        hold: how far a held box may deviate, see `sdtc.runtime.estimation.token_cache.TokenCache`.
+        notice: see Attributes.
+        measured: see Attributes.
 
     Attributes:
         manifest: the bundle's.
         skeleton: names and limbs of the keypoints.
-        backend: what runs, and where, for people.
-        notice: a sentence where something else runs than was asked for, or "".
-        measured: a sentence about backends that were just compared, or "".
-        streaming: whether frames are encoded once.
+        backend: name, version and device of the backend, for display.
+        notice: a sentence if something else runs than was requested, else "".
+        measured: a sentence on the backends that were just compared, or "".
+        streaming: whether each frame is encoded only once.
         times: seconds by stage, over everything that this engine has run.
-        encoded, reused: frames of windows that were encoded, and that were in the cache, over everything; 0 unless
-            streaming.
+        encoded, reused: person crops of windows that were encoded, and those whose tokens were in the cache, over
+            everything that this engine has run; 0 unless streaming.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class PoseEngine:
 
     @classmethod
     def from_session(cls, manifest: Manifest, session: Session) -> PoseEngine:
-        """Run a session that is already open, such as a network that was never exported.
+        """Make an engine of a session that is already open, such as a network that was never exported.
 
         Args:
             manifest: describes the session's inputs and outputs; its files are not read.
-            session: takes ``clip`` and gives ``keypoints`` as the whole-window graph does; closed with the engine.
+            session: takes ``clip`` and returns ``keypoints`` like the whole-window graph; closed with the engine.
         """
         times = StageTimes()
         return cls(manifest, WindowEstimator(manifest, session, times), times)
@@ -118,11 +118,11 @@ class PoseEngine:
         """Estimate the poses of all people in one keyframe.
 
         Args:
-            images: the T frames of the window, uint8 ``[H, W, 3]`` RGB, the keyframe in the middle; a frame that
-                stands in for a missing one is the same array. Where all of it runs on a GPU, anything there with
-                ``__cuda_array_interface__`` is taken where it lies.
+            images: the T frames of the window, uint8 ``[H, W, 3]`` RGB, the keyframe in the middle; where a frame
+                replaces a missing one, both are the same array. If everything runs on the GPU, arrays with
+                ``__cuda_array_interface__`` are read in place.
             boxes: ``[P, 4]`` person boxes in the keyframe, image pixels.
-            batch_size: people at once; the bundle's maximum if not given.
+            batch_size: people per batch; the bundle's maximum if not given.
 
         Returns:
             float32 ``[P, J, 3]``: x, y in image pixels, score 0-1.
@@ -143,7 +143,7 @@ class PoseEngine:
     def _estimate(
         self, stream: PoseStream, keyframes: Sequence[KeyframePeople], batch_size: int | None
     ) -> list[np.ndarray]:
-        """Estimate by keyframe, as `estimate` returns it."""
+        """Return the poses of each keyframe, in the form that `estimate` returns."""
         largest = self.manifest.batch[2]
         found = []
         for keypoints, crop_boxes in stream.estimate(keyframes, min(batch_size or largest, largest)):
@@ -162,14 +162,14 @@ class PoseEngine:
             options: see `TrackOptions`; its defaults if not given.
 
         Yields:
-            A result for every frame (for every frame that is not done yet, with `TrackOptions.resume_from`), in order,
-            also where nobody is. What could not be read is in ``source.problems`` afterwards; if the engine opened the
-            source itself, it is raised.
+            A result for every frame, in order, also for frames without people; with `TrackOptions.resume_from`, only
+            for frames that are not done yet. What could not be read is listed in ``source.problems`` afterwards, or
+            raised if the engine opened the source itself.
 
         Raises:
-            InputError: boxes that do not belong to the source, a source that ends before the frames that are done, or
-                other unusable options.
-            VideoError: the source cannot be opened, or broke in the middle (after the last good frame).
+            InputError: the boxes do not belong to the source, the source is shorter than the part that is done, or
+                an option is unusable.
+            VideoError: the source cannot be opened, or broke off in the middle (raised after the last good frame).
         """
         options = options or TrackOptions()
         options.check_lookahead(self.manifest.delta)
@@ -200,7 +200,7 @@ class PoseEngine:
                     count = item.keyframe.number + 1  # of all frames that arrived, including those dropped as late
                     yield item.result(next(keypoints) if item.window else None)
         finally:
-            # After this nobody reads the source any more, also on an error and whoever still holds its traceback.
+            # Nothing reads the source from here on, even if the traceback of an error still refers to the generators.
             found.close()
             decoded.close()
             if stream.cache is not None:
@@ -217,7 +217,7 @@ class PoseEngine:
         source: FrameSource,
         done: Progress | None,
     ) -> Iterator[_Found]:
-        """Add the people of its keyframe to every window; leave out keyframes that are done."""
+        """Find the people of every keyframe; skip keyframes that an earlier run has done."""
         seen = 0
         for keyframe, window in keyframes:
             seen += 1
@@ -231,8 +231,8 @@ class PoseEngine:
             yield _Found(keyframe, window, people)
         if done and seen < done.frames:
             raise InputError(
-                f"{done.frames} frames of '{source.name}' are done, but it ends after {seen}: they belong to another "
-                "input, choose another `output`"
+                f"{done.frames} frames of '{source.name}' are done, but it ends after {seen}: those results belong to "
+                "another input, choose another `output`"
             )
 
     def close(self) -> None:
@@ -266,8 +266,8 @@ def open(path: str | Path, options: EngineOptions | None = None) -> PoseEngine:
 
     Raises:
         BundleError: the bundle is missing, damaged or of a newer schema.
-        EngineError: it cannot run here.
-        InputError: options that this bundle or backend does not have.
+        EngineError: the bundle cannot run on this machine.
+        InputError: an option does not apply to this bundle or backend.
     """
     options = options or EngineOptions()
     manifest_path = find_manifest(Path(path))

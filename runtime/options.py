@@ -1,4 +1,4 @@
-"""The options of an engine, of a run over a source, and of a run that writes files; each checks itself."""
+"""The options of an engine, of a run over a source, and of a run that writes files. Each checks its values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sdtc.runtime.output.resume import Progress
     from sdtc.runtime.people.detection import Detector
 
-MAX_HOLD = 0.5  # a held box that is off by more no longer contains the person
+MAX_HOLD = 0.5  # a held box that deviates by more may no longer contain the person
 
 
 def _check_choice(name: str, value: str | None, allowed: Sequence[str]) -> None:
@@ -34,14 +34,14 @@ class EngineOptions:
 
     Attributes:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        backend: one of `sdtc.runtime.backends.arguments.BACKENDS`; ``"auto"`` measures once which of those that are
-            installed is the fastest here.
-        precision: what a CPU computes in: ``"fp32"``, ``"bf16"`` or ``"int8"`` (OpenVINO, on processors that support
-            them), or ``"auto"`` for the fastest.
+        backend: one of `sdtc.runtime.backends.arguments.BACKENDS`; ``"auto"`` measures once which of the
+            installed ones is the fastest here.
+        precision: of the arithmetic on a CPU: ``"fp32"``, ``"bf16"`` or ``"int8"`` (OpenVINO, on processors that
+            support them), or ``"auto"`` for the fastest.
         threads: CPU threads; by default one or all that this process may use, whichever is faster.
-        exact: run whole windows, all frames cropped by the keyframe's boxes, as the paper does. By default every frame
+        exact: run whole windows, all frames cropped with the keyframe's boxes, as in the paper. By default every frame
             is encoded once, in a box that is held from frame to frame, if the bundle has the graphs for it.
-        hold: how far a held box may be off before it is replaced, as a share of its sides, 0 to `MAX_HOLD`; see
+        hold: how far a held box may deviate before it is updated, as a fraction of its sides, 0 to `MAX_HOLD`; see
             `sdtc.runtime.estimation.token_cache.TokenCache`, whose default is used if not given.
 
     Raises:
@@ -71,7 +71,7 @@ class TrackOptions:
         boxes: JSON file of person boxes; no detector is used then.
         detector: ``"hog"``, the path of an ONNX detector, or any object with ``detect(image)``.
         detect_every: run the detector on every k-th frame; in between, tracks are extrapolated.
-        batch_size: people at once; the bundle's maximum if not given.
+        batch_size: people per batch; the bundle's maximum if not given.
         max_frames: stop after this many frames.
         lookahead: frames to wait for after a keyframe, 0 to δ; δ, as in the paper, if not given. Frames of the window
             that have not arrived yet are replaced by the newest one.
@@ -99,35 +99,35 @@ class TrackOptions:
             raise InputError(f"`lookahead` is {self.lookahead}: expected at least 0")
 
     def check_lookahead(self, delta: int) -> None:
-        """Refuse a look-ahead that windows of this δ have no frames for.
+        """Check the look-ahead against the model's δ.
 
         Raises:
             InputError: it is larger than δ.
         """
         if self.lookahead is not None and self.lookahead > delta:
             raise InputError(
-                f"`lookahead` is {self.lookahead}: expected 0 to {delta}, this model's delta, beyond which it looks at "
-                "no frame"
+                f"`lookahead` is {self.lookahead}: expected 0 to {delta}, this model's delta; its windows have no "
+                "frames beyond that"
             )
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How inputs are run into files.
+    """How inputs are run, and which files are written.
 
     Attributes:
         output: folder of the results; created.
         format: one of `FORMATS`; by default ``"posetrack"`` for PoseTrack's joints and ``"coco"`` for COCO's.
-        resume: continue behind the last complete line of an interrupted run's JSON lines.
+        resume: continue after the last complete line of an interrupted run's JSON lines.
         save_video: also write an overlay video, H.264 in MP4.
-        min_score: draw keypoints from this score on, 0-1.
-        smooth: filter the poses, see `sdtc.runtime.output.smoothing`.
+        min_score: draw only keypoints with at least this score, 0-1.
+        smooth: smooth the poses, see `sdtc.runtime.output.smoothing`.
         boxes: JSON file of person boxes, or a folder with a file named like each input.
-        detector_layout: how an ONNX detector's outputs are laid out, where that is not recognised.
-        person_class: an ONNX detector's class number of people.
-        drop_late: live input: drop frames that arrive faster than they are processed; the newest one is kept.
-        reconnect: live input: seconds of trying to get a lost camera or stream back; 30 if not given.
-        track: everything else; its `boxes` and `resume_from` are set for each input.
+        detector_layout: output layout of an ONNX detector, if it is not recognised.
+        person_class: class number of people in an ONNX detector.
+        drop_late: live input: drop frames that arrive faster than they are processed; the newest is kept.
+        reconnect: live input: how long to try to reconnect to a lost camera or stream, seconds; 30 if not given.
+        track: how the engine runs over each input; its `boxes` and `resume_from` are set by the run.
 
     Raises:
         InputError: a value is out of range, or two exclude each other.
@@ -153,7 +153,7 @@ class RunOptions:
             raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
         if self.resume and self.format != "jsonl":
             raise InputError(
-                "`resume=True` needs `format='jsonl'`: an interrupted run leaves nothing to continue of other formats"
+                "`resume=True` needs `format='jsonl'`: an interrupted run in another format leaves nothing to continue"
             )
         if self.resume and self.save_video:
             raise InputError("`resume=True` cannot continue half a video: leave out `save_video`, or `resume`")

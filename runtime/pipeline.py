@@ -1,9 +1,9 @@
-"""Stages that run at the same time: an iterable in a thread of its own, a few items ahead of whoever takes them.
+"""Stages that run concurrently: an iterable runs in a thread of its own, a few items ahead of its consumer.
 
-The stages of the runtime are generators over generators. Where one of them is wrapped in `overlap`, it works on the
-next items while the stage behind it works on the last; OpenCV, FFmpeg and every backend let go of the interpreter
-while they compute. Order is kept, and a stage that is ahead waits: no more than `depth` items lie between two. Only a
-`Handover` made to drop does not wait: a camera cannot.
+The stages of the runtime are generators over generators. A generator that is wrapped in `overlap` works on the next
+items while the stage after it works on the current one; OpenCV, FFmpeg and every backend release the interpreter lock
+while they compute. Order is kept, and a stage that is ahead waits: at most `depth` items are queued between two stages.
+Only a `Handover` that drops items does not wait, because a camera cannot wait.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ T = TypeVar("T")
 def overlap(
     items: Iterable[T], depth: int, name: str, stop: Callable[[], None] | None = None
 ) -> Generator[T, None, None]:
-    """Yield items that a thread of its own takes from an iterable, up to `depth` ahead.
+    """Yield the items of an iterable, which a thread of its own takes up to `depth` ahead.
 
-    The thread starts with the first item that is asked for. An error of the iterable is raised here, after the items
-    before it. A consumer that stops early (closes the generator) stops the thread, and waits for the item that it is
-    busy with.
+    The thread starts when the first item is requested. An error of the iterable is raised here, after the items before
+    it. A consumer that stops early (closes the generator) stops the thread, and waits until it has finished its current
+    item.
 
     Args:
-        items: the stage; used in the thread alone.
-        depth: how many items may wait beside the one in hand; with 0 the stage begins an item when the last one has
-            been taken, so that none gets older than it must.
+        items: the stage; used only in the thread.
+        depth: how many items may be queued; with 0 the stage starts an item only when the last one has been taken, so
+            that no item gets older than necessary.
         name: of the thread, for debuggers and profilers.
-        stop: called before the thread is waited for: makes an item come soon that could be long in coming, or none.
+        stop: called before the thread is joined, to unblock a stage that waits for an item.
     """
     for (item,) in _taken(items, depth, 1, name, stop):
         yield item
@@ -40,9 +40,9 @@ def overlap(
 def overlap_batches(
     items: Iterable[T], depth: int, name: str, stop: Callable[[], None] | None = None
 ) -> Generator[list[T], None, None]:
-    """As `overlap`, but yield everything that waits at once, up to `depth` items: who is late catches up in batches.
+    """As `overlap`, but yield all queued items at once, up to `depth`: a slow consumer catches up in batches.
 
-    Nobody is waited for: a consumer that is faster than the stage gets one item at a time.
+    It never waits to fill a batch: a consumer that is faster than the stage gets one item at a time.
     """
     yield from _taken(items, depth, max(depth, 1), name, stop)
 
@@ -72,12 +72,12 @@ def _run(items: Iterable[T], handover: Handover[T]) -> None:
         for item in iterator:
             if not handover.put(item):
                 break
-    except BaseException as caught:  # it is raised where the items are taken
+    except BaseException as caught:  # raised again in the thread that takes the items
         error = caught
     finally:
         if isinstance(iterator, Generator):
             try:
-                iterator.close()  # here, for no other thread may touch what it holds
+                iterator.close()  # in this thread: no other one may touch its resources
             except BaseException as caught:
                 error = error or caught
         handover.end(error)

@@ -1,4 +1,4 @@
-"""The run that writes files: inputs through an engine into poses, JSON and overlay videos. `sdtc-infer` is its command.
+"""Run an engine over inputs and write files: poses as JSON, and overlay videos. `sdtc-infer` is the command for it.
 
 with sdtc.runtime.open("model.plan") as engine:
     summary = sdtc.runtime.run_inputs(engine, "clips/*.mp4", RunOptions(output=Path("poses"), save_video=True))
@@ -42,12 +42,12 @@ class RunSummary:
     """What a run did.
 
     Attributes:
-        frames, poses, people: how many, over all inputs.
-        seconds: that it took.
-        files: that were written.
-        problems: sentences about what could not be read or done.
-        interrupted: whether Ctrl-C ended it; the files hold what was done.
-        latency: of live inputs, in a sentence; "" without any.
+        frames, poses, people: totals over all inputs.
+        seconds: duration of the run.
+        files: the files that were written.
+        problems: sentences about what could not be read or processed.
+        interrupted: whether Ctrl-C ended the run; the files hold the results so far.
+        latency: of live inputs, as a sentence; "" if there were none.
     """
 
     frames: int = 0
@@ -70,19 +70,20 @@ def run_inputs(engine: PoseEngine, inputs: str | Path, options: RunOptions | Non
 
     Raises:
         InputError: options or inputs that cannot be used.
-        SdtcError: the only input failed. Of several, failures are in `RunSummary.problems`, and the others are done.
+        SdtcError: the only input failed. With several inputs, failures are listed in `RunSummary.problems`, and the
+            other inputs are still processed.
     """
     return Run(inputs, options).execute(engine)
 
 
 class Run:
-    """A run over inputs, checked as far as that needs no engine: what is mistyped is refused before one is opened.
+    """A run over inputs. Whatever can be checked without an engine is checked before one is opened.
 
     Args:
         inputs, options: as for `run_inputs`.
         protected: files that results must not overwrite, besides inputs, boxes and detector.
-        tell: called with a line of text about what is skipped, resumed or complete.
-        progress: show a progress bar on stderr where that is a terminal.
+        tell: called with a line of text about what is skipped, resumed or already complete.
+        progress: show a progress bar on stderr if that is a terminal.
 
     Raises:
         InputError: options or inputs that cannot be used.
@@ -98,9 +99,9 @@ class Run:
     ) -> None:
         self.options = options = options or RunOptions()
         if options.resume and is_live(str(inputs)):
-            raise InputError("`resume=True` is for files: what a live source has sent is gone, run it without `resume`")
+            raise InputError("`resume=True` is for files: a live source cannot be read again, run it without `resume`")
         self._inputs = find_inputs(str(inputs))
-        # One file serves all inputs; of a folder, each input's file is read when it is its turn.
+        # One file serves all inputs; from a folder, the file of each input is read when that input is run.
         self._boxes = BoxFile(options.boxes) if options.boxes and not options.boxes.is_dir() else None
         self._detector: str | Detector = options.track.detector
         if options.boxes is None and isinstance(self._detector, str):
@@ -119,7 +120,7 @@ class Run:
         start = time.perf_counter()
         summary = RunSummary()
         if self._boxes is not None:
-            self._tell_skipped(self._boxes)
+            self._tell_about_skipped(self._boxes)
         stems: set[str] = set()
         for entry in self._inputs:
             try:
@@ -128,27 +129,27 @@ class Run:
             except SdtcError as error:
                 if len(self._inputs) == 1:
                     raise
-                summary.problems.append(str(error))  # the other inputs are still worth doing
+                summary.problems.append(str(error))  # continue with the other inputs
             if summary.interrupted:
                 break
         summary.seconds = time.perf_counter() - start
         return summary
 
     def boxes_for(self, name: str) -> BoxFile | None:
-        """Return the boxes of an input, or None where the detector finds people."""
+        """Return the boxes of an input, or None if the detector finds its people."""
         if self.options.boxes is None or self._boxes is not None:
             return self._boxes
         boxes = read_boxes(self.options.boxes, name)
-        self._tell_skipped(boxes)
+        self._tell_about_skipped(boxes)
         return boxes
 
-    def _tell_skipped(self, boxes: BoxFile) -> None:
+    def _tell_about_skipped(self, boxes: BoxFile) -> None:
         if boxes.skipped_phrase:
             self._tell(f"note     boxes left out: {boxes.skipped_phrase}")
 
 
 class _InputRun:
-    """One input into its files; on Ctrl-C and on errors they are finished as far as they go."""
+    """One input and its files; on Ctrl-C and on errors the files are finished with the results so far."""
 
     def __init__(self, run: Run, engine: PoseEngine, source: FrameSource, stem: str, summary: RunSummary) -> None:
         self.run, self.engine, self.source, self.summary = run, engine, source, summary
@@ -165,7 +166,7 @@ class _InputRun:
         self._protect_inputs()
         done = self._read_progress()
         if done is not None and self._is_complete(done):
-            self._leave(done)
+            self._keep_complete(done)
             return
         track_ids: set[int] = set()
         with ExitStack() as stack:
@@ -175,7 +176,7 @@ class _InputRun:
             stack.callback(results.close)
             try:
                 for result in results:
-                    if not self.writers:  # not before a first frame: an input that gives none leaves no files
+                    if not self.writers:  # only now: an input without frames leaves no files
                         self._open_writers(stack, done)
                     self._write(result)
                     track_ids.update(pose.track_id for pose in result.poses)
@@ -189,8 +190,8 @@ class _InputRun:
                 self.summary.problems.append(f"{error} (frames before this are kept)")
             else:
                 if done is not None and not self.frames:
-                    self._leave(done)
-            _ignore_signals()  # a second Ctrl-C must not cut the closing of the files
+                    self._keep_complete(done)
+            _ignore_signals()  # a second Ctrl-C must not interrupt the closing of the files
         if self.latencies.count:
             self.summary.latency = self._latency()
         self.summary.people += len(track_ids)
@@ -198,7 +199,7 @@ class _InputRun:
         self.summary.files += [writer.path for writer in self.writers if writer.path.exists()]
 
     def _results(self, done: Progress | None) -> Generator[FrameResult, None, None]:
-        """Return results in a thread of their own: files are written meanwhile."""
+        """Return the results; they are estimated in a thread of their own, while files are written."""
         source, engine = self.source, self.engine
         track = replace(self.options.track, boxes=self.boxes, detector=self.run._detector, resume_from=done)
         poses: Iterator[FrameResult] = engine.track(source, track)
@@ -243,7 +244,7 @@ class _InputRun:
         )
 
     def _read_progress(self) -> Progress | None:
-        """Return how far an earlier run got, where it is to be resumed and left a file."""
+        """Return how far an earlier run got, if it is to be resumed and has left a file."""
         if not self.options.resume or not self.results_file.exists():
             return None
         return read_progress(self.results_file, self.source, len(self.engine.skeleton.keypoints))
@@ -252,14 +253,14 @@ class _InputRun:
         limit = self.options.track.max_frames
         if done.frames == self.source.num_frames or done.frames >= (limit or float("inf")):
             return True
-        self.run._tell(f"resume   {self.results_file}, {done.frames} frames are there and skipped")
+        self.run._tell(f"resume   {self.results_file}, {done.frames} frames are done and skipped")
         return False
 
-    def _leave(self, done: Progress) -> None:
-        """Leave a file as it is, but for the torn line at its end."""
+    def _keep_complete(self, done: Progress) -> None:
+        """Keep a complete file as it is, but cut off a torn line at its end."""
         if done.torn:
             JsonlWriter(self.results_file, keep=done.size).close()
-        self.run._tell(f"complete {self.results_file}, all {done.frames} frames were there")
+        self.run._tell(f"complete {self.results_file}, all {done.frames} frames were done already")
 
     def _latency(self) -> str:
         lookahead = self.options.track.lookahead
@@ -273,7 +274,7 @@ class _InputRun:
         )
 
     def _protect_inputs(self) -> None:
-        """Refuse to write over what is being read.
+        """Refuse to overwrite a file that is being read.
 
         Raises:
             InputError: a result is the input, the boxes, the detector or a file of the engine's bundle.
@@ -283,12 +284,12 @@ class _InputRun:
         for target in (self.results_file, self.video_file) if self.options.save_video else (self.results_file,):
             if target.exists() and any(path.is_file() and path.samefile(target) for path in read):
                 raise InputError(
-                    f"the result '{target}' would replace a file that is read: choose another folder as `output`"
+                    f"the result '{target}' would replace a file that is being read: choose another folder as `output`"
                 )
 
 
 def _unique(stem: str, taken: set[str]) -> str:
-    """Two inputs of the same name must not write the same file."""
+    """Return a name that no other input has: two inputs of one name must not write the same file."""
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}_{number}", number + 1
@@ -300,7 +301,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _in_main_thread() -> bool:
-    """Python lets only the main thread change signal handlers."""
+    """Whether this is the main thread: Python lets only that one set signal handlers."""
     return threading.current_thread() is threading.main_thread()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,7 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("bundle")
     with pytest.MonkeyPatch.context() as monkeypatch:
         hide_gpu(monkeypatch)
+        monkeypatch.setenv("SDTC_CACHE", str(tmp_path_factory.mktemp("cache")))  # no compiled kernels
         options = ExportOptions(
             batch=(1, 4, 8),
             flavour="tensorrt-rtx",
@@ -125,3 +127,18 @@ def gpu_bundle(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_f
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every matplotlib figure that this process saves."""
+    figure = pytest.importorskip("matplotlib.figure", reason="needs the extra train").Figure
+    saved: list[Any] = []
+    save = figure.savefig
+
+    def savefig(self: Any, *arguments: Any, **options: Any) -> None:
+        saved.append(self)
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(figure, "savefig", savefig)
+    return saved

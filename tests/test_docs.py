@@ -217,6 +217,7 @@ def sentences() -> list[str]:
 
 
 def _normal(text: str) -> str:
+    text = re.sub(r"\{[a-z_]+\}", "…", text)  # of templates that are filled in later
     return re.sub(r"[…\s]+", " ", text.replace("`…`", "…").replace("`…='…'`", "…")).strip()
 
 

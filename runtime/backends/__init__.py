@@ -1,4 +1,4 @@
-"""What runs a graph: one module a backend, behind one interface (`session`), each importing its library when opened.
+"""Backends that run a graph: one module each, behind one interface (`session`), importing its library when opened.
 
-In: a bundle's files and what the user asked for (`choice`, `probe`). Out: sessions that take and give arrays.
+In: a bundle's files and what the user asked for (`choice`, `probe`). Out: sessions, which run a graph on arrays.
 """

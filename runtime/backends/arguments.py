@@ -1,4 +1,4 @@
-"""The command-line options that choose what runs a graph, once for every command that opens an engine."""
+"""Command-line options that choose the backend, shared by every command that opens an engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from sdtc.core.manifest import FLAVOURS
 
-# Here and not beside what uses them, so that `--help` imports nothing heavy.
+# Defined here and not where they are used, so that `--help` imports nothing heavy.
 BACKENDS = ("auto", "onnxruntime", "openvino", *FLAVOURS)
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
@@ -22,12 +22,12 @@ def add_backend_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGr
     add_device_argument(parser)
     parser.add_argument(
         "--backend", choices=BACKENDS, default="auto",
-        help="auto: on a CPU the fastest of what is installed, measured once for each bundle (default: %(default)s)",
+        help="auto: on a CPU the fastest of the installed ones, measured once per bundle (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32",
-        help="what a CPU computes in; bf16 and int8 need OpenVINO and a processor that has them, and are a little less "
-        "exact; auto is the fastest (default: %(default)s)",
+        help="precision on a CPU; bf16 and int8 need OpenVINO and a processor that supports them, and are slightly "
+        "less exact; auto: the fastest (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads (default: one or all, whichever is faster)"

@@ -1,7 +1,7 @@
-"""Backends behind one interface: a session runs one graph of a bundle.
+"""The choice of a backend for a bundle.
 
-One module per backend; each imports its library only when a session is opened. `choose` decides what may run a bundle,
-`sdtc.runtime.backends.probe` which of several is fastest, and `open_session` opens a graph in it.
+`choose` decides which backends may run a bundle, `sdtc.runtime.backends.probe` which of several is the fastest, and
+`open_session` opens a session on one graph. Each backend's library is imported only when a session is opened.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ class Choice:
     """What `choose` decided.
 
     Attributes:
-        backend: what runs it; on the CPU ``"auto"`` for the fastest of what is installed.
-        notice: a sentence where it is not what the user asked for, or "".
-        precision: what a CPU computes in, whatever the graph says; ``"auto"`` for the fastest.
+        backend: the backend; on the CPU ``"auto"`` for the fastest of the installed ones.
+        device: ``"cpu"`` or ``"cuda"``.
+        notice: a sentence if this is not what the user asked for, else "".
+        precision: of the arithmetic on a CPU, independent of the graph's; ``"auto"`` for the fastest.
     """
 
     backend: str
@@ -42,7 +43,7 @@ def choose(
     gpu_problem: str | None = None,
     precision: str = "fp32",
 ) -> Choice:
-    """Decide what runs a bundle.
+    """Decide which backend runs a bundle.
 
     Args:
         manifest: the bundle's.
@@ -55,7 +56,7 @@ def choose(
     Raises:
         InputError: backend and device exclude each other, or are unknown.
         EngineError: a GPU was asked for, and there is none; or the CPU cannot run the bundle.
-        MissingExtraError: ONNX Runtime was asked for on a GPU, and is not installed.
+        MissingExtraError: ONNX Runtime is to run on a GPU, and is not installed.
     """
     for value, allowed, argument in (
         (backend, BACKENDS, "backend"),
@@ -94,7 +95,7 @@ def choose(
     if device == "cpu" or backend == "openvino":
         return on_cpu()
 
-    # An engine runs where it was named, as a file or as a backend: an .onnx that was named is not replaced by one.
+    # An engine runs only if it was named, as a file or as a backend: it never replaces an .onnx that was named.
     if backend == "onnxruntime" or (backend == "auto" and not wants_plan):
         flavour = None
     must_have_gpu = device == "cuda" or backend in FLAVOURS
@@ -111,7 +112,7 @@ def choose(
         if backend == "onnxruntime":
             return on_cpu()
         return on_cpu(f"the engine cannot run here ({gpu_problem})")
-    if flavour is not None:  # one that does not fit this GPU or this TensorRT is refused when it is opened
+    if flavour is not None:  # if it does not fit this GPU or this TensorRT, opening it fails
         return Choice(flavour, "cuda")
     if device == "auto":
         from sdtc.runtime.backends.onnxruntime_session import cuda_problem
@@ -124,18 +125,18 @@ def choose(
 def open_session(
     manifest: Manifest, directory: Path, choice: Choice, graph: str = "model", threads: int | None = None
 ) -> Session:
-    """Open a session on one graph of a bundle, its file checked against the manifest.
+    """Open a session on one graph of a bundle, after checking the file against the manifest.
 
     Args:
         manifest: the bundle's.
         directory: where its files are.
-        choice: from `choose`.
+        choice: from `choose`, without ``"auto"``.
         graph: ``"model"``, ``"encoder"`` or ``"temporal"``.
         threads: CPU threads; all that this process may use if not given.
 
     Raises:
         BundleError: the file is missing or was changed.
-        EngineError: the backend refuses it.
+        EngineError: the backend cannot run it.
     """
     files = manifest.graphs[graph]
     if choice.backend in FLAVOURS:
@@ -156,9 +157,9 @@ def open_session(
 
 
 def available_cpus() -> int:
-    """Return how many processors this process may use; a container often allows fewer than there are."""
+    """Return how many processors this process may use; a container often allows fewer than the machine has."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # a share of time, as Docker's --cpus and Kubernetes' limits give it
+    with suppress(OSError, ValueError):  # a quota of CPU time, as set by Docker's --cpus and Kubernetes' limits
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         count = min(count, max(1, int(quota) // int(period)))
     return count
@@ -169,7 +170,7 @@ def _is_installed(module: str) -> bool:
 
 
 def cpu_candidates(choice: Choice) -> list[Choice]:
-    """List what a choice with ``"auto"`` in it may mean on this machine; a choice without it is its only candidate.
+    """List what a choice with ``"auto"`` can stand for on this machine; any other choice is the only candidate.
 
     Raises:
         MissingExtraError: no CPU backend is installed.
@@ -182,4 +183,4 @@ def cpu_candidates(choice: Choice) -> list[Choice]:
         for precision in precisions
         if (backend == "openvino" or precision == "fp32") and (choice.backend == backend or _is_installed(backend))
     ]
-    return found or [replace(choice, backend="onnxruntime", precision="fp32")]  # which says what to install
+    return found or [replace(choice, backend="onnxruntime", precision="fp32")]  # opening it says what to install

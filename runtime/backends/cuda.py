@@ -1,6 +1,6 @@
-"""The CUDA driver as the runtime needs it: is there a usable GPU, and memory, streams and graphs through `cuda-python`.
+"""CUDA for the runtime, through `cuda-python`: finds a usable GPU, and wraps memory, streams, events and graphs.
 
-What runs on a stream is `sdtc.runtime.backends.cuda_kernel`' and the sessions' business.
+The work on the streams is queued by `sdtc.runtime.backends.cuda_kernel` and the sessions.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def find_gpu(extra: str = "gpu") -> Gpu:
     """Return the GPU that this process can use.
 
     Args:
-        extra: the extra of this package that whoever asks would install for it.
+        extra: the extra of this package to name if `cuda-python` is not installed.
 
     Raises:
-        EngineError: there is none, with the reason in words.
+        EngineError: there is none; the message gives the reason.
         MissingExtraError: `cuda-python` is not installed.
     """
     cudart = _cudart(extra)
@@ -62,15 +62,15 @@ def gpu_or_reason(extra: str = "gpu") -> tuple[Gpu | None, str]:
 
 
 def use_gpu() -> None:
-    """Make the GPU's primary context, in which TensorRT and the runtime API work, the calling thread's."""
+    """Make the GPU's primary context current in the calling thread; TensorRT and the runtime API work in it."""
     check(_cudart().cudaSetDevice(0))
 
 
 def check(result: tuple[Any, ...]) -> Any:
-    """Unpack what a `cuda.bindings.runtime` call returns.
+    """Check and unpack the result of a `cuda.bindings.runtime` call.
 
     Raises:
-        EngineError: the call failed; the error is named.
+        EngineError: the call failed; the message names the error.
     """
     cudart = _cudart()
     status, *values = result
@@ -83,18 +83,18 @@ def explain(code: int, text: str) -> str:
     """Return a sentence on a failed call.
 
     Args:
-        code: of the runtime API or the driver API, which number their errors alike.
-        text: CUDA's own words.
+        code: error code of the runtime API or the driver API, which are the same numbers.
+        text: CUDA's own message.
     """
     if code == _OUT_OF_MEMORY:
         return (
-            f"the GPU's memory is full ({text}): close what else runs on it, or export the checkpoint with a smaller "
+            f"the GPU's memory is full ({text}): close other programs on it, or export the checkpoint with a smaller "
             "`batch`"
         )
     if code in _STICKY:
         return (
-            f"the GPU stopped in the middle ({text}), and nothing more runs on it in this process: start again, and "
-            "use `device='cpu'` if it comes back"
+            f"the GPU failed in the middle of a run ({text}), and this process can no longer use it: start again, and "
+            "use `device='cpu'` if it happens again"
         )
     return f"CUDA call failed: {text}"
 
@@ -114,7 +114,7 @@ class Stream:
     """One CUDA stream.
 
     Args:
-        apart: it does not wait for the default stream, on which others may work, nor that one for it.
+        apart: whether it is independent of the default stream, which others may use: neither waits for the other.
     """
 
     def __init__(self, apart: bool = False) -> None:
@@ -125,7 +125,7 @@ class Stream:
         synchronize_stream(self.handle)
 
     def wait(self, event: Event) -> None:
-        """Let everything queued from now on wait for an event, as it was recorded last."""
+        """Make everything that is queued from now on wait for the latest recording of an event."""
         check(_cudart().cudaStreamWaitEvent(self.handle, event.handle, 0))
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Stream:
 
 
 class Event:
-    """A point in a stream that others can wait for."""
+    """A point in a stream that the host and other streams can wait for."""
 
     def __init__(self) -> None:
         cudart = _cudart()
@@ -145,7 +145,7 @@ class Event:
         check(_cudart().cudaEventRecord(self.handle, stream.handle))
 
     def synchronize(self) -> None:
-        """Wait on the host; at once if it was never recorded."""
+        """Wait on the host; return at once if it was never recorded."""
         check(_cudart().cudaEventSynchronize(self.handle))
 
     def close(self) -> None:
@@ -155,10 +155,10 @@ class Event:
 
 
 class Graph:
-    """Work of one stream, recorded once, that is launched again as a whole.
+    """Work on one stream, recorded once and then launched as a whole.
 
     Args:
-        stream: where the work queues itself.
+        stream: the stream that the work is queued on.
         work: called once; it may only queue, neither wait nor allocate.
 
     Raises:
@@ -167,19 +167,19 @@ class Graph:
 
     def __init__(self, stream: Stream, work: Callable[[], None]) -> None:
         cudart = _cudart()
-        # Other threads may do what they like meanwhile.
+        # Other threads may call CUDA freely during the recording.
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(cudart.cudaStreamBeginCapture(stream.handle, mode))
         graph = None
         try:
             try:
                 work()
-            finally:  # in any case: until then the stream is of no use
+            finally:  # always: the stream cannot be used until then
                 ended = cudart.cudaStreamEndCapture(stream.handle)
                 graph = ended[1]
             self._launchable = check(cudart.cudaGraphInstantiate(check(ended), 0))
         except EngineError:
-            cudart.cudaGetLastError()  # it is told already, and is not to be told again of the next call
+            cudart.cudaGetLastError()  # clears the error, so that the next call does not report it again
             raise
         finally:
             if graph is not None and int(graph):
@@ -202,7 +202,7 @@ class DeviceMemory:
         nbytes: its size.
 
     Raises:
-        EngineError: there is not so much left.
+        EngineError: not enough memory is left.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -216,10 +216,10 @@ class DeviceMemory:
 
 
 class PinnedMemory:
-    """Memory of the host that the GPU copies from and to on its own.
+    """Page-locked host memory, which the GPU reads and writes directly.
 
     Raises:
-        EngineError: there is not so much left.
+        EngineError: not enough memory is left.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -241,7 +241,7 @@ class PinnedMemory:
 
 
 def upload(target: int, source: int, nbytes: int, stream: Stream) -> None:
-    """Queue a copy from pinned memory to the device; all copies take addresses."""
+    """Queue a copy from pinned memory to the device; like all copies, it takes addresses."""
     check(_cudart().cudaMemcpyAsync(target, source, nbytes, _kind("HostToDevice"), stream.handle))
 
 
@@ -260,18 +260,18 @@ def _kind(direction: str) -> Any:
 
 
 class DeviceBuffer:
-    """Device memory with a pinned host twin, so that copies are asynchronous.
+    """Device memory with pinned host memory of the same size, so that copies are asynchronous.
 
     Raises:
-        EngineError: no memory left, on the device or for the twin; nothing stays allocated.
+        EngineError: no memory is left, on the device or on the host; nothing stays allocated.
     """
 
     def __init__(self, nbytes: int) -> None:
         self._memory = DeviceMemory(nbytes)
         try:
-            self._twin = PinnedMemory(nbytes)
+            self._pinned = PinnedMemory(nbytes)
         except BaseException:
-            with suppress(EngineError):  # the first error is the one to tell
+            with suppress(EngineError):  # the first error is the one to report
                 self._memory.close()
             raise
 
@@ -281,20 +281,20 @@ class DeviceBuffer:
         return self._memory.address
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Return the host twin's first bytes as an array; valid until the buffer is closed."""
-        return self._twin.view(shape, dtype)
+        """Return the first bytes of the host memory as an array; valid until the buffer is closed."""
+        return self._pinned.view(shape, dtype)
 
     def upload(self, nbytes: int, stream: Stream) -> None:
-        upload(self._memory.address, self._twin.address, nbytes, stream)
+        upload(self._memory.address, self._pinned.address, nbytes, stream)
 
     def download(self, nbytes: int, stream: Stream) -> None:
-        download(self._twin.address, self._memory.address, nbytes, stream)
+        download(self._pinned.address, self._memory.address, nbytes, stream)
 
     def close(self) -> None:
         try:
             self._memory.close()
         finally:
-            self._twin.close()
+            self._pinned.close()
 
 
 def _cudart(extra: str = "gpu") -> Any:
@@ -302,7 +302,7 @@ def _cudart(extra: str = "gpu") -> Any:
         return require("cuda.bindings.runtime", extra, "running on a GPU")
     except MissingExtraError:
         raise
-    except (ImportError, RuntimeError, OSError) as error:  # installed, but one of its libraries does not load
+    except (ImportError, RuntimeError, OSError) as error:  # installed, but one of its libraries cannot be loaded
         raise EngineError(f"no usable GPU: cuda-python does not load ({_first_line(error)})") from None
 
 

@@ -1,4 +1,4 @@
-"""Kernels of a bundle, loaded by the CUDA driver and launched on streams. Neither Triton nor torch is needed for it."""
+"""Kernels of a bundle, loaded by the CUDA driver and launched on streams. Needs neither Triton nor torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdtc.core.errors import EngineError, require
 from sdtc.core.kernel_file import SCALARS, KernelCode
 from sdtc.runtime.backends.cuda import Stream, explain, use_gpu
 
-# The image is invalid or for another GPU; the PTX is invalid or too new for the driver; its compiler is missing or off.
+# Invalid image, or one for another GPU; invalid PTX, or too new for the driver; PTX compiler missing or disabled.
 _UNLOADABLE = (200, 209, 218, 221, 222, 223)
 
 
@@ -40,7 +40,7 @@ class Kernel:
         """Queue a launch.
 
         Args:
-            items: crops, or rows of tokens; none are nothing to do.
+            items: number of crops, or of rows of tokens; with 0 nothing is launched.
             arguments: addresses and sizes, in the order of `KernelCode.arguments`.
         """
         if items == 0:
@@ -61,7 +61,7 @@ class Kernel:
 
 
 def _check(result: tuple[Any, ...]) -> Any:
-    """Unpack what a `cuda.bindings.driver` call returns.
+    """Check and unpack the result of a `cuda.bindings.driver` call.
 
     Raises:
         EngineError: the call failed.

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the backend that runs everywhere, and the embedded default."""
+"""ONNX Runtime: the backend that runs everywhere, also on embedded devices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cuda_problem() -> str:
     ort = require("onnxruntime", "gpu", "running an ONNX graph on a GPU")
     if "CUDAExecutionProvider" in ort.get_available_providers():
         return ""
-    # The two packages hold the same files: installed over each other, both break.
+    # The two packages install the same files: with both installed, neither works.
     return "this onnxruntime has no CUDA: run  pip uninstall onnxruntime  and then  pip install 'sdtc[gpu]'"
 
 
@@ -45,9 +45,9 @@ class OnnxRuntimeSession:
         ort = require("onnxruntime", "cpu", "running an ONNX graph")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that spin while they wait for work take the processor from decoding and detection.
+        # Threads that spin while they wait for work take processor time from decoding and detection.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # its warnings are about its own optimiser
+        options.log_severity_level = 3  # errors only: its warnings are about its own optimiser
         providers = ["CPUExecutionProvider"]
         if device == "cuda":
             providers.insert(0, "CUDAExecutionProvider")
@@ -82,7 +82,7 @@ class OnnxRuntimeSession:
 
 def _spec(tensor: Any, path: Path) -> TensorSpec:
     if tensor.type not in _DTYPES:
-        raise EngineError(f"'{path}' has a tensor '{tensor.name}' of type {tensor.type}, which the CPU cannot exchange")
+        raise EngineError(f"'{path}' has a tensor '{tensor.name}' of type {tensor.type}, which is not supported")
     shape = tuple(side if isinstance(side, int) else None for side in tensor.shape)
     return TensorSpec(shape, _DTYPES[tensor.type])
 

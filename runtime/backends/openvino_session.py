@@ -1,4 +1,4 @@
-"""OpenVINO: often the fastest on a CPU, and the one that computes in bf16 and int8 there."""
+"""OpenVINO: often the fastest backend on a CPU, and the only one for bf16 and int8 there."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from sdtc.core.errors import EngineError, require
 from sdtc.runtime.backends.quantize import GROUP, quantize_weights
 from sdtc.runtime.backends.session import TensorSpec, check_inputs
 
-# In two threads at once, OpenVINO's bindings can wait for Python's lock and for each other for ever.
+# Opening graphs in two threads at once can deadlock: the bindings wait for Python's lock and for each other.
 _OPENING = threading.Lock()
 
 
 class OpenVINOSession:
     """One ONNX graph on the CPU.
 
-    OpenVINO's reader knows no model-local functions, so the bodies of the custom operators are put in their places
-    in memory first.
+    OpenVINO does not read model-local functions, so the custom operators are first replaced by their bodies, in memory.
 
     Args:
         path: the graph.
-        threads: of the CPU.
-        precision: ``"fp32"``; ``"bf16"``; or ``"int8"``, products with weights in int8 and the rest in bf16 where the
-            processor has it, else in fp32.
+        threads: CPU threads.
+        precision: ``"fp32"``; ``"bf16"``; or ``"int8"``: products with weights in int8, and the rest in bf16 if the
+            processor supports it, else in fp32.
 
     Raises:
-        EngineError: OpenVINO cannot run the graph, or the processor has not that precision.
+        EngineError: OpenVINO cannot run the graph, or the processor does not support the precision.
         MissingExtraError: openvino is not installed.
     """
 
@@ -47,7 +46,7 @@ class OpenVINOSession:
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision != "fp32" and precision.upper() not in able:
             raise EngineError(f"this processor does not compute in {precision}: leave out `precision='{precision}'`")
-        # Left to itself it computes in bf16 where the processor has it, and is no longer comparable.
+        # By default it computes in bf16 if the processor supports it, and results are no longer comparable.
         hint = "bf16" if precision != "fp32" and "BF16" in able else "f32"
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
         try:
@@ -85,9 +84,10 @@ class OpenVINOSession:
 def _core() -> Any:
     """Return the one `openvino.Core` of this process.
 
-    Each Core gives its thread a stack for signal handlers, and takes it away when the last model of that Core is gone.
-    Of two that go in the order in which they came, the second puts the first one's stack back, which is no more: the
-    next signal that Python handles (Ctrl-C, a child's end) then kills the process. A Core that stays takes none away.
+    Each Core installs a stack for signal handlers in its thread, and restores the previous stack when its last model is
+    released. If two Cores are released in the order of their creation, the second one restores the first one's stack,
+    which no longer exists: the next signal that Python handles (Ctrl-C, the end of a child process) then kills the
+    process. A Core that is never released restores nothing.
     """
     return require("openvino", "openvino", "`backend='openvino'`").Core()
 

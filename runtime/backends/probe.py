@@ -1,7 +1,8 @@
-"""What runs a bundle fastest here? Measured once for a bundle, a machine and its libraries, and remembered.
+"""Finds the fastest backend for a bundle: measured once per bundle, machine and library versions, and cached.
 
-First the backends, with all processors; then the fastest of them with one thread, for a small network often gains
-nothing from more, and leaves the others to decoding and detection. Where nothing is left open, nothing is measured.
+First the backends are timed with all processors. Then the fastest of them is timed with one thread, because a small
+network often gains nothing from more threads, and one thread leaves the other processors to decoding and detection. If
+there is only one candidate, nothing is measured.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from sdtc.core.manifest import Manifest
 from sdtc.runtime.backends.choice import Choice, available_cpus, cpu_candidates, open_session
 from sdtc.runtime.backends.session import Session
 
-RUNS, SECONDS = 10, 1.0  # a graph is timed so often, or for so long
+RUNS, SECONDS = 10, 1.0  # a graph is run this many times, or for this long
 MAX_CACHE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What runs a bundle.
+    """The sessions of a bundle, and how they were chosen.
 
     Attributes:
-        choice: with nothing left open.
-        threads: of the CPU.
-        sessions: of the graphs that were asked for.
-        measured: a sentence about what was just measured, or "".
+        choice: without ``"auto"``.
+        threads: CPU threads.
+        sessions: on the requested graphs.
+        measured: a sentence on what was just measured, or "".
     """
 
     choice: Choice
@@ -48,19 +49,19 @@ class Opened:
 def open_sessions(
     manifest: Manifest, directory: Path, choice: Choice, graphs: Sequence[str], threads: int | None = None
 ) -> Opened:
-    """Open some graphs of a bundle, in the fastest backend where the choice leaves that open.
+    """Open some graphs of a bundle, in the fastest backend if the choice contains ``"auto"``.
 
     Args:
         manifest: the bundle's.
-        directory: where its files are.
+        directory: the folder of its files.
         choice: from `sdtc.runtime.backends.choice.choose`.
         graphs: their names.
         threads: CPU threads; one or all that this process may use, whichever is faster, if not given.
 
     Raises:
         BundleError: a file is missing or was changed.
-        EngineError: the backend refuses it, or all of them do.
-        MissingExtraError: it is not installed.
+        EngineError: the backend cannot run it, or none of them can.
+        MissingExtraError: the backend is not installed.
     """
     every = threads or available_cpus()
     candidates = cpu_candidates(choice) if choice.device == "cpu" else [choice]
@@ -74,7 +75,7 @@ def open_sessions(
     trials: list[_Trial] = []
 
     def race(choices: Sequence[Choice], count: int, best: _Trial | None = None) -> _Trial:
-        """Return the fastest, and close all others."""
+        """Return the fastest of some candidates and the best so far, and close all others."""
         for number, candidate in enumerate(choices, start=1):
             try:
                 trial = _Trial(candidate, count, _open(manifest, directory, candidate, graphs, count))
@@ -100,13 +101,13 @@ def open_sessions(
         facts = {"backend": best.choice.backend, "precision": best.choice.precision, "threads": best.threads}
         write_json(cache, facts | {"milliseconds": {str(trial): trial.milliseconds for trial in trials}})
     except OutputError:
-        pass  # it is measured again next time
+        pass  # measured again next time
     listed = ", ".join(f"{trial} {trial.milliseconds:.1f} ms" for trial in trials)
     return Opened(best.choice, best.threads, best.sessions, f"{listed} for one person: {best} is used from now on")
 
 
 class _Trial:
-    """Sessions of one candidate, and the milliseconds that all of them take one after the other."""
+    """The sessions of one candidate, and the milliseconds that one run of all of them takes."""
 
     def __init__(self, choice: Choice, threads: int, sessions: list[Session]) -> None:
         self.choice, self.threads, self.sessions = choice, threads, sessions
@@ -129,7 +130,7 @@ def _open(manifest: Manifest, directory: Path, choice: Choice, graphs: Sequence[
 
 
 def _time(session: Session) -> float:
-    """Return the least seconds of a run with a batch of one: what else runs just now must not decide for good."""
+    """Return the shortest run with a batch of one, in seconds: load from other programs must not decide the choice."""
     rng = np.random.default_rng(0)
     inputs = {
         name: rng.integers(0, 256, [side or 1 for side in spec.shape]).astype(spec.dtype)
@@ -145,7 +146,7 @@ def _time(session: Session) -> float:
 
 
 def _key(manifest: Manifest, candidates: Sequence[Choice], graphs: Sequence[str], counts: Sequence[int]) -> str:
-    """Return a name for everything that the answer depends on."""
+    """Return a cache key of everything that the result depends on."""
     facts = [
         [manifest.files[manifest.graphs[graph].onnx] for graph in graphs],
         [(candidate.backend, candidate.precision, _version(candidate.backend)) for candidate in candidates],
@@ -173,7 +174,7 @@ def _processor() -> str:
 
 
 def _read(path: Path, candidates: Sequence[Choice], counts: Sequence[int]) -> tuple[Choice, int] | None:
-    """Return what a file of the cache names; None where there is none, or it says anything else."""
+    """Return the choice in a cache file; None if there is no file, or its content is not one of the candidates."""
     try:
         data = read_json(path, "cache", MAX_CACHE_BYTES)
     except SdtcError:

@@ -1,9 +1,9 @@
-"""Weights in int8, in memory: what OpenVINO needs to multiply in int8. No calibration, and no file is written.
+"""Int8 weights, made in memory, so that OpenVINO multiplies in int8. No calibration, and no file is written.
 
-Every constant matrix of a matrix product is rounded to 8 bits with a scale for each of its output channels. OpenVINO
-then rounds the other operand on the fly, with a scale for each group of `GROUP` channels of each token, so that a few
-large activations, as transformers have them, do not spoil the others. Convolutions and products of two activations
-stay as they are.
+Every constant matrix of a matrix product is rounded to 8 bits, with one scale per output channel. OpenVINO then rounds
+the other operand at run time, with one scale per group of `GROUP` channels of each token, so that the few large
+activations of a transformer do not cost the others their accuracy. Convolutions and products of two activations are not
+changed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from sdtc.core.errors import require
 
 GROUP = 64  # channels of an activation that share a scale
-MIN_SIZE = 4096  # elements of a matrix: smaller ones are not worth it
+MIN_SIZE = 4096  # elements of a matrix: quantising smaller ones gains nothing
 
 
 def quantize_weights(model: Any) -> int:
     """Replace the constant matrices of an `onnx.ModelProto` by int8 ones and their scales, in place.
 
     Returns:
-        How many there were.
+        How many were replaced.
     """
     onnx = require("onnx", "openvino", "`precision='int8'`")
     numpy_helper = require("onnx.numpy_helper", "openvino", "`precision='int8'`")

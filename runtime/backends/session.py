@@ -1,4 +1,4 @@
-"""The interface that every backend has: a session runs one graph of a bundle."""
+"""The interface of every backend: a session runs one graph of a bundle."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class TensorSpec:
 
 
 class Session(Protocol):
-    """Something that runs one graph.
+    """Runs one graph.
 
     Attributes:
-        backend: what runs it and where, for people: ``"onnxruntime 1.23 (CPU, 2 threads)"``.
+        backend: name, version and device of the backend, for display: ``"onnxruntime 1.23 (CPU, 2 threads)"``.
         inputs, outputs: the graph's tensors by name.
     """
 
@@ -35,8 +35,8 @@ class Session(Protocol):
         """Run once.
 
         Args:
-            inputs: an array for every input, in its shape and type; on a GPU anything with
-                ``__cuda_array_interface__`` is taken where it lies.
+            inputs: an array for every input, of its shape and type; on a GPU, arrays with
+                ``__cuda_array_interface__`` are read in place.
 
         Returns:
             Every output by name, as new arrays.
@@ -57,7 +57,7 @@ def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Any]) -> 
     """Compare names, shapes and types of host inputs with what a graph takes.
 
     Raises:
-        EngineError: they differ; both are named.
+        EngineError: they differ; the message names both.
     """
     if set(inputs) != set(specs):
         raise EngineError(f"inputs are {sorted(inputs)}: the graph takes {sorted(specs)}")

@@ -1,8 +1,8 @@
 """TensorRT and TensorRT-RTX: one module, since their runtime interfaces agree.
 
-Dynamic batch, `cuda-python` for memory. `run` takes arrays and waits for the answer; `lane` is for whoever keeps
-everything on the GPU and queues it there. Both version and GPU are compared with the manifest before the engine is
-touched, because TensorRT's own message names neither.
+The batch size is dynamic; memory comes from `cuda-python`. `run` takes arrays and waits for the result; `lane` is for
+callers that keep everything on the GPU and only queue work. Version and GPU are compared with the manifest before the
+engine is loaded, because TensorRT's own message names neither.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from sdtc.runtime.backends.session import TensorSpec, check_inputs
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _MAX_CACHE_BYTES = 1 << 30
-EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "gpu-rtx"}  # of this package, that bring what runs an engine
+EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "gpu-rtx"}  # extras of this package that install the runtime
 
 
 def check_compatible(info: EngineInfo, installed_version: str, gpu: Gpu) -> None:
-    """Compare what an engine was built by and for with what is here.
+    """Check that an engine fits the installed version and this GPU.
 
     Both flavours' engines are tied to the version that built them. A TensorRT-RTX engine runs on the compute
-    capabilities that it names; a TensorRT engine on the one that it was built on.
+    capabilities that it was built for; a TensorRT engine on the one of the GPU that built it.
 
     Raises:
-        EngineError: another version or another GPU; both sides are named.
+        EngineError: the version or the GPU differs; the message names both sides.
     """
     if installed_version.split(".")[:3] != info.version.split(".")[:3]:
         raise EngineError(
@@ -44,7 +44,7 @@ def check_compatible(info: EngineInfo, installed_version: str, gpu: Gpu) -> None
             "`device='cpu'`"
         )
     if gpu.compute_capability not in info.compute_capabilities:
-        # Full TensorRT builds for the GPU that it sees; only TensorRT-RTX can be told.
+        # Full TensorRT builds for the GPU at hand; only TensorRT-RTX can build for others.
         again = f"with `compute_capabilities={gpu.compute_capability}`" if info.flavour == "tensorrt-rtx" else "here"
         raise EngineError(
             f"the engine was built for compute capability {', '.join(info.compute_capabilities)}, this GPU "
@@ -56,22 +56,22 @@ class TensorRTSession:
     """One engine on one GPU.
 
     Args:
-        path: the ``.plan`` file, its hash already checked.
+        path: the ``.plan`` file, with its hash already checked.
         info: the manifest's description of the engine.
 
     Attributes:
         batch_range: by input, the smallest and the largest batch of the engine's profile.
-        gpu: where it runs.
-        own_graphs: it makes CUDA graphs of its own, and is not to be put into anybody else's.
+        gpu: the GPU that it runs on.
+        own_graphs: whether it makes CUDA graphs of its own, and must not be recorded into others.
 
     Raises:
-        EngineError: no GPU, another version, another GPU, no memory, or TensorRT refuses the file.
+        EngineError: there is no GPU, version or GPU differ, memory is full, or TensorRT cannot load the file.
         MissingExtraError: the flavour of TensorRT is not installed.
     """
 
     def __init__(self, path: Path, info: EngineInfo) -> None:
         extra = EXTRAS[info.flavour]
-        gpu = find_gpu(extra)  # before TensorRT is asked: without a driver it fails with a bare number
+        gpu = find_gpu(extra)  # before TensorRT, which reports a missing driver by a mere number
         trt = require(MODULES[info.flavour], extra, f"a {info.flavour} engine (or use `device='cpu'`)")
         check_compatible(info, trt.__version__, gpu)
         self.backend = f"{info.flavour} {trt.__version__} ({gpu.name})"
@@ -81,11 +81,11 @@ class TensorRTSession:
         self.outputs: dict[str, TensorSpec] = {}
         self.batch_range: dict[str, tuple[int, int]] = {}
         self._buffers: dict[str, DeviceBuffer] = {}
-        self._memory = ExitStack()  # stream and buffers, to be given back in any case
+        self._memory = ExitStack()  # stream and buffers, released in any case
         try:
             self._start(trt, path, info, gpu)
         except BaseException:
-            with suppress(EngineError):  # what went wrong first is what to tell
+            with suppress(EngineError):  # the first error is the one to report
                 self.close()
             raise
 
@@ -100,7 +100,7 @@ class TensorRTSession:
                 f"capability {', '.join(info.compute_capabilities)}; this GPU has {gpu.compute_capability}): "
                 "export again here"
             )
-        # All contexts of the engine work in the same memory, one after the other.
+        # All contexts of the engine use the same memory, one after the other.
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._working = DeviceMemory(self._engine.device_memory_size_v2)
         self._memory.callback(self._working.close)
@@ -121,12 +121,12 @@ class TensorRTSession:
                 self._allocate(name, tuple(largest), spec)
             else:
                 self.outputs[name] = spec
-        for name, spec in self.outputs.items():  # every output's batch axis is the input's, or smaller
+        for name, spec in self.outputs.items():  # the batch of an output is at most the input's
             batch = max(largest for _, largest in self.batch_range.values())
             self._allocate(name, tuple(batch if side is None else side for side in spec.shape), spec)
 
     def _configure(self, trt: Any, strategy: Any, digest: str, gpu: Gpu) -> None:
-        """Let TensorRT-RTX make its own CUDA graphs, and keep what it compiles on this GPU for the next time."""
+        """Let TensorRT-RTX make its own CUDA graphs, and cache what it compiles for this GPU."""
         self._config = self._engine.create_runtime_config()
         self._config.set_execution_context_allocation_strategy(strategy)
         self._config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
@@ -134,7 +134,7 @@ class TensorRTSession:
         cache = self._config.create_runtime_cache()
         known = path.read_bytes() if path.is_file() and path.stat().st_size <= _MAX_CACHE_BYTES else b""
         if known:
-            cache.deserialize(known)  # it checks itself what it is, and is empty if that does not fit
+            cache.deserialize(known)  # TensorRT-RTX checks the content, and ignores it if it does not fit
         self._config.set_runtime_cache(cache)
 
         def save() -> None:
@@ -156,20 +156,20 @@ class TensorRTSession:
         return context
 
     def address(self, name: str) -> int:
-        """Return the address of the device memory in which a lane takes an input, or gives an output."""
+        """Return the device address where a lane reads an input, or writes an output."""
         return self._buffers[name].device
 
     def lane(self, batch: int) -> Callable[[Stream], None]:
         """Prepare runs of one batch size, from and to the device memory at `address`.
 
-        A context that a CUDA graph was made of must not be changed any more, so every size has its own. They share
-        their memory with `run` too: queue one at a time.
+        A context must not change after a CUDA graph has recorded it, so every size has its own. All of them, and `run`,
+        share the same memory: queue one at a time.
 
         Returns:
-            What queues a run on a stream.
+            A function that queues a run on a stream.
 
         Raises:
-            EngineError: the engine does not take the batch, or TensorRT refuses; also when called.
+            EngineError: the engine does not take the batch size, or TensorRT fails; also raised by the function.
         """
         context = self._new_context()
         for name, spec in self.inputs.items():
@@ -195,7 +195,7 @@ class TensorRTSession:
             results[name] = self._buffers[name].view(shape, spec.dtype)
             self._buffers[name].download(results[name].nbytes, self._stream)
         self._stream.synchronize()
-        return {name: array.copy() for name, array in results.items()}  # the buffers are used again
+        return {name: array.copy() for name, array in results.items()}  # the next run reuses the buffers
 
     def close(self) -> None:
         self._context = None
@@ -224,7 +224,7 @@ class TensorRTSession:
             shape, dtype = tuple(int(side) for side in interface["shape"]), np.dtype(interface["typestr"])
             check_inputs({name: spec}, {name: SimpleNamespace(shape=shape, dtype=dtype)})
             if not is_contiguous(shape, interface.get("strides"), dtype.itemsize):
-                raise EngineError(f"input '{name}' lies on the GPU with gaps or transposed: make it contiguous first")
+                raise EngineError(f"input '{name}' on the GPU is not contiguous: make it contiguous first")
         else:
             check_inputs({name: spec}, {name: value})
             shape = tuple(value.shape)
@@ -233,7 +233,7 @@ class TensorRTSession:
             raise EngineError(f"input '{name}' has batch {shape[0]}, the engine takes {smallest} to {largest}")
         if interface is not None:
             address = int(interface["data"][0])
-            if interface.get("stream"):  # whoever wrote it may not have finished
+            if interface.get("stream"):  # its writer may not have finished
                 synchronize_stream(int(interface["stream"]))
         else:
             buffer = self._buffers[name]
@@ -260,12 +260,12 @@ def _execute(context: Any, stream: Stream) -> None:
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:
-    """Whether an array lies in C order without gaps; None says so itself, PyCUDA spells the strides out."""
+    """Whether an array is in C order without gaps: strides of None mean that, PyCUDA gives explicit ones."""
     if strides is None:
         return True
     step = itemsize
     for side, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if side != 1 and stride != step:  # along an axis of length 1 nothing is ever stepped over
+        if side != 1 and stride != step:  # the stride of an axis of length 1 is never used
             return False
         step *= side
     return True

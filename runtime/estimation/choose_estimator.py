@@ -1,4 +1,4 @@
-"""Which estimator runs a bundle: whole windows, frame by frame, or frame by frame wholly on the GPU."""
+"""Chooses the estimator of a bundle: whole windows, frame by frame, or frame by frame entirely on the GPU."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class OpenedEstimator:
     """An estimator with its sessions open.
 
     Attributes:
-        estimator: to be closed by whoever has it.
-        notice: a sentence where something else runs than was asked for, or "".
-        measured: a sentence about backends that were just compared, or "".
+        estimator: the caller closes it.
+        notice: a sentence if something else runs than was requested, else "".
+        measured: a sentence on the backends that were just compared, or "".
     """
 
     estimator: Estimator
@@ -36,19 +36,19 @@ class OpenedEstimator:
 def open_estimator(
     manifest: Manifest, directory: Path, choice: Choice, threads: int | None, exact: bool, times: StageTimes
 ) -> OpenedEstimator:
-    """Open what runs a bundle.
+    """Open the estimator of a bundle.
 
     Args:
         manifest: the bundle's.
-        directory: where its files are.
+        directory: the folder of its files.
         choice: of the backend.
         threads: CPU threads; one or all, whichever is faster, if not given.
         exact: run whole windows even if the bundle has the streaming pair of graphs.
-        times: where seconds are counted.
+        times: stage times to record into.
 
     Raises:
         BundleError: a file is missing or was changed.
-        EngineError: the backend refuses it.
+        EngineError: the backend cannot run it.
     """
     notice = choice.notice
     graphs = ("encoder", "temporal") if not exact and _can_stream(manifest, choice) else ("model",)
@@ -66,7 +66,7 @@ def open_estimator(
 
 
 def _can_stream(manifest: Manifest, choice: Choice) -> bool:
-    """Whether the bundle has the network's two halves, as this backend needs them."""
+    """Whether the bundle has the streaming pair of graphs, in the form that this backend needs."""
     pair = [manifest.graphs[name] for name in ("encoder", "temporal") if name in manifest.graphs]
     return len(pair) == 2 and (choice.backend not in FLAVOURS or all(files.plan for files in pair))
 
@@ -74,16 +74,16 @@ def _can_stream(manifest: Manifest, choice: Choice) -> bool:
 def streaming_estimator(
     manifest: Manifest, directory: Path, encoder: Session, temporal: Session, times: StageTimes
 ) -> tuple[Estimator, str]:
-    """Choose what streams: all of it on the GPU where engines and kernels are for it, else crops and tokens on the CPU.
+    """Open a streaming estimator: entirely on the GPU if there are engines and kernels for it, else partly on the CPU.
 
     Args:
         manifest: the bundle's.
-        directory: where its files are.
-        encoder, temporal: sessions of its two halves.
-        times: where seconds are counted.
+        directory: the folder of its files.
+        encoder, temporal: sessions of the streaming pair.
+        times: stage times to record into.
 
     Returns:
-        The estimator, and a sentence where engines run on a GPU and the rest does not, or "".
+        The estimator, and a sentence if engines run on a GPU but the rest does not, else "".
 
     Raises:
         BundleError: the kernels' file is damaged.
@@ -99,6 +99,6 @@ def streaming_estimator(
             return DeviceEstimator(manifest, encoder, temporal, kernels[capability], times), ""
         reason = (
             f"crops are cut on the CPU, since the bundle has no kernels for compute capability {capability}: export it "
-            "with the extra kernels installed"
+            "again with the extra 'kernels' installed"
         )
     return StreamingEstimator(manifest, encoder, temporal, times), reason

@@ -1,11 +1,11 @@
-"""Frame by frame on a GPU: frames go up once, keypoints come down, and all that is in between stays there.
+"""Frame by frame on a GPU: frames are uploaded once, keypoints are downloaded, and everything between stays there.
 
-The same planning as `StreamingEstimator`'s, whose answer it gives. Two streams: one uploads
-frames, the other works on those that are there: it cuts crops into the encoder's input, encodes, puts tokens into the
-slots of a pool, gathers windows into the temporal engine's input, and runs that. Decoding of heatmaps is inside the
-temporal engine. The host waits once for each batch of keyframes.
+It schedules like `StreamingEstimator`, and gives the same results. There are two CUDA streams. One uploads frames. The
+other cuts crops from them into the encoder's input, encodes, scatters the tokens into the slots of a pool, gathers
+windows into the temporal engine's input, and runs that engine. Heatmaps are decoded inside the temporal engine. The
+host waits once per batch of keyframes.
 
-Engines run in batches of a few sizes only, so that each can be a CUDA graph.
+Engines run with only a few batch sizes, so that each can be recorded as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ from sdtc.runtime.estimation.timing import StageTimes
 from sdtc.runtime.estimation.token_cache import TokenCache
 from sdtc.runtime.sources.base import Frame
 
-_LEGACY_STREAM = 1  # CUDA's default stream, where whoever says nothing of streams has worked
+_LEGACY_STREAM = 1  # CUDA's default stream, used by code that names no stream
 _MATRIX = 6 * 8  # bytes of a crop's [2, 3] float64
 
 
 def buckets(smallest: int, largest: int) -> tuple[int, ...]:
-    """Return the batch sizes that an engine is run in: its smallest and largest, and the powers of two between them."""
+    """Return the batch sizes that an engine runs with: its smallest and largest, and the powers of two between them."""
     powers = (1 << bit for bit in range(largest.bit_length()))
     return tuple(sorted({smallest, largest, *(power for power in powers if smallest < power < largest)}))
 
 
 def bucket_for(count: int, sizes: Sequence[int]) -> int:
-    """Return the least of some ascending batch sizes that holds so many items, of at most the largest."""
+    """Return the smallest of some ascending batch sizes that holds `count` items, which must fit the largest."""
     return next(size for size in sizes if size >= count)
 
 
 class Graphs:
-    """Runs pieces of work on one stream: plainly the first time, then recorded and launched as a whole.
+    """Runs pieces of work on one stream: directly the first time, then recorded as CUDA graphs and launched as a whole.
 
     Args:
-        stream: where the work queues itself.
+        stream: the stream that the work is queued on.
         enabled: whether anything is recorded.
     """
 
@@ -70,13 +70,13 @@ class Graphs:
         self._graphs: dict[tuple[Hashable, ...], Graph | None] = {}  # None: has run once
 
     def run(self, key: tuple[Hashable, ...], work: Callable[[], None]) -> None:
-        """Run some work.
+        """Run a piece of work.
 
         Args:
-            key: everything that the recording holds on to: sizes and addresses.
-            work: only queues.
+            key: everything that the recording depends on: sizes and addresses.
+            work: only queues; it neither waits nor allocates.
         """
-        # The first run loads and sets up what a recording must not.
+        # The first run does the lazy loading and setup that must not happen in a recording.
         if not self._enabled or key not in self._graphs:
             work()
             self._graphs.setdefault(key, None)
@@ -93,7 +93,7 @@ class Graphs:
         graph.launch(self._stream)
 
     def drop(self, part: Hashable) -> None:
-        """Forget every recording with something in its key that will no longer be there; none may be running."""
+        """Drop every recording whose key contains something that is about to be freed; none may be running."""
         for key in [key for key in self._graphs if part in key]:
             graph = self._graphs.pop(key)
             if graph is not None:
@@ -108,7 +108,7 @@ class Graphs:
 
 
 class Room:
-    """Memory that is replaced when more is needed; what was in it is lost, and nobody may be using it then.
+    """Memory that is replaced when more is needed; its content is lost, and nothing may be using it then.
 
     Args:
         kind: `DeviceMemory` or `PinnedMemory`.
@@ -119,7 +119,7 @@ class Room:
         self._memory: Any = None
 
     def of(self, nbytes: int) -> Any:
-        """Return memory of at least so many bytes."""
+        """Return memory of at least `nbytes` bytes."""
         if self._memory is None or self._memory.nbytes < nbytes:
             self.close()
             self._memory = self._kind(nbytes)
@@ -132,7 +132,7 @@ class Room:
 
 
 class _SourceMemory:
-    """What lies on the GPU for one source: the pool of tokens and the frames of the latest windows.
+    """The GPU memory of one source: the pool of tokens and the frames of the latest windows.
 
     Attributes:
         pool: ``[slots, L, C]`` fp32; None before the first frame.
@@ -147,7 +147,7 @@ class _SourceMemory:
         self._spare: list[Room] = []
 
     def grow(self, slots: int, least: int, stream: cuda.Stream, graphs: Graphs) -> int:
-        """Make the pool hold so many slots, keep what is in it, and return its address."""
+        """Grow the pool to at least `slots` slots, keep its content, and return its address."""
         if self.pool is None or slots > self._slots:
             capacity = max(slots, 2 * self._slots, least)  # twice as many, so that growing stays rare
             grown = DeviceMemory(capacity * self._row_bytes)
@@ -161,7 +161,7 @@ class _SourceMemory:
         return self.pool.address
 
     def keep_frames(self, wanted: set[int]) -> None:
-        """Give up all other frames; none of them may be in use."""
+        """Release all other frames; none of them may be in use."""
         for index in [index for index in self.frames if index not in wanted]:
             self._spare.append(self.frames.pop(index))
 
@@ -183,9 +183,9 @@ class DeviceEstimator(Estimator):
 
     Args:
         manifest: the bundle's.
-        encoder, temporal: engines of its two halves; closed with it.
+        encoder, temporal: engines of the two halves; closed with the estimator.
         kernels: for this GPU, by name.
-        times: where seconds are counted, all of them as ``pose``.
+        times: stage times to record into, all as ``pose``.
 
     Raises:
         EngineError: the kernels do not load, the engines do not fit them, or the GPU's memory is full.
@@ -220,8 +220,8 @@ class DeviceEstimator(Estimator):
                 own(Kernel(kernels[name])) for name in ("crop_frame", "gather_tokens", "scatter_tokens")
             )
             self.graphs = own(Graphs(self.compute, enabled=not encoder.own_graphs))
-            self.staged = [(own(Room(PinnedMemory)), own(Event())) for _ in range(2)]  # frames on their way up
-            # By what they hold: of a whole call on the host, of one batch on the device.
+            self.staged = [(own(Room(PinnedMemory)), own(Event())) for _ in range(2)]  # frames being uploaded
+            # By content: on the host for a whole call, on the device for one batch.
             self.host = {name: own(Room(PinnedMemory)) for name in ("matrices", "slots", "windows", "keypoints")}
             crops, windows = self.encoder_sizes[-1], self.temporal_sizes[-1]
             self.matrices = own(DeviceMemory(crops * _MATRIX)).address
@@ -237,12 +237,12 @@ class DeviceEstimator(Estimator):
         return _DeviceStream(self, TokenCache(self.manifest.num_frames, hold), self._unused.pop())
 
     def give_back(self, memory: _SourceMemory) -> None:
-        """Keep the memory of a source that has ended for the next one: recordings hold on to it."""
+        """Keep the memory of a source that has ended for the next one: recordings contain its addresses."""
         memory.keep_frames(set())
         self._unused.append(memory)
 
     def lane(self, session: TensorRTSession, size: int) -> Callable[[], None]:
-        """Return what queues an engine's run of a batch size."""
+        """Return a function that queues an engine's run with a batch size."""
         if (session, size) not in self._lanes:
             self._lanes[session, size] = session.lane(size)
         lane = self._lanes[session, size]
@@ -266,7 +266,7 @@ class DeviceEstimator(Estimator):
 
 
 def _check_tensors(manifest: Manifest, encoder: TensorRTSession, temporal: TensorRTSession) -> None:
-    """Compare the engines with the manifest: kernels go by that, and would write anywhere.
+    """Compare the engines with the manifest, which the kernels rely on: else they would write out of bounds.
 
     Raises:
         EngineError: they differ.
@@ -295,7 +295,7 @@ class _DeviceStream(PoseStream):
         cuda.use_gpu()
         with estimator.times.stage("pose"):
             work, windows, boxes = schedule_keyframes(self.cache, keyframes)
-            # The last call has waited for everything: what it used may be overwritten.
+            # The last call waited for the GPU to finish: what it used may be overwritten.
             self._memory.keep_frames({frame.index for people in keyframes for frame in people.window})
             least = estimator.temporal_sizes[-1] * estimator.manifest.num_frames
             pool = self._memory.grow(self.cache.num_slots, least, estimator.compute, estimator.graphs)
@@ -313,13 +313,13 @@ class _DeviceStream(PoseStream):
             self._memory = None
 
     def _encode(self, work: list[Work], pool: int) -> None:
-        """Queue the encoding of frames in boxes, into their slots."""
+        """Queue the encoding of crops, into their slots."""
         if not work:
             return
         estimator = self._estimator
         size = estimator.manifest.input_size
         crop_bytes = size[0] * size[1] * 3
-        work.sort(key=lambda item: item[0].index)  # a frame's crops together
+        work.sort(key=lambda item: item[0].index)  # groups the crops of each frame
         matrices = self._on_host("matrices", np.array([crop_to_image_matrix(box, size) for _, box, _ in work], "f8"))
         slots = self._on_host("slots", np.array([slot for _, _, slot in work], np.int32))
         crops, tokens = estimator.encoder.address("frames"), estimator.encoder.address("tokens")
@@ -336,7 +336,7 @@ class _DeviceStream(PoseStream):
                     crops + first * crop_bytes,
                 )  # fmt: skip
                 first += len(these)
-            # What is in the input behind the batch is encoded too, and left there.
+            # Old crops behind the batch are encoded too; their tokens are not used.
             bucket = bucket_for(len(batch), estimator.encoder_sizes)
             estimator.graphs.run(("encoder", bucket, crops, tokens), estimator.lane(estimator.encoder, bucket))
             estimator.scatter.launch(estimator.compute, len(batch), tokens, estimator.slots, pool)
@@ -348,7 +348,7 @@ class _DeviceStream(PoseStream):
         largest = min(batch_size, estimator.temporal_sizes[-1])
         parts = [(part, windows[part]) for part in batches(len(windows), largest)]
         sizes = [bucket_for(len(batch), estimator.temporal_sizes) for _, batch in parts]
-        # Where a batch is filled up, by its last window.
+        # Batches that are too small are padded with their last window.
         filled = [
             batch[np.minimum(np.arange(size), len(batch) - 1)] for (_, batch), size in zip(parts, sizes, strict=True)
         ]
@@ -369,13 +369,13 @@ class _DeviceStream(PoseStream):
         return host.view((len(windows), J, 3), np.dtype(np.float32))
 
     def _on_host(self, name: str, values: np.ndarray) -> int:
-        """Put values into pinned memory, until the next call; return its address."""
+        """Copy values into pinned memory, where they stay until the next call; return the address."""
         memory = self._estimator.host[name].of(values.nbytes)
         memory.view(values.shape, values.dtype)[...] = values
         return memory.address
 
     def _frame(self, frame: Frame) -> tuple[int, int, int]:
-        """Return a frame's address on the GPU, height and width; what is computed from now on finds it there."""
+        """Return a frame's address on the GPU, height and width; work that is queued from now on finds it there."""
         estimator, image = self._estimator, frame.image
         assert image is not None
         assert self._memory is not None
@@ -386,7 +386,7 @@ class _DeviceStream(PoseStream):
         if frame.index in self._memory.frames:
             return self._memory.frames[frame.index].of(0).address, height, width
         room, done = estimator.staged[0]
-        estimator.staged.reverse()  # the other one next time: this one is on its way then
+        estimator.staged.reverse()  # use the other one next time: this one may still be in transfer
         done.synchronize()
         staged = room.of(image.nbytes)
         staged.view(image.shape, image.dtype)[...] = image
@@ -398,10 +398,10 @@ class _DeviceStream(PoseStream):
 
 
 def _on_device(image: Any) -> tuple[int, int, int]:
-    """Check a frame that lies on the GPU, and wait for whoever wrote it.
+    """Check a frame that is already on the GPU, and wait for its writer.
 
     Raises:
-        EngineError: it is not as the kernel reads it.
+        EngineError: it is not laid out as the kernel reads it.
     """
     interface = image.__cuda_array_interface__
     shape, dtype = tuple(int(side) for side in interface["shape"]), np.dtype(interface["typestr"])
@@ -409,7 +409,7 @@ def _on_device(image: Any) -> tuple[int, int, int]:
     address = int(interface["data"][0])
     if not is_contiguous(shape, interface.get("strides"), 1) or address % ALIGNMENT:
         raise EngineError(
-            f"a frame on the GPU lies there with gaps, or begins at no multiple of {ALIGNMENT} bytes: copy it first"
+            f"a frame on the GPU is not contiguous, or its address is no multiple of {ALIGNMENT} bytes: copy it first"
         )
     cuda.synchronize_stream(int(interface.get("stream") or _LEGACY_STREAM))
     return address, shape[0], shape[1]

@@ -1,8 +1,8 @@
-"""From the frames of windows and the boxes of their people to keypoints: whole windows, or frame by frame.
+"""Estimators: from windows of frames and person boxes to keypoints, by whole windows or frame by frame.
 
-`WindowEstimator` runs the whole network over T crops of each person. `StreamingEstimator` runs the bundle's two halves
-and encodes only what `token_cache` does not know yet. Both take several keyframes at once, cut crops, fill
-up the smallest batch, and split what is larger than the largest.
+`WindowEstimator` runs the whole network on T crops of each person. `StreamingEstimator` runs the network in two halves
+and encodes only frames that `token_cache` has no tokens of. Both take several keyframes at once, cut crops, pad batches
+below the bundle's smallest batch, and split those above its largest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class KeyframePeople:
     """The people of one keyframe.
 
     Attributes:
-        window: T frames with images, the keyframe in the middle; one that stands in for a missing one appears several
+        window: T frames with images, the keyframe in the middle; a frame that replaces missing ones appears several
             times.
         crop_boxes: ``[P, 4]``, image pixels.
         track_ids: ``[P]``.
@@ -42,38 +42,38 @@ Poses = tuple[np.ndarray, np.ndarray]  # float32 [P, J, 3]: x, y in crop pixels,
 
 
 class PoseStream(ABC):
-    """The people of one source, keyframe after keyframe.
+    """Estimates the people of one source, keyframe after keyframe.
 
     Attributes:
-        cache: what it knows to be encoded; None for whole windows.
+        cache: schedules the tokens; None for whole windows.
     """
 
     cache: TokenCache | None = None
 
     @abstractmethod
     def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
-        """Estimate the poses of everybody in some keyframes, which follow each other.
+        """Estimate the poses of everybody in some consecutive keyframes.
 
         Args:
-            keyframes: in order; `KeyframePeople.window` says of which frame.
-            batch_size: windows at once.
+            keyframes: in order; the keyframe is in the middle of `KeyframePeople.window`.
+            batch_size: windows per batch.
 
         Returns:
-            By keyframe: keypoints and the crop boxes that they are in.
+            For each keyframe, keypoints and the crop boxes that they refer to.
 
         Raises:
-            EngineError: the backend failed, or its answer is not finite.
+            EngineError: the backend failed, or its results are not finite.
         """
 
-    def end(self) -> None:  # noqa: B027  (most have nothing to give back)
-        """The source has ended."""
+    def end(self) -> None:  # noqa: B027  (most have nothing to release)
+        """Release what belongs to the source, which has ended."""
 
 
 class Estimator(ABC):
-    """Something that estimates poses, for any number of sources.
+    """Estimates poses, for any number of sources.
 
     Attributes:
-        backend: what runs it, for people.
+        backend: name, version and device of the backend, for display.
     """
 
     backend: str
@@ -83,7 +83,7 @@ class Estimator(ABC):
         """Begin a source.
 
         Args:
-            hold: how far a held box may be off, see `sdtc.runtime.estimation.token_cache.TokenCache`.
+            hold: how far a held box may deviate, see `sdtc.runtime.estimation.token_cache.TokenCache`.
         """
 
     @abstractmethod
@@ -92,12 +92,12 @@ class Estimator(ABC):
 
 
 class WindowEstimator(Estimator, PoseStream):
-    """The whole network at once: every frame of every window is encoded. It remembers nothing, so it is its stream.
+    """The whole network at once: every frame of every window is encoded. It has no state, so it is its own stream.
 
     Args:
         manifest: the bundle's.
-        session: of its graph ``model``.
-        times: where seconds are counted.
+        session: on the graph ``model``.
+        times: stage times to record into.
     """
 
     def __init__(self, manifest: Manifest, session: Session, times: StageTimes) -> None:
@@ -137,12 +137,12 @@ class WindowEstimator(Estimator, PoseStream):
 
 
 class StreamingEstimator(Estimator):
-    """The network in two halves: new frames into tokens, and windows of tokens into poses.
+    """The network in two halves: new frames to tokens, and windows of tokens to poses.
 
     Args:
         manifest: the bundle's.
-        encoder, temporal: sessions of its two halves.
-        times: where seconds are counted.
+        encoder, temporal: sessions on the graphs of these names.
+        times: stage times to record into.
     """
 
     def __init__(self, manifest: Manifest, encoder: Session, temporal: Session, times: StageTimes) -> None:
@@ -150,8 +150,8 @@ class StreamingEstimator(Estimator):
         self.encoder, self.temporal = encoder, temporal
         T, (H, W), largest = manifest.num_frames, manifest.input_size, manifest.batch[2]
         dtype = temporal.inputs["tokens"].dtype
-        # Both are reused by every batch. A graph takes T times as many frames as windows at once; on a CPU they would
-        # only need more memory.
+        # Both are reused by every batch. The encoder could take T times as many frames at once as there are windows in
+        # a batch; on a CPU that would only need more memory.
         self.crops = np.empty((largest, H, W, 3), np.uint8)
         self.windows = np.empty((largest, T, *manifest.token_shape), dtype)
 
@@ -172,14 +172,14 @@ class _TokenStream(PoseStream):
 
     def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
         work, windows, boxes = schedule_keyframes(self.cache, keyframes)
-        # Everybody's new frames together: a batch is what makes the encoder fast.
+        # Encode everybody's new frames together: the encoder is fast with large batches.
         self._encode(work)
         keypoints = self._decode(windows, batch_size)
         self.cache.release()
         return by_keyframe(keypoints, boxes)
 
     def _encode(self, work: Sequence[Work]) -> None:
-        """Encode frames in boxes and put the tokens into their slots."""
+        """Encode crops of frames, and put the tokens into their slots."""
         estimator, times = self._estimator, self._estimator.times
         known = len(self._tokens)
         if self.cache.num_slots > known:  # twice as many, so that growing stays rare
@@ -220,7 +220,7 @@ def schedule_keyframes(
     """Schedule some consecutive keyframes.
 
     Returns:
-        What to encode; the slots of everybody's window, int64 ``[P, T]``; by keyframe the crop boxes.
+        The crops to encode; the slots of everybody's window, int64 ``[P, T]``; the crop boxes of each keyframe.
     """
     work: list[Work] = []
     windows, boxes = [np.zeros((0, cache.num_frames), np.int64)], []
@@ -237,13 +237,13 @@ def schedule_keyframes(
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
-    """Cut so many items into parts of a size; the last may be smaller."""
+    """Split `count` items into slices of `size`; the last may be smaller."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
 def by_keyframe(keypoints: np.ndarray, boxes: Sequence[np.ndarray]) -> list[Poses]:
-    """Hand everybody's keypoints back to the keyframes whose crop boxes are given."""
+    """Split everybody's keypoints by keyframe, and pair them with the crop boxes of each."""
     ends = np.cumsum([len(each) for each in boxes])
     return list(zip(np.split(keypoints, ends[:-1]), boxes, strict=True)) if boxes else []
 
@@ -256,7 +256,7 @@ def checked(keypoints: np.ndarray, backend: str) -> np.ndarray:
     """Return an engine's keypoints, or raise `EngineError` if they are not finite."""
     if not np.isfinite(keypoints).all():
         raise EngineError(
-            f"the engine ({backend}) answered with values that are not finite: export the checkpoint again, with "
+            f"the engine ({backend}) returned values that are not finite: export the checkpoint again, with "
             "`precision='fp32'` if it was fp16"
         )
     return keypoints

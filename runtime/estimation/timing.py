@@ -1,4 +1,4 @@
-"""Where the time goes, and how long answers take."""
+"""Times of the stages, and percentiles of durations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class StageTimes:
 
     Attributes:
         seconds: by stage name, in the order of first use.
-        durations: of the single times, by stage name.
+        durations: of the single runs, by stage name.
     """
 
     def __init__(self) -> None:
@@ -23,6 +23,7 @@ class StageTimes:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Time a block, and add its duration to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -36,7 +37,7 @@ class Durations:
     """Percentiles of any number of durations in bounded memory: counts in buckets that are 2 % wide.
 
     Attributes:
-        count: durations added.
+        count: number of durations added.
     """
 
     _WIDTH = math.log(1.02)
@@ -50,7 +51,7 @@ class Durations:
         self._buckets[math.floor(math.log(max(seconds, 1e-6)) / self._WIDTH)] += 1
 
     def percentile(self, share: float) -> float:
-        """Return the duration, seconds, that this share (0-1) of them does not exceed, to 1 %; 0 of none."""
+        """Return the duration, seconds, that this share (0-1) of them does not exceed, to 1 %; 0 if there are none."""
         seen = 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]

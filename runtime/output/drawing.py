@@ -10,11 +10,11 @@ import numpy as np
 from sdtc.core.skeleton import Skeleton
 from sdtc.runtime.output.results import FrameResult, Pose
 
-MIN_KEYPOINT_SCORE = 0.2  # fainter keypoints are not drawn
+MIN_KEYPOINT_SCORE = 0.2  # keypoints with a lower score are not drawn
 
 
 def draw_frame(result: FrameResult, skeleton: Skeleton, min_score: float = MIN_KEYPOINT_SCORE) -> np.ndarray | None:
-    """Return a copy of a frame with every pose drawn, uint8 ``[H, W, 3]`` RGB; None where there is no image."""
+    """Return a copy of a frame with every pose drawn, uint8 ``[H, W, 3]`` RGB; None if there is no image."""
     if result.image is None:
         return None
     image = result.image.copy()
@@ -26,7 +26,7 @@ def draw_frame(result: FrameResult, skeleton: Skeleton, min_score: float = MIN_K
 def draw_pose(image: np.ndarray, pose: Pose, skeleton: Skeleton, min_score: float = MIN_KEYPOINT_SCORE) -> None:
     """Draw one pose into an RGB image, in place."""
     color = track_color(pose.track_id)
-    width = max(1, round(image.shape[0] / 360))  # of lines, so that large videos stay readable
+    width = max(1, round(image.shape[0] / 360))  # line width in pixels: large videos need thicker lines
     shift = 4  # sub-pixel drawing, in 1/16 pixels
     points = np.nan_to_num(pose.keypoints[:, :2]).clip(-(2**24), 2**24)  # OpenCV takes 32-bit integers
     points = np.round(points * 2**shift).astype(int)
@@ -46,7 +46,7 @@ def draw_pose(image: np.ndarray, pose: Pose, skeleton: Skeleton, min_score: floa
 
 
 def track_color(track_id: int) -> tuple[int, int, int]:
-    """Return a bright RGB colour; neighbouring ids are far apart in hue."""
+    """Return a bright RGB colour; consecutive ids are far apart in hue."""
     red, green, blue = colorsys.hsv_to_rgb(track_id * 0.618034 % 1.0, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -1,4 +1,4 @@
-"""What the runtime answers: poses by frame, in image pixels."""
+"""The results of the runtime: poses by frame, in image pixels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Pose:
     """One person in one frame.
 
     Attributes:
-        track_id: the same person keeps it from frame to frame.
+        track_id: identifies the person from frame to frame.
         keypoints: float32 ``[J, 3]``: x, y in image pixels, and the keypoint's score 0-1 (heatmap maximum).
         bbox: float32 ``[4]``: the person box x, y, width, height in image pixels, as detected.
-        bbox_score: the detector's, 0-1.
+        bbox_score: the detector's score of the box, 0-1.
     """
 
     track_id: int
@@ -43,12 +43,12 @@ class FrameResult:
         index: from 0, counted over the input, missing frames included.
         number: the number in the image's file name; the index for videos.
         name: the image's file name; None for videos.
-        image_id: what the frame is called in PoseTrack's and COCO's files.
-        image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
-        poses: of every person; empty where nobody is.
-        received: when the frame came, `time.monotonic` seconds; 0 unless the source is live.
-        latency: seconds from then to this result; 0 unless the source is live.
-        waited: the part of the latency in which the frames that it looks ahead at were not there yet.
+        image_id: the frame's id in PoseTrack and COCO files.
+        image: uint8 ``[H, W, 3]`` RGB; None if the file is missing or broken.
+        poses: one for each person; empty if there is nobody.
+        received: when the frame arrived, `time.monotonic` seconds; 0 unless the source is live.
+        latency: seconds from arrival to this result; 0 unless the source is live.
+        waited: the part of the latency spent waiting for the look-ahead frames, seconds.
     """
 
     index: int

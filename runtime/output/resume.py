@@ -1,8 +1,8 @@
-"""How far a killed run got: the JSON lines that it left, checked against the input that they should be of.
+"""How far an interrupted run got: reads the JSON lines that it left, and checks them against the input.
 
-A line is a frame, written as a whole; only the last one can be torn, and it does not count. The file is read line by
-line and nothing of it is kept but its end: the tracker and the smoothing filter take that in, so that people keep
-their ids and poses do not jump. Nothing here writes.
+A line is one frame, written in a single call; only the last line can be torn, and a torn line does not count. The file
+is read line by line and only its end is kept in memory: the tracker and the smoothing filter start from it, so that
+people keep their ids and poses do not jump. Nothing here writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sdtc.core.boxes import MAX_ID
+from sdtc.core.annotation_file import MAX_ID
 from sdtc.core.errors import InputError
 from sdtc.runtime.output.results import FrameResult, Pose
 from sdtc.runtime.people.tracking import MAX_LOST, Tracker
@@ -28,13 +28,13 @@ MAX_LINE = 64 << 20  # bytes; a pose takes about 500
 
 @dataclass(frozen=True)
 class Progress:
-    """What a file of JSON lines says about its input.
+    """How far a file of JSON lines got with its input.
 
     Attributes:
-        frames: whole lines, a frame each, from the input's first on.
-        size: bytes that they take.
-        torn: whether bytes of another line follow.
-        next_id: the least track id above all of the file.
+        frames: number of complete lines, one per frame, from the input's first frame on.
+        size: bytes of these lines.
+        torn: whether an incomplete line follows.
+        next_id: the smallest track id above all ids in the file.
         tail: the last frames, as far back as a tracker remembers; their images are None.
     """
 
@@ -45,7 +45,7 @@ class Progress:
     tail: list[FrameResult]
 
     def make_tracker(self, interval: int = 1) -> Tracker:
-        """Return a tracker that knows the people of the last frames, and gives nobody else an id of the file.
+        """Return a tracker that knows the people of the last frames, and gives other people ids that the file lacks.
 
         Args:
             interval: see `Tracker`.
@@ -58,15 +58,15 @@ class Progress:
 
 
 def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
-    """Read what an earlier run has written.
+    """Read how far an earlier run got.
 
     Args:
         path: a file of `sdtc.runtime.output.writers.JsonlWriter`.
-        source: what it should be of: frames must have its numbers and names.
-        num_joints: J, that its poses should have.
+        source: the input that it should belong to: the numbers and names of frames must agree.
+        num_joints: J of the model.
 
     Raises:
-        InputError: the file is not of this input or this model, or not such a file at all.
+        InputError: the file belongs to another input or model, or was not written by `JsonlWriter`.
     """
     frames, size, torn, next_id = 0, 0, False, 0
     tail: deque[Any] = deque(maxlen=MAX_LOST + 1)
@@ -79,12 +79,12 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
                     break
                 record, ids = _parse(line)
                 if record is None:
-                    raise _not_ours(path, frames)
+                    raise _invalid_line(path, frames)
                 found, want = (record["frame"], record["name"]), next(expected, None)
                 if found != want:
                     raise InputError(
-                        f"'{path}' is not of the input '{source.path}': its line {frames + 1} is {_say(found)}, "
-                        f"expected {_say(want)}; move it away or choose another `output`"
+                        f"'{path}' is not of the input '{source.path}': its line {frames + 1} is {_describe(found)}, "
+                        f"expected {_describe(want)}; move it away or choose another `output`"
                     )
                 next_id = max([next_id, *(track_id + 1 for track_id in ids)])
                 tail.append(record)
@@ -95,7 +95,7 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
     for index, record in enumerate(tail, start=frames - len(tail)):
         result = _result(record, index)
         if result is None:
-            raise _not_ours(path, index)
+            raise _invalid_line(path, index)
         results.append(result)
     joints = {len(pose.keypoints) for result in results for pose in result.poses} - {num_joints}
     if joints:
@@ -106,26 +106,26 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
     return Progress(frames, size, torn, next_id, results)
 
 
-def _not_ours(path: Path, index: int) -> InputError:
+def _invalid_line(path: Path, index: int) -> InputError:
     return InputError(
-        f"line {index + 1} of '{path}' is not one that sdtc-infer wrote, and `resume=True` continues nothing else: "
-        "move the file away or choose another `output`"
+        f"line {index + 1} of '{path}' is not one that sdtc-infer wrote, so `resume=True` cannot continue the file: "
+        "move it away or choose another `output`"
     )
 
 
 def _names(source: FrameSource) -> Iterator[tuple[int, str | None]]:
-    """Number and name of every frame that the source should have; a video's are counted without end."""
+    """Yield number and name of every frame that the source should have; for a video, without end."""
     return iter(source.listing) if source.listing is not None else ((number, None) for number in itertools.count())
 
 
-def _say(frame: tuple[Any, Any] | None) -> str:
+def _describe(frame: tuple[Any, Any] | None) -> str:
     if frame is None:
         return "no such frame"
     return f"frame {frame[0]!r:.30}" + ("" if frame[1] is None else f" ({frame[1]!r:.100})")
 
 
 def _parse(line: bytes) -> tuple[Any, list[int]]:
-    """Return a line's object and the track ids in it; None for an object that is not one of ours."""
+    """Return a line's object and the track ids in it; None if `JsonlWriter` cannot have written it."""
     try:
         record = json.loads(line)
         ids = [pose["track_id"] for pose in record["poses"]]
@@ -137,7 +137,7 @@ def _parse(line: bytes) -> tuple[Any, list[int]]:
 
 
 def _result(record: Any, index: int) -> FrameResult | None:
-    """Return a line's frame with its poses; None if they are none."""
+    """Return a line's frame with its poses; None if they are malformed."""
     poses = []
     try:
         for pose in record["poses"]:

@@ -1,8 +1,8 @@
-"""Steadier poses for people to look at: the One-Euro filter (Casiez, Roussel, Vogel, CHI 2012), per person and joint.
+"""Smoother poses for display: the One-Euro filter (Casiez, Roussel, Vogel, CHI 2012), per person and joint.
 
-A low-pass filter whose cut-off rises with speed: a joint at rest stops trembling, a fast one does not lag. Speeds are
-in box sizes a second, so that one setting serves people near and far. Scores are left alone, but a joint that the
-network is unsure of moves less: it is mostly guessed, and stays where it was last seen.
+A low-pass filter whose cut-off frequency rises with speed: joints at rest do not jitter, fast joints do not lag. Speeds
+are in box sizes per second, so that one setting suits people near and far. Scores are not changed, but a joint with a
+low score moves less: its position is mostly guessed, so it stays where it was last seen.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sdtc.core.errors import InputError
 from sdtc.runtime.output.results import FrameResult, Pose
 
 MIN_CUTOFF = 2.0  # Hz, at rest
-BETA = 8.0  # Hz more for every box size a second
-SPEED_CUTOFF = 1.0  # Hz, of the speed itself
-FORGET = 1.0  # seconds without a person, after which the filter starts anew
+BETA = 8.0  # Hz for every box size per second
+SPEED_CUTOFF = 1.0  # Hz, for the speed itself
+FORGET = 1.0  # seconds without a person, after which the filter starts again
 
 
 @dataclass
@@ -27,16 +27,16 @@ class _State:
     frame: int
     time: float  # seconds
     points: np.ndarray  # [J, 2] image pixels
-    speed: np.ndarray  # [J, 2] pixels a second
+    speed: np.ndarray  # [J, 2] pixels per second
 
 
 class OneEuro:
     """The filter of all people of one source.
 
     Args:
-        fps: frames a second.
+        fps: frames per second.
         min_cutoff: Hz; lower is steadier.
-        beta: Hz for every box size a second; higher lags less.
+        beta: Hz for every box size per second; higher lags less.
 
     Raises:
         InputError: a value is not above 0.
@@ -45,18 +45,18 @@ class OneEuro:
     def __init__(self, fps: float, min_cutoff: float = MIN_CUTOFF, beta: float = BETA) -> None:
         for name, value in (("fps", fps), ("min_cutoff", min_cutoff), ("beta", beta)):
             if not value > 0:
-                raise InputError(f"{name} is {value}: expected more than 0")
+                raise InputError(f"`{name}` is {value}: expected more than 0")
         self.fps, self.min_cutoff, self.beta = fps, min_cutoff, beta
         self._states: dict[int, _State] = {}
 
     def __call__(self, result: FrameResult) -> FrameResult:
-        """Return a frame's result with its poses filtered; frames come in order."""
-        now = result.received or result.index / self.fps  # live frames are dropped, and come when they come
+        """Return a frame's result with filtered poses; call it with frames in order."""
+        now = result.received or result.index / self.fps  # live frames arrive irregularly, and some are dropped
         self._states = {key: state for key, state in self._states.items() if state.time >= now - FORGET}
         return dataclasses.replace(result, poses=[self._filter(pose, result.index, now) for pose in result.poses])
 
     def recall(self, result: FrameResult) -> None:
-        """Take in a frame that has been filtered already, such as the last ones of a run that is continued."""
+        """Take in a frame that is filtered already, such as the last ones of a run that is resumed."""
         for pose in result.poses:
             points, now = pose.keypoints[:, :2].astype(np.float64), result.index / self.fps
             at_rest = _State(result.index - 1, now - 1 / self.fps, points, np.zeros_like(points))
@@ -70,10 +70,10 @@ class OneEuro:
         if state is None or frame <= state.frame:
             self._states[pose.track_id] = _State(frame, now, points, np.zeros_like(points))
             return pose
-        seconds = max(now - state.time, 0.5 / self.fps)  # what a network held up comes all at once
+        seconds = max(now - state.time, 0.5 / self.fps)  # frames that a network has held up arrive all at once
         speed = _speed(state, points, seconds)
         size = max(float(pose.bbox[2:].max()), 1.0)
-        fast = np.linalg.norm(speed, axis=1, keepdims=True) / size  # [J, 1] box sizes a second
+        fast = np.linalg.norm(speed, axis=1, keepdims=True) / size  # [J, 1] box sizes per second
         share = _share(self.min_cutoff + self.beta * fast, seconds) * np.clip(scores, 0.05, 1.0) ** 0.5
         points = state.points + share * (points - state.points)
         self._states[pose.track_id] = _State(frame, now, points, speed)
@@ -85,8 +85,8 @@ def smooth(results: Iterable[FrameResult], fps: float, done: Iterable[FrameResul
 
     Args:
         results: the frames.
-        fps: frames a second.
-        done: filtered frames before them.
+        fps: frames per second.
+        done: filtered frames before them, from the run that is resumed.
     """
     one_euro = OneEuro(fps)
     for result in done:
@@ -96,11 +96,11 @@ def smooth(results: Iterable[FrameResult], fps: float, done: Iterable[FrameResul
 
 
 def _speed(state: _State, points: np.ndarray, seconds: float) -> np.ndarray:
-    """Return the speed after new points ``[J, 2]``, pixels a second."""
+    """Return the filtered speed after new points ``[J, 2]``, pixels per second."""
     return state.speed + _share(SPEED_CUTOFF, seconds) * ((points - state.points) / seconds - state.speed)
 
 
 def _share(cutoff: float | np.ndarray, seconds: float) -> np.ndarray:
-    """How much of a new value a first-order low-pass filter takes, 0-1."""
+    """Return the weight of a new value in a first-order low-pass filter, 0-1."""
     rate = 2 * np.pi * np.asarray(cutoff) * seconds
     return rate / (1 + rate)

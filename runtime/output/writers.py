@@ -1,8 +1,8 @@
-"""Results to files: PoseTrack18 JSON, COCO keypoints JSON, JSON lines, overlay video.
+"""Writers of results: PoseTrack18 JSON, COCO keypoints JSON, JSON lines, overlay video.
 
-Every writer streams, so that memory does not grow with the video; whatever happens, `close` leaves a valid file of
-all the frames that were written, and nothing under the final name before (JSON lines excepted: they are meant to be
-read as they come).
+Every writer streams, so that memory does not grow with the video. In every case `close` leaves a valid file of all
+frames written so far, and before that nothing exists under the final name (except for JSON lines, which are meant to be
+read while they are written).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import cv2
 import numpy as np
 
 from sdtc.core.errors import InputError, OutputError
+from sdtc.core.h264 import H264Writer
 from sdtc.core.posetrack import POSETRACK_CATEGORY, sequence_id, to_slots
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.runtime.output.results import FrameResult
@@ -53,10 +53,10 @@ class Writer(ABC):
 
 
 class PoseTrackWriter(Writer):
-    """PoseTrack18 predictions: 17 slots, a score per joint, every frame listed whether or not anyone is in it.
+    """PoseTrack18 predictions: 17 slots, a score per joint, every frame listed, with or without people.
 
-    Poses go straight into the file that is renamed at the end. The short list of images waits in a file of its own,
-    with space held back for it, so that even a disk that fills up leaves valid JSON of what was done.
+    Poses go straight into the file that is renamed at the end. The short list of images is kept in a second file, with
+    disk space reserved for it, so that even a full disk leaves valid JSON of all frames written so far.
     """
 
     def __init__(self, path: Path, sequence: str, skeleton: Skeleton) -> None:
@@ -135,13 +135,13 @@ class CocoWriter(Writer):
 
 
 class JsonlWriter(Writer):
-    """One line a frame, as it goes: ``{"frame", "name", "poses": [{"track_id", "bbox", "score", "keypoints"}]}``.
+    """One line per frame, as it comes: ``{"frame", "name", "poses": [{"track_id", "bbox", "score", "keypoints"}]}``.
 
-    A line is handed to the system as a whole, so that only a kill in the middle of that can tear the last one.
+    A line is written in a single system call, so that only a kill during that call can tear the last line.
 
     Args:
         path: the file.
-        keep: of an earlier run's file, go on behind so many bytes; what follows them is cut off.
+        keep: bytes of an earlier run's file to keep and continue; the rest is cut off. None to start a new file.
     """
 
     def __init__(self, path: Path, keep: int | None = None) -> None:
@@ -170,70 +170,57 @@ class JsonlWriter(Writer):
 
 
 class VideoWriter(Writer):
-    """H.264 in MP4 that a browser plays: yuv420p, even sides, index in front.
+    """An overlay video, H.264 in MP4; its size is the first picture's, rounded down to even sides.
 
     Args:
         path: ends in ``.mp4``.
         fps: frames per second.
-        draw: turns a result into the picture to write, RGB, or None for no picture.
+        draw: turns a result into the picture to write, RGB, or None where the frame has no picture.
     """
 
     def __init__(self, path: Path, fps: float, draw: Any) -> None:
-        self.path, self._draw = path, draw
+        self.path, self._fps, self._draw = path, fps, draw
         self._temporary = _temporary(path, "video")
-        self._rate = Fraction(fps).limit_denominator(1001)
-        self._container: Any = None
-        self._stream: Any = None
+        self._video: H264Writer | None = None  # opened by the first picture, which has the size
         self._last: np.ndarray | None = None
 
     def write(self, result: FrameResult) -> None:
         image = self._draw(result)
         if image is None:
-            image = self._last  # a missing frame: the picture stands still
+            image = self._last  # a frame without a picture: repeat the last one
         if image is None:
             return
-        with self._giving_up_on_error():
-            if self._stream is None:
-                self._open(image.shape)
-            if image.shape[:2] != (self._stream.height, self._stream.width):
-                image = cv2.resize(image, (self._stream.width, self._stream.height), interpolation=cv2.INTER_AREA)
+        with self._dropped_on_error():
+            if self._video is None:
+                size = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+                self._video = H264Writer(self._temporary, self._fps, size, crf=23, preset="veryfast")
+            height, width = self._video.size
+            if image.shape[:2] != (height, width):
+                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             self._last = image
-            for packet in self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
-                self._container.mux(packet)
+            self._video.write(image)
 
     def close(self) -> None:
-        if self._container is None:
+        if self._video is None:
             return
-        with self._giving_up_on_error():
-            for packet in self._stream.encode():
-                self._container.mux(packet)
-            self._container.close()
-            self._container = None
+        with self._dropped_on_error():
+            self._video.close()
+            self._video = None
             os.replace(self._temporary, self.path)
 
     @contextlib.contextmanager
-    def _giving_up_on_error(self) -> Iterator[None]:
-        """On an error drop the video: half of it would not play, and on a full disk the poses need its space."""
+    def _dropped_on_error(self) -> Iterator[None]:
+        """On an error delete the video: half of it would not play, and on a full disk the poses need its space."""
         with _output_errors(self.path):
             try:
                 yield
             except (OSError, av.FFmpegError):
-                container, self._container = self._container, None
+                video, self._video = self._video, None
                 with contextlib.suppress(OSError, av.FFmpegError):
-                    if container is not None:
-                        container.close()
+                    if video is not None:
+                        video.abandon()
                 self._temporary.unlink(missing_ok=True)
                 raise
-
-    def _open(self, shape: tuple[int, ...]) -> None:
-        self._container = av.open(
-            str(self._temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
-        )
-        self._stream = self._container.add_stream(
-            "libx264", rate=self._rate, options={"crf": "23", "preset": "veryfast"}
-        )
-        self._stream.height, self._stream.width = shape[0] // 2 * 2, shape[1] // 2 * 2
-        self._stream.pix_fmt = "yuv420p"
 
 
 def result_path(output_format: str | None, stem: Path, skeleton: Skeleton) -> Path:
@@ -244,10 +231,10 @@ def result_path(output_format: str | None, stem: Path, skeleton: Skeleton) -> Pa
 def make_writer(output_format: str | None, stem: Path, sequence: str, skeleton: Skeleton) -> Writer:
     """Return the writer of a format; the file is `stem` with the format's suffix.
 
-    Without a format it is PoseTrack's for PoseTrack's joints, else COCO's.
+    If no format is given, it is PoseTrack's for PoseTrack's joints, else COCO's.
 
     Raises:
-        InputError: unknown format, or one that the skeleton does not fit.
+        InputError: the format is unknown, or does not fit the skeleton.
     """
     path = result_path(output_format, stem, skeleton)
     output_format = _resolve(output_format, skeleton)
@@ -264,13 +251,13 @@ def _resolve(output_format: str | None, skeleton: Skeleton) -> str:
 
 
 class _Stream:
-    """Text on its way to a file, unbuffered: after a failed write the file ends with the last whole piece.
+    """An unbuffered text file: after a failed write it ends with the last complete piece.
 
     Args:
-        final: the name that the user knows, for messages.
+        final: the name of the finished file, also used in messages.
         path: where to write; `finish` renames it to the final name.
-        unlink: take the name away at once, where the system allows it: nothing is left behind even by a kill.
-        keep: so many bytes of the file that is there; None to begin a new one.
+        unlink: remove the name at once, where the system allows it, so that not even a kill leaves the file behind.
+        keep: bytes of the existing file to keep; None to start a new file.
     """
 
     def __init__(self, final: Path, path: Path, unlink: bool = False, keep: int | None = None) -> None:
@@ -299,7 +286,7 @@ class _Stream:
         self._items += 1
 
     def copy_to(self, target: _Stream) -> None:
-        """Append everything to another stream, and close."""
+        """Append everything to another stream, and close this one."""
         self._file.seek(0)
         while piece := self._file.read(1 << 20):
             target._write_bytes(piece)
@@ -321,14 +308,14 @@ class _Stream:
             try:
                 while rest:
                     rest = rest[self._file.write(rest) :]
-            except BaseException:  # a full disk may have taken a part, or Ctrl-C come in the middle
+            except BaseException:  # a full disk or Ctrl-C may leave a part of the piece
                 self._file.truncate(start)
                 self._file.seek(start)
                 raise
 
 
 class _Reserve:
-    """Space on the disk that is held back for what must still be written when everything else is full."""
+    """Disk space that is reserved for the part that must still be written when the disk is full."""
 
     STEP = 16 << 10
 
@@ -337,10 +324,10 @@ class _Reserve:
         self._held = 0
 
     def hold(self, size: int) -> None:
-        """Hold at least so many bytes, and a step more.
+        """Reserve at least `size` bytes, and half a step more.
 
         Raises:
-            OutputError: they are not there.
+            OutputError: the disk has no space left.
         """
         if size + self.STEP // 2 <= self._held:
             return

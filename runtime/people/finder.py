@@ -1,4 +1,4 @@
-"""Who is in a frame: boxes from a file or a detector, track ids, and the id that PoseTrack's files give the frame."""
+"""Who is in a frame: boxes from a file or a detector, track ids, and the frame's id in PoseTrack files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FramePeople:
     """The people of one frame.
 
     Attributes:
-        image_id: of the frame, as the file of boxes or PoseTrack numbers it.
+        image_id: the frame's id in the file of boxes or in PoseTrack.
         boxes: float32 ``[P, 4]`` (x, y, width, height), image pixels.
         scores: float32 ``[P]``, 0-1.
         track_ids: int64 ``[P]``.
@@ -32,16 +32,16 @@ class FramePeople:
 
 
 class PeopleFinder:
-    """The people of every frame of one source; frames are given in order.
+    """Finds the people in every frame of one source; call it with frames in order.
 
     Args:
-        source: whose frames.
+        source: the source of the frames.
         boxes: JSON file of person boxes, or None for the detector.
         detector: ``"hog"``, the path of an ONNX detector, or any object with ``detect(image)``.
-        tracker: gives track ids where the file of boxes has none.
+        tracker: assigns track ids if the file of boxes has none.
 
     Raises:
-        InputError: the boxes are not those of this source, or the detector is not usable.
+        InputError: the boxes do not belong to this source, or the detector cannot be used.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PeopleFinder:
         self._boxes = SourceBoxes(file, source.name, known, source.num_frames)
 
     def find(self, frame: Frame) -> FramePeople:
-        """Return the people of a frame; nobody where its image is missing.
+        """Return the people of a frame; nobody if its image is missing.
 
         Raises:
             InputError: a box of the file lies outside the image.
@@ -87,10 +87,10 @@ class PeopleFinder:
         return FramePeople(identifier, detections.boxes, detections.scores, ids)
 
     def check_end(self, num_frames: int) -> None:
-        """After the last frame: check that no boxes are left over for frames that never came.
+        """After the last frame: check that no boxes belong to frames that never came.
 
         Raises:
-            InputError: there are.
+            InputError: some do.
         """
         if self._boxes is not None and self._length_unknown:
             self._boxes.check_all_seen(num_frames)

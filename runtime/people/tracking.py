@@ -1,8 +1,9 @@
-"""Links the people of one video over its frames: boxes in, track ids out. NumPy only; it never looks at pixels.
+"""Links the people of one video from frame to frame: boxes in, track ids out. NumPy only; it never looks at pixels.
 
-After ByteTrack (Zhang et al., ECCV 2022): confident boxes are matched to the predicted boxes of all tracks first,
-the doubtful ones only to what is left. Other than there, an unmatched box always starts a track, because every
-box given here gets a pose. People who look alike and change direction while hidden will be confused.
+After ByteTrack (Zhang et al., ECCV 2022): boxes with high scores are matched first, to the predicted boxes of all
+tracks; boxes with low scores are matched to the tracks that are left. Unlike in ByteTrack, an unmatched box always
+starts a track, because every box given here gets a pose. Appearance is not used, so people who change direction while
+they are hidden can be confused.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import numpy as np
 
 from sdtc.core.errors import InputError
 
-# Gains of the alpha-beta filter: share of a surprise that corrects the position, the velocity, the size. Detector
-# boxes jump by several percent of their size, so velocity and size follow slowly.
+# Gains of the alpha-beta filter: the fraction of a prediction error that corrects position, velocity and size. Detector
+# boxes jitter by several percent of their size, so velocity and size follow slowly.
 POSITION_GAIN, VELOCITY_GAIN, SIZE_GAIN = 0.6, 0.2, 0.3
-VELOCITY_DECAY = 0.9  # per search without them: people who were lost sight of do not walk on for a whole second
+VELOCITY_DECAY = 0.9  # per search in which the person is not found: lost people do not walk on for a whole second
 MAX_LOST = 30  # frames
-NEW_TRACK_REACH = 2.0  # a track seen once has no velocity yet: its and the candidates' boxes are enlarged so much
+NEW_TRACK_REACH = 2.0  # a track seen once has no velocity yet: its box and the candidates are enlarged by this factor
 
 
 @dataclass
@@ -28,45 +29,45 @@ class _Track:
     centre: np.ndarray  # [2] image pixels
     size: np.ndarray  # [2] image pixels
     last_frame: int
-    box_size: np.ndarray  # [2] of the last box as it was, image pixels
+    box_size: np.ndarray  # [2] of the last box, unfiltered, image pixels
     score: float  # of the last box
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))  # [2] image pixels per frame
-    interval: int = 1  # frames between two that are searched
+    interval: int = 1  # a search runs on every so many frames
     boxes_seen: int = 1
 
     def predict(self, frame_index: int) -> np.ndarray:
-        """Where the centre should be in a later frame."""
+        """Return the expected centre in a later frame."""
         searches = self._searches(frame_index)
-        frames = (frame_index - self.last_frame) / searches  # those that nobody searched are no reason to slow down
+        frames = (frame_index - self.last_frame) / searches  # frames without a search do not slow the person down
         return self.centre + self.velocity * (frames * (1 - VELOCITY_DECAY**searches) / (1 - VELOCITY_DECAY))
 
     def update(self, centre: np.ndarray, size: np.ndarray, score: float, frame_index: int) -> None:
-        """Take in a box that belongs to this track."""
+        """Update with a box that belongs to this track."""
         gap = frame_index - self.last_frame
         predicted = self.predict(frame_index)
-        surprise = centre - predicted
+        error = centre - predicted
         gain = (POSITION_GAIN, VELOCITY_GAIN) if self.boxes_seen > 1 else (1.0, 1.0)
-        self.centre = predicted + gain[0] * surprise
-        self.velocity = self.velocity * VELOCITY_DECAY ** (self._searches(frame_index) - 1) + gain[1] * surprise / gap
+        self.centre = predicted + gain[0] * error
+        self.velocity = self.velocity * VELOCITY_DECAY ** (self._searches(frame_index) - 1) + gain[1] * error / gap
         self.size = self.size + SIZE_GAIN * (size - self.size)
         self.box_size, self.score = size, score
         self.last_frame = frame_index
         self.boxes_seen += 1
 
     def _searches(self, frame_index: int) -> int:
-        """How often people were looked for since this one was last seen, a later frame included."""
+        """Return how many searches there were since the person was last seen, up to and including a later frame."""
         return -((self.last_frame - frame_index) // self.interval)
 
 
 class Tracker:
-    """Gives every box of every frame the id of a track.
+    """Assigns a track id to every box of every frame.
 
     Args:
         match_iou: a box may continue a track if it overlaps the track's predicted box by at least this IoU.
         high_score: boxes with at least this score are matched first.
-        max_lost: for so many frames may a person be missing and keep the id.
-        interval: every so many frames people are searched, and `update` is called.
-        first_id: of the tracks to come.
+        max_lost: for this many frames a person may be missing and still keep the id.
+        interval: a search runs, and `update` is called, on every so many frames.
+        first_id: track ids start here.
     """
 
     def __init__(
@@ -129,11 +130,11 @@ class Tracker:
         return ids
 
     def predict(self, frame_index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Say where the people of the last update are in a later frame that nobody has searched.
+        """Predict where the people of the last update are in a later frame without a search.
 
         Args:
             frame_index: of the frame.
-            size: (H, W) of the frame; who has left it is left out.
+            size: (H, W) of the frame; people who have left it are omitted.
 
         Returns:
             float32 boxes ``[N, 4]``, scores ``[N]`` and int64 track ids ``[N]``.
@@ -148,12 +149,12 @@ class Tracker:
         return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(ids, np.int64)
 
     def recall(self, boxes: np.ndarray, scores: np.ndarray, track_ids: Iterable[int], frame_index: int) -> None:
-        """Take in a frame whose boxes have their ids already, such as the last ones of a run that is continued.
+        """Take in a frame whose boxes have ids already, such as the last ones of a run that is resumed.
 
         Args:
             boxes: ``[N, 4]``, image pixels.
             scores: ``[N]``, 0-1.
-            track_ids: ``[N]``, below `first_id`; of two people with the same id the last is remembered.
+            track_ids: ``[N]``, below `first_id`; of several people with the same id only the last is remembered.
             frame_index: as for `update`.
 
         Raises:
@@ -170,7 +171,7 @@ class Tracker:
                 self._tracks.append(_Track(track_id, centre, size, frame_index, size, score, interval=self.interval))
 
     def _advance(self, frame_index: int) -> None:
-        """Go to a frame, and forget who was lost too long before it."""
+        """Move on to a frame, and drop the tracks that have been lost too long."""
         if self._last_frame is not None and frame_index <= self._last_frame:
             raise InputError(
                 f"the tracker needs growing frame indices, got {frame_index} after {self._last_frame}: "
@@ -201,7 +202,7 @@ def assign(benefit: np.ndarray) -> list[tuple[int, int]]:
     people it takes a few milliseconds, far less than their poses.
 
     Args:
-        benefit: ``[rows, columns]``, not negative; 0 says that a pair must not be.
+        benefit: ``[rows, columns]``, not negative; 0 forbids a pair.
 
     Returns:
         (row, column) pairs with benefits above 0.

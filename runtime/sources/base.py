@@ -1,6 +1,6 @@
-"""What every source of frames is: one frame at a time, in order; never a whole video in memory.
+"""The interface of every source of frames: one frame at a time, in order; never a whole video in memory.
 
-What breaks in the middle ends or skips, and is told in `problems` when everything readable has been handed out.
+A source that breaks in the middle ends early or skips frames. After the last readable frame, `problems` says so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-DEFAULT_FPS = 25.0  # of image folders, which do not say
+DEFAULT_FPS = 25.0  # of image folders, which have no frame rate of their own
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Frame:
         number: the number in the file name; the index for videos.
         name: file name; None for videos.
         image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
-        received: when it came from a live source, `time.monotonic` seconds; 0 for files.
+        received: when it arrived from a live source, `time.monotonic` seconds; 0 for files.
     """
 
     index: int
@@ -34,7 +34,7 @@ class Frame:
     received: float = 0.0
 
 
-GAP = Frame(-1, -1, None, None)  # stands between frames of a live source: nothing comes, what follows is apart
+GAP = Frame(-1, -1, None, None)  # marks a pause or break of a live source: the frames around it are not neighbours
 
 
 class FrameSource(ABC):
@@ -44,12 +44,12 @@ class FrameSource(ABC):
         path: what was opened.
         name: short name for outputs.
         fps: frames per second.
-        num_frames: how many there should be; None if that is not known.
+        num_frames: expected number of frames; None if unknown.
         listing: number and file name of every frame, None for the name of a missing one; None for videos.
         problems: sentences about what could not be read; complete after the iteration.
-        live: frames come when they come (`live`), with the time at which they did, and `GAP` between.
-        drop_late: frames that nobody is ready for make room for newer ones.
-        dropped: how many have.
+        live: frames arrive in real time (`live`), with their time of arrival, and with `GAP` at pauses and breaks.
+        drop_late: frames that arrive faster than they are processed are dropped; the newest is kept.
+        dropped: number of frames dropped so far.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class FrameSource(ABC):
     def __iter__(self) -> Iterator[Frame]: ...
 
     def stop(self) -> None:  # noqa: B027  (files are never waited for)
-        """End the iteration soon, also while it waits for a frame; from any thread."""
+        """End the iteration soon, even while it waits for a frame; may be called from any thread."""
 
     def close(self) -> None:  # noqa: B027  (an image folder holds nothing open)
         """Release the files."""

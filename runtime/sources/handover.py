@@ -1,4 +1,4 @@
-"""Where one thread leaves items for another, in order: between stages of the pipeline, and behind a live source."""
+"""A queue from one thread to another: between stages of the pipeline, and behind a live source."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ T = TypeVar("T")
 
 
 class Handover(Generic[T]):
-    """Where one thread leaves items for another, in order.
+    """A queue from one thread to another, in order.
 
     Args:
-        depth: how many items may wait; with 0, `put` returns when its item has been taken.
-        drop: newest wins: where `depth` items (at least one) wait already, the oldest makes room; `put` never waits.
+        depth: how many items may be queued; with 0, `put` returns when its item has been taken.
+        drop: keep the newest items: if `depth` items (at least one) are queued, the oldest is dropped; `put` never
+            waits.
 
     Attributes:
-        dropped: items that made room for newer ones.
-        error: what ended it, once there is nothing more to take.
-        closed: nobody takes any more.
+        dropped: number of items dropped.
+        error: the error that ended the producer, if any; read it when there is nothing more to take.
+        closed: whether the consumer has stopped.
     """
 
     def __init__(self, depth: int, drop: bool = False) -> None:
@@ -31,30 +32,30 @@ class Handover(Generic[T]):
         self.error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Leave an item; False where nobody takes any more."""
+        """Queue an item; return False if the consumer has stopped."""
         with self._changed:
             if self._drop and len(self._items) >= max(self._depth, 1):
                 self._items.popleft()
                 self.dropped += 1
             self._items.append(item)
             self._changed.notify_all()
-            # This one is there to be taken while it waits for its place.
+            # The item can already be taken while `put` waits for space.
             self._changed.wait_for(lambda: self._drop or self.closed or len(self._items) <= self._depth)
             return not self.closed
 
     def end(self, error: BaseException | None = None) -> None:
-        """Say that nothing more comes, and why; what waits is still to be had."""
+        """Mark the end, with the error that caused it, if any; queued items can still be taken."""
         with self._changed:
             self.error, self._ended = error, True
             self._changed.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until `take` would return at once; False if it still would not after so many seconds."""
+        """Wait until `take` would return at once; return False if that takes longer than `timeout` seconds."""
         with self._changed:
             return bool(self._changed.wait_for(lambda: self.closed or self._ended or self._items, timeout))
 
     def take(self, limit: int = 1) -> list[T]:
-        """Wait for an item, and take up to `limit` with those that are there already; none at the end."""
+        """Wait for an item, and take up to `limit` of those that are queued; return an empty list at the end."""
         with self._changed:
             self.wait()
             batch = [self._items.popleft() for _ in range(min(limit, len(self._items)))]
@@ -62,7 +63,7 @@ class Handover(Generic[T]):
             return batch
 
     def close(self) -> None:
-        """Take no more: whoever waits, on either side, goes on at once."""
+        """Stop the consumer: threads that wait, on either side, continue at once."""
         with self._changed:
             self.closed = True
             self._items.clear()

@@ -1,4 +1,4 @@
-"""Frames that are image files, numbered by their names."""
+"""Frames from image files, numbered by their names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sdtc.core.images import read_image
+from sdtc.core.image_file import read_image
 from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-MAX_GAP = 10  # where more than this many are missing per present image, numbers do not count frames
+MAX_GAP = 10  # with more missing numbers per image, the numbers do not count frames
 
 
 class ImageSequence(FrameSource):
@@ -57,7 +57,7 @@ class ImageSequence(FrameSource):
 
 
 def _frame_numbers(files: Sequence[Path]) -> list[int]:
-    """Return a number for each file: its name's digits where all names are digits, else its position."""
+    """Return a number for each file: the digits of its name if all names are digits, else its position."""
     stems = [file.stem for file in files]
     if all(re.fullmatch(r"\d{1,18}", stem) for stem in stems):
         numbers = [int(stem) for stem in stems]
@@ -67,7 +67,7 @@ def _frame_numbers(files: Sequence[Path]) -> list[int]:
 
 
 def _gaps_are_missing_frames(numbers: Sequence[int]) -> bool:
-    """Whether numbers count the frames of a video; those of a photo collection or time stamps are far apart."""
+    """Whether the numbers count the frames of a video; numbers of photos and time stamps are far apart."""
     return numbers[-1] - numbers[0] < MAX_GAP * len(numbers)
 
 

@@ -1,8 +1,8 @@
-"""Frames from what does not wait: webcams, network streams and pipes, decoded in a thread of their own.
+"""Frames from live sources: webcams, network streams and pipes, decoded in a thread of their own.
 
-Not for files (`video`), which are never dropped from nor waited for. A network stream or a camera that
-breaks or stands still is connected anew, with growing pauses; a pipe ends where it ends. Every such event is a line in
-the log ``sdtc.live``. Clocks of the sender are never relied on: frames are handed on in the order in which they come.
+Not for files (`video`), which never drop frames and never keep the reader waiting. A network stream or camera that
+breaks or stalls is reconnected, with growing pauses between attempts; a pipe ends when its writer closes it. Every such
+event is a line in the log ``sdtc.live``. Frames are handed on in order of arrival, whatever the sender's clock says.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from sdtc.runtime.sources.handover import Handover
 from sdtc.runtime.sources.video import reason, upright
 
 LOG = logging.getLogger("sdtc.live")
-OPEN_TIMEOUT = 10.0  # seconds until an address that says nothing is given up
-STALL = 5.0  # seconds without a frame, after which a connection is taken for dead
-RECONNECT = 30.0  # seconds of trying to get it back
-FIRST_PAUSE, LAST_PAUSE = 0.5, 10.0  # seconds between two tries, doubled from one to the next
-TELL_AGAIN, TELL_DROPS = 1.0, 10.0  # seconds between two lines of a kind, and between two about dropped frames
+OPEN_TIMEOUT = 10.0  # seconds until an address that does not answer is given up
+STALL = 5.0  # seconds without a frame, after which a connection counts as lost
+RECONNECT = 30.0  # seconds of trying to reconnect
+FIRST_PAUSE, LAST_PAUSE = 0.5, 10.0  # seconds between two attempts, doubled each time
+TELL_AGAIN, TELL_DROPS = 1.0, 10.0  # seconds between two log lines of one kind, and of dropped frames
 TS_PACKET = 188  # bytes
 JUMP = 10.0  # seconds that a sender's clock may run ahead of ours between two frames
 
 _HTTP = "http,https,httpproxy,tcp,tls,crypto"
-# What FFmpeg may open on behalf of each: a playlist or a session description from outside must reach no local file.
+# Protocols that FFmpeg may open for each scheme: a playlist or session description must not reach a local file.
 PROTOCOLS = {
     "rtsp": "tcp",
     "rtsps": "tls,tcp",
@@ -50,9 +50,9 @@ PROTOCOLS = {
     "srt": "srt",
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-# FFmpeg would look at five seconds (µs) and twenty frames of a stream before it hands out the first.
+# By default FFmpeg analyses 5 s (here in µs) and 20 frames of a stream before it returns the first frame.
 _QUICK_START = {"analyzeduration": "1000000", "fpsprobesize": "2"}
-_FOR_PIPES = "a pipe cannot be rewound: send MPEG-TS, Matroska, or MP4 that is fragmented"
+_FOR_PIPES = "a pipe cannot be rewound: send MPEG-TS, Matroska, or fragmented MP4"
 
 
 Opener = Callable[[str, ExitStack, "_Reader"], av.container.InputContainer]
@@ -69,22 +69,22 @@ def is_live(spec: str) -> bool:
 
 
 class LiveSource(FrameSource):
-    """A camera, a network stream or a pipe. Returns when a first frame is there; ends when iterated to the end.
+    """A camera, a network stream or a pipe. Opening waits for the first frame; it can be iterated once.
 
-    `Frame.index` counts the frames handed on, so that neighbours in time stay neighbours in windows and in the tracker;
-    `Frame.number` counts those that came, so that a gap in it shows what was dropped.
+    `Frame.index` counts the frames handed on, so that windows and the tracker see consecutive frames; `Frame.number`
+    counts the frames that arrived, so that its gaps show which were dropped.
 
     Args:
         spec: see `is_live`.
-        drop_late: the newest frame wins: those that nobody is ready for are dropped. Without it the sender waits, if
-            it can.
-        reconnect: seconds of trying to get a lost camera or network stream back; 0 for never. A pipe, and a recording
-            that has a length, are never begun again.
+        drop_late: keep the newest frame, and drop frames that arrive faster than they are taken. Without it the sender
+            waits, if it can.
+        reconnect: how long to try to reconnect to a lost camera or network stream, seconds; 0 for never. A pipe, and a
+            recording of known length, are never opened again.
         stall: seconds without a frame, after which a camera or network stream counts as lost.
 
     Raises:
-        InputError: an address of a kind that is not known, or times that are none.
-        VideoError: no frame comes.
+        InputError: the address has an unknown scheme, or `reconnect` is negative.
+        VideoError: no frame arrives.
     """
 
     live = True
@@ -100,9 +100,9 @@ class LiveSource(FrameSource):
         self._spec = spec
         self._stopped = threading.Event()
         self._size: tuple[int, ...] = ()
-        self._first_number, self._last_number = 0, -1  # of this connection, handed on
+        self._first_number, self._last_number = 0, -1  # of this connection, and of the last frame
         self._dropped_before = 0
-        self._told: dict[str, tuple[float, int]] = {}  # by kind of event: when, and how many since
+        self._logged: dict[str, tuple[float, int]] = {}  # by kind of event: time of its line, and how many since
         try:
             why = self._connect(None if self._pipe else OPEN_TIMEOUT + stall)
         except BaseException:  # Ctrl-C
@@ -119,7 +119,7 @@ class LiveSource(FrameSource):
             if not reader.frames.wait(self._stall):
                 if not self._pipe or self.drop_late:
                     yield GAP
-                if not self._go_on_after_stall(index):
+                if not self._continue_after_stall(index):
                     return
                 continue
             taken = reader.frames.take()
@@ -127,13 +127,13 @@ class LiveSource(FrameSource):
                 if self._stopped.is_set():
                     return
                 yield GAP
-                if not self._go_on_after_end(index):
+                if not self._continue_after_end(index):
                     return
                 continue
             ((count, frame, received),) = taken
             try:
                 image = upright(frame)
-            except (av.FFmpegError, ValueError):  # a picture format that cannot be converted
+            except (av.FFmpegError, ValueError):  # a pixel format that cannot be converted
                 reader.damaged += 1
                 continue
             if frame.time is not None:
@@ -150,16 +150,16 @@ class LiveSource(FrameSource):
 
     def close(self) -> None:
         self.stop()
-        self._reader.thread.join(0.5)  # a read that blocks in FFmpeg is left to its timeout: see _Reader
+        self._reader.thread.join(0.5)  # a read that blocks in FFmpeg ends with its time-out: see _Reader
 
     def _connect(self, timeout: float | None) -> str:
-        """Open it and wait for a first frame; say why there is none."""
+        """Open the source and wait for the first frame; return why there is none, or ""."""
         self._reader = _Reader(self._spec, self._open, self.drop_late)
         if self._stopped.is_set():  # `stop` may not have seen this reader
             self._reader.frames.close()
         arrived = self._reader.frames.wait(self._stall if self._pipe else timeout)
         if not arrived and self._pipe:
-            self._tell("wait", "waiting for a first frame")
+            self._log("wait", "waiting for the first frame")
             arrived = self._reader.frames.wait(timeout)
         if self._reader.count:
             return ""
@@ -167,43 +167,43 @@ class LiveSource(FrameSource):
         if not arrived:
             return f"nothing came within {timeout:.0f} s"
         return _explain(self._reader.frames.error) or (
-            "it ended before a first frame" + (f"; {_FOR_PIPES}" if self._pipe else "")
+            "it ended before the first frame" + (f"; {_FOR_PIPES}" if self._pipe else "")
         )
 
-    def _go_on_after_stall(self, index: int) -> bool:
+    def _continue_after_stall(self, index: int) -> bool:
         silence = f"no frame for {self._stall:g} s"
         if not self._pipe:
-            return self._come_back(silence, index)
+            return self._try_to_reconnect(silence, index)
         start = time.monotonic()
-        self._tell("stall", silence, logging.WARNING)
+        self._log("stall", silence, logging.WARNING)
         self._reader.frames.wait()
         if not self._stopped.is_set():
-            self._tell("goes on", f"goes on after {self._stall + time.monotonic() - start:.1f} s")
+            self._log("continues", f"continues after {self._stall + time.monotonic() - start:.1f} s")
         return not self._stopped.is_set()
 
-    def _go_on_after_end(self, index: int) -> bool:
+    def _continue_after_end(self, index: int) -> bool:
         why = _explain(self._reader.frames.error)
         if not self._pipe and not self._reader.length:
-            return self._come_back(why, index)
+            return self._try_to_reconnect(why, index)
         if why or (why := self._reader.what_is_missing()):
             self._give_up(why, index)
         return False
 
-    def _come_back(self, why: str, index: int) -> bool:
-        """Connect anew, until that works or the time for it is over."""
+    def _try_to_reconnect(self, why: str, index: int) -> bool:
+        """Try to reconnect until that works or its time is over; return whether it has worked."""
         lost, start, pause = self._reader, time.monotonic(), FIRST_PAUSE
         lost.frames.close()
-        lost.thread.join(0.2)  # a camera must be let go of first
+        lost.thread.join(0.2)  # a camera must be released first
         self._first_number = self._last_number + 1
         self._dropped_before += lost.frames.dropped
         if not self._reconnect or lost.length:
             if why:
                 self._give_up(why, index)
             else:
-                self._tell("end", "the sender has ended it")
+                self._log("end", "the sender ended the stream")
             return False
-        why = why or "the sender has ended it"
-        self._tell("lost", f"{why}; connecting anew for up to {self._reconnect:g} s", logging.WARNING)
+        why = why or "the sender ended the stream"
+        self._log("lost", f"{why}; reconnecting for up to {self._reconnect:g} s", logging.WARNING)
         while (left := start + self._reconnect - time.monotonic()) > 0:
             if self._stopped.wait(min(pause, left)):
                 return False
@@ -211,10 +211,10 @@ class LiveSource(FrameSource):
             if self._stopped.is_set():
                 return False
             if not failure:
-                self._tell("back", f"is back after {time.monotonic() - start:.1f} s")
+                self._log("back", f"is back after {time.monotonic() - start:.1f} s")
                 return True
             pause = min(2 * pause, LAST_PAUSE)
-            self._tell("not yet", f"not back yet: {failure}; next try in {pause:g} s")
+            self._log("not yet", f"not back yet: {failure}; next try in {pause:g} s")
         self._give_up(f"{why}, and it did not come back within {self._reconnect:g} s", index)
         return False
 
@@ -222,58 +222,58 @@ class LiveSource(FrameSource):
         self.problems.append(f"{self._shown} ends after {index} frames: {why}; what was decoded before is kept")
 
     def _check_clock(self, reader: _Reader, theirs: float, ours: float) -> None:
-        """Tell, once a connection, that a sender's time stamps are not to be relied on; nobody does."""
+        """Log, once per connection, that the sender's time stamps jump; nothing depends on them."""
         before, reader.clocks = reader.clocks, (theirs, ours)
-        if before is None or reader.clock_told:
+        if before is None or reader.clock_jump_logged:
             return
         step = theirs - before[0]
         if 0 <= step <= ours - before[1] + JUMP:
             return
-        reader.clock_told = True
+        reader.clock_jump_logged = True
         how = f"back by {-step:.2f} s" if step < 0 else f"ahead by {step:.2f} s"
-        text = f"its clock jumps {how}; frames are taken in the order in which they come"
-        self._tell("clock", text, logging.WARNING)
+        text = f"its clock jumps {how}; frames are taken in order of arrival"
+        self._log("clock", text, logging.WARNING)
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         if self._size and shape != self._size:
             (old_height, old_width), (height, width) = self._size[:2], shape[:2]
-            text = f"its pictures change from {old_width}x{old_height} to {width}x{height}"
-            self._tell("size", text, logging.WARNING)
+            text = f"its frame size changes from {old_width}x{old_height} to {width}x{height}"
+            self._log("size", text, logging.WARNING)
         self._size = shape
 
     def _count_drops(self, reader: _Reader) -> None:
         before, self.dropped = self.dropped, self._dropped_before + reader.frames.dropped
         if self.dropped > before:
-            self._tell("drops", f"late frames dropped so far: {self.dropped}", every=TELL_DROPS)
+            self._log("drops", f"late frames dropped so far: {self.dropped}", every=TELL_DROPS)
 
-    def _tell(self, kind: str, text: str, level: int = logging.INFO, every: float = TELL_AGAIN) -> None:
-        """Write a line to the log, unless there was one of its kind just now."""
+    def _log(self, kind: str, text: str, level: int = logging.INFO, every: float = TELL_AGAIN) -> None:
+        """Write a line to the log, unless there was one of its kind a moment ago."""
         now = time.monotonic()
-        last, hushed = self._told.get(kind, (-every, 0))
+        last, suppressed = self._logged.get(kind, (-every, 0))
         if now - last < every:
-            self._told[kind] = last, hushed + 1
+            self._logged[kind] = last, suppressed + 1
             return
-        self._told[kind] = now, 0
-        more = f" (and {hushed} times before, not told)" if hushed and kind != "drops" else ""
+        self._logged[kind] = now, 0
+        more = f" (and {suppressed} times before, not logged)" if suppressed and kind != "drops" else ""
         LOG.log(level, "%s: %s%s", self._shown, text, more)
 
 
 class _Reader:
-    """One connection: a thread that opens it, decodes, and alone touches what FFmpeg holds.
+    """One connection: a thread that opens it and decodes; no other thread touches FFmpeg's objects.
 
-    A read that blocks cannot be called off from outside, and a container that is closed meanwhile takes the process
-    down. So whoever has waited enough closes `frames` and goes away; the thread ends when the read does, by a time-out
+    A blocking read cannot be cancelled from outside, and closing its container meanwhile crashes the process. So a
+    consumer that has waited long enough closes `frames` and leaves; the thread ends when the read does, by its time-out
     at the latest (a camera driver may have none).
 
     Attributes:
-        frames: (number within the connection, picture, time of arrival).
+        frames: (number within the connection, decoded frame, time of arrival).
         count: frames decoded.
         fps: frames per second.
-        length: seconds, of a recording; 0 of what has no end.
-        pipe: what is read, where that is a pipe.
+        length: duration of a recording, seconds; 0 for a stream that has no end.
+        pipe: the pipe that is read, if it is one.
         damaged: packets after the first frame that could not be decoded.
-        clocks: the sender's and ours, seconds, at the last frame handed on; kept here by the source.
-        clock_told: whether the log has a line about the sender's; kept here by the source.
+        clocks: the sender's clock and ours, seconds, at the last frame handed on; set by the source.
+        clock_jump_logged: whether a jump of the sender's clock was logged; set by the source.
     """
 
     def __init__(
@@ -286,14 +286,14 @@ class _Reader:
         self.count = self.damaged = 0
         self.pipe: _Pipe | None = None
         self.clocks: tuple[float, float] | None = None
-        self.fps, self.length, self.clock_told = DEFAULT_FPS, 0.0, False
+        self.fps, self.length, self.clock_jump_logged = DEFAULT_FPS, 0.0, False
         self._spec, self._open = spec, open_container
         self._last_time, self._format = 0.0, ""
         self.thread = threading.Thread(target=self._run, name="sdtc-live", daemon=True)
         self.thread.start()
 
     def what_is_missing(self) -> str:
-        """After its end: say what a pipe or recording lacks."""
+        """After the end: return what a pipe or recording lacks, or ""."""
         if self.damaged:
             return f"packets that cannot be decoded: {self.damaged}"
         if self._format == "mpegts" and self.pipe and self.pipe.size % TS_PACKET:
@@ -315,24 +315,24 @@ class _Reader:
         if not container.streams.video:
             raise VideoError("it has no video stream")
         stream = container.streams.video[0]
-        stream.thread_type = "SLICE"  # decoding several frames at once would hold back as many
+        stream.thread_type = "SLICE"  # decoding several frames at once would delay the output by as many
         rate = float(stream.average_rate or stream.guessed_rate or 0)
-        self.fps = rate if 1 <= rate <= 240 else DEFAULT_FPS  # of some streams it is their clock's
+        self.fps = rate if 1 <= rate <= 240 else DEFAULT_FPS  # some streams report the rate of their clock
         self._format = container.format.name
-        # Of an MP4 in fragments the length is that of what was there at first, unless all of it was.
+        # For a fragmented MP4 the duration covers only the part that was there at first, unless that was all of it.
         if container.size > 0 or "mp4" not in self._format:
             self.length = max(0.0, (container.duration or 0) / av.time_base)
         try:
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
-                except av.InvalidDataError:  # the next one may be whole
-                    self.damaged += self.count > 0  # before that we came in the middle of something
+                except av.InvalidDataError:  # the next packet may be intact
+                    self.damaged += self.count > 0  # before the first frame this is normal: we joined in the middle
                     continue
                 if not self._hand_on(frames):
                     return
         except av.FFmpegError:
-            with suppress(av.FFmpegError):  # what came before the break is not lost with it
+            with suppress(av.FFmpegError):  # frames from before the break are still in the decoder
                 self._hand_on(stream.codec_context.decode(None))
             raise
 
@@ -347,7 +347,7 @@ class _Reader:
 
 
 class _Pipe:
-    """A pipe as FFmpeg reads it: it ends, too, when nobody takes the frames any more.
+    """A pipe as FFmpeg reads it; it also ends when the consumer of the frames stops.
 
     Attributes:
         size: bytes read.
@@ -376,9 +376,9 @@ def _open_pipe(spec: str, stack: ExitStack, reader: _Reader) -> av.container.Inp
         if os.isatty(descriptor):
             raise VideoError("it is a terminal; pipe a video into it")
     else:
-        descriptor = os.open(spec, os.O_RDONLY | os.O_NONBLOCK)  # else it waits here for someone to write
+        descriptor = os.open(spec, os.O_RDONLY | os.O_NONBLOCK)  # else opening would wait for a writer
         stack.callback(os.close, descriptor)
-    options = _QUICK_START | {"protocol_whitelist": "none"}  # a playlist may open nothing
+    options = _QUICK_START | {"protocol_whitelist": "none"}  # a playlist must not open anything
     reader.pipe = _Pipe(descriptor, reader.frames)
     return stack.enter_context(av.open(reader.pipe, "r", options=options, metadata_errors="replace"))
 
@@ -397,8 +397,8 @@ def _open_stream(spec: str, stack: ExitStack, reader: _Reader) -> av.container.I
     scheme = spec.split(":")[0].lower()
     options = _QUICK_START | {
         "protocol_whitelist": PROTOCOLS[scheme],
-        "rtsp_transport": "tcp",  # over UDP pictures come damaged
-        "overrun_nonfatal": "1",  # UDP faster than we are: lose some and go on
+        "rtsp_transport": "tcp",  # over UDP, lost packets damage the frames
+        "overrun_nonfatal": "1",  # UDP data arrives faster than it is read: lose some and continue
     }
     return stack.enter_context(
         av.open(spec, options=options, timeout=(OPEN_TIMEOUT, 2 * STALL), metadata_errors="replace")
@@ -406,7 +406,7 @@ def _open_stream(spec: str, stack: ExitStack, reader: _Reader) -> av.container.I
 
 
 def _resolve(spec: str) -> tuple[str, str, Opener]:
-    """Return what to call an input (without passwords), a name for files, and how it is opened."""
+    """Return a name for messages (without passwords), a name for files, and the function that opens the input."""
     if spec == "-":
         return "standard input", "stdin", _open_pipe
     if match := _SCHEME.match(spec):
@@ -428,10 +428,10 @@ def _resolve(spec: str) -> tuple[str, str, Opener]:
 
 
 def _explain(error: BaseException | None) -> str:
-    """Say what an error means to whoever gave the address; "" for none, and for an orderly end.
+    """Explain an error to the user who gave the address; "" for no error and for a regular end.
 
     Raises:
-        Exception: one that is no fault of the stream.
+        Exception: an error that the stream has not caused.
     """
     if error is None or isinstance(error, av.EOFError):
         return ""

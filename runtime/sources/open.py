@@ -1,4 +1,4 @@
-"""From what a user names to an open source of frames."""
+"""Resolve what the user names as input, and open it as a source of frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def open_source(path: str | Path) -> FrameSource:
     """Open one video file, image file or folder of images; or, given as text, a live source (`live`).
 
     Raises:
-        VideoError: it does not exist, or holds nothing to read.
+        VideoError: it does not exist, or there is nothing in it to read.
     """
     if is_live(str(path)):
         return LiveSource(str(path))
@@ -64,14 +64,14 @@ def find_inputs(spec: str) -> list[str | Path | list[Path]]:
 
 
 def open_input(entry: str | Path | list[Path], drop_late: bool = False, reconnect: float | None = None) -> FrameSource:
-    """Open what :func:`find_inputs` returned one of.
+    """Open one of the entries that :func:`find_inputs` returned.
 
     Args:
-        entry: one of them.
-        drop_late, reconnect: of a live source, see `sdtc.runtime.sources.live.LiveSource`.
+        entry: the entry.
+        drop_late, reconnect: for a live source, see `sdtc.runtime.sources.live.LiveSource`.
 
     Raises:
-        InputError: files are never dropped from, nor connected to.
+        InputError: `drop_late` or `reconnect` is given for a file.
         VideoError: see `open_source`.
     """
     if isinstance(entry, str):

@@ -1,4 +1,4 @@
-"""Frames of video files, decoded by FFmpeg's libraries, and what `live` shares of that."""
+"""Frames of video files, decoded by FFmpeg's libraries, and two functions that `live` shares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from sdtc.core.errors import VideoError
 from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource
 
-MAX_FRAMES = 10_000_000  # four days; a header that promises more is damaged
+MAX_FRAMES = 10_000_000  # four days of video; a header that promises more is damaged
 
 
 class VideoFile(FrameSource):
@@ -41,7 +41,7 @@ class VideoFile(FrameSource):
         self._lock, self._closed = threading.Lock(), False
         self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
         frames = self._stream.frames
-        self.num_frames = frames if 0 < frames <= MAX_FRAMES else None  # headers are not to be trusted
+        self.num_frames = frames if 0 < frames <= MAX_FRAMES else None  # headers can be wrong
 
     def __iter__(self) -> Iterator[Frame]:
         count = 0
@@ -51,7 +51,7 @@ class VideoFile(FrameSource):
                 error, count = image, count - 1
                 break
             yield Frame(count - 1, count - 1, None, image)
-        if self._closed:  # by someone who has seen enough
+        if self._closed:  # by the consumer, which needs no more frames
             return
         reached = f"frame {count - 1} ({count / self.fps:.2f} s)"
         if count == 0:
@@ -68,21 +68,21 @@ class VideoFile(FrameSource):
             )
 
     def _promised_more_than(self, count: int) -> str:
-        """Return what the header promises, if that is clearly more than what came; "" if not."""
-        if self.num_frames:  # a few frames less are an edit list's doing, not damage
+        """Return what the header promises, if that is clearly more than what was decoded, else ""."""
+        if self.num_frames:  # a few frames less are due to an edit list, not to damage
             return f"{self.num_frames} frames" if count < 0.98 * self.num_frames - 2 else ""
-        duration = (self._container.duration or 0) / av.time_base  # Matroska and the like count no frames
+        duration = (self._container.duration or 0) / av.time_base  # Matroska and similar formats store no frame count
         last = (self._last_time or 0.0) + 1 / self.fps
         return f"{duration:.2f} s" if last < 0.97 * duration - 3 / self.fps else ""
 
     def _decode(self) -> Iterator[np.ndarray | Exception]:
-        """Yield images; where the file breaks, what the decoder still holds, and then the error."""
+        """Yield images; where the file breaks, the frames that the decoder still holds, and then the error."""
         frames = self._container.decode(self._stream)
         try:
             while (image := self._next(frames)) is not None:
                 yield image
         except av.FFmpegError as error:
-            # Several frames are decoded at once: those before the break are not lost with it.
+            # Several frames are decoded at once: those before the break are still in the decoder.
             held: list[np.ndarray] = []
             with self._lock, suppress(av.FFmpegError):
                 if not self._closed:
@@ -100,17 +100,19 @@ class VideoFile(FrameSource):
             return upright(frame)
 
     def close(self) -> None:
-        with self._lock:  # a container that is closed while it decodes takes the process down
+        with self._lock:  # closing a container while it decodes crashes the process
             self._closed = True
             self._container.close()
 
 
 def upright(frame: av.VideoFrame) -> np.ndarray:
+    """Return a decoded frame as uint8 ``[H, W, 3]`` RGB, turned by the rotation that the video asks for."""
     image = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store how they were held
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store their orientation
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
 def reason(error: Exception) -> str:
+    """Return an error's own words, shortened."""
     text = getattr(error, "strerror", None) or str(error)
     return text[:200] or type(error).__name__

@@ -1,7 +1,7 @@
 """Windows of T = 2δ+1 frames around each keyframe, over a stream that is read once.
 
 Indices are clamped at both ends of the sequence; a frame that is missing, or of another size than the keyframe,
-is replaced by the keyframe (paper, section 1). A gap in the stream is an end and a beginning.
+is replaced by the keyframe (paper, section 1). A gap in the stream ends one sequence and begins another.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from sdtc.runtime.sources.base import GAP, Frame
 def windows(frames: Iterable[Frame], delta: int, lookahead: int | None = None) -> Iterator[tuple[Frame, list[Frame]]]:
     """Yield every frame as a keyframe, with the frames of its window.
 
-    At most 2δ+1 frames are held. A keyframe is yielded once frame t+lookahead has been read, or the stream has ended
-    or tells of a gap.
+    At most 2δ+1 frames are held. A keyframe t is yielded once frame t+lookahead has been read, or the stream has ended
+    or has a gap.
 
     Args:
-        frames: the stream; `GAP` wherever nothing has come for a while, or what comes next does not follow.
+        frames: the stream, with `GAP` where it pauses for a while or where the next frame does not follow the last.
         delta: δ.
-        lookahead: how many frames to wait for, 0 to δ; δ if not given. What lies beyond is clamped.
+        lookahead: how many frames to wait for, 0 to δ; δ if not given. Later indices are clamped.
 
     Yields:
-        The keyframe, and T frames in order, all with images; none where the keyframe itself is missing.
+        The keyframe, and T frames in order, all with images; an empty list if the keyframe itself is missing.
     """
     lookahead = delta if lookahead is None else lookahead
     buffer: deque[Frame] = deque(maxlen=2 * delta + 1)

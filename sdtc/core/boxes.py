@@ -10,24 +10,18 @@ out and counted.
 
 from __future__ import annotations
 
-import re
-import reprlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from sdtc.core.annotation_file import BOX, MIN_SIDE, AnnotationRecord, read_annotation_file
 from sdtc.core.errors import InputError
-from sdtc.core.files import read_json
 from sdtc.core.posetrack import image_id, sequence_id
 
 MIN_SCORE = 0.2  # detections below are dropped (paper, section 8)
 PERSON_CATEGORY = 1  # COCO's and PoseTrack's
-MAX_ID = 2**63 - 1
-MAX_PIXELS = 1e6  # no image is larger; what lies beyond would overflow somewhere further on
-MIN_SIDE = 1e-3  # pixels: below, a box has no area
 MAX_SCORE = 1e6
 
 # Why an entry is left out, as it ends the phrase "12 …".
@@ -36,7 +30,7 @@ OTHER_CATEGORY = "of another category"
 CROWD = "marked as a crowd"
 NO_JOINT = "with no labelled joint"
 
-_Entry = tuple[int, list[float], float, int | None]  # image id, box, score, track id
+_Person = tuple[list[float], float, int | None]  # box, score, track id
 
 
 @dataclass(frozen=True)
@@ -63,9 +57,9 @@ class BoxFile:
     Attributes:
         path: of the file.
         by_image: boxes by image id.
-        ids: all image ids that the file speaks of, with boxes or without.
+        ids: all image ids in the file, of images with boxes and without.
         image_ids: image id by file name, for annotation files; empty for detection lists.
-        skipped: entries left out, by reason (not those of low score).
+        skipped: number of entries that were skipped, by reason; those of a low score are not counted.
     """
 
     def __init__(self, path: Path, min_score: float = MIN_SCORE) -> None:
@@ -77,89 +71,29 @@ class BoxFile:
         """
         self.path = path
         self.skipped: Counter[str] = Counter()
-        data = read_json(path, "boxes")
-        self.image_ids: dict[str, int] = {}
-        if isinstance(data, dict):
-            self._read_images(data)
-            entries, annotations = data["annotations"], True
-        elif isinstance(data, list):
-            entries, annotations = data, False
-        else:
-            entries = None
-        if not isinstance(entries, list):
-            raise InputError(
-                f"boxes file '{path}' is neither a list of detections nor annotations with 'images' and 'annotations'"
-            )
+        file = read_annotation_file(path, "boxes", or_list=True)
+        self.image_ids = {image.file_name: image.id for image in file.images}
         self.ids = set(self.image_ids.values())
-        rows: dict[int, list[tuple[list[float], float, int | None]]] = {}
-        for number, entry in enumerate(entries):
-            parsed = self._read_entry(entry, f"boxes file '{path}', entry {number}", annotations)
-            if isinstance(parsed, str):
-                self.skipped[parsed] += 1
-            elif parsed[2] >= min_score:
-                image, box, score, track = parsed
-                rows.setdefault(image, []).append((box, score, track))
-        if entries and self.skipped[OTHER_CATEGORY] == len(entries):
+        rows: dict[int, list[_Person]] = {}
+        for entry in file.annotations:
+            image = entry.image_id
+            self.ids.add(image)
+            person = _read_person(entry, annotated=not file.is_list)
+            if isinstance(person, str):
+                self.skipped[person] += 1
+            elif person[1] >= min_score:
+                rows.setdefault(image, []).append(person)
+        if file.annotations and self.skipped[OTHER_CATEGORY] == len(file.annotations):
             raise InputError(
                 f"boxes file '{path}' has no people: every entry is of another category, the first of category_id "
-                f"{entries[0]['category_id']}; expected category_id {PERSON_CATEGORY}, or none, for a person"
+                f"{file.annotations[0].category_id}; expected category_id {PERSON_CATEGORY}, or none, for a person"
             )
         self.by_image = {image: _pack(people) for image, people in rows.items()}
 
     @property
     def skipped_phrase(self) -> str:
-        """What was left out and why, e.g. ``"3 with no box area, 12 of another category"``; empty if nothing was."""
+        """What was skipped and why, e.g. ``"3 with no box area, 12 of another category"``; empty if nothing was."""
         return ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
-
-    def _read_images(self, data: dict[str, Any]) -> None:
-        images = data.get("images")
-        if not isinstance(images, list) or "annotations" not in data:
-            raise InputError(
-                f"boxes file '{self.path}' has the keys {', '.join(list(data)[:5])}: expected 'images' and "
-                "'annotations', or a list of detections"
-            )
-        for number, image in enumerate(images):
-            where = f"boxes file '{self.path}', image {number}"
-            if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or "id" not in image:
-                raise InputError(f"{where} has no usable 'file_name' and 'id'")
-            self.image_ids[image["file_name"]] = _whole(image["id"], f"{where}: id")
-
-    def _read_entry(self, entry: Any, where: str, annotation: bool) -> _Entry | str:
-        """Return what an entry says, or why it is left out."""
-        if not isinstance(entry, dict):
-            raise InputError(f"{where} is {reprlib.repr(entry)}: expected an object with 'image_id' and 'bbox'")
-        for key in ("image_id",) if annotation else ("image_id", "bbox"):
-            if key not in entry:
-                raise InputError(
-                    f"{where} has no usable 'image_id' and 'bbox' [x, y, width, height]: '{key}' is missing"
-                )
-        image = _whole(entry["image_id"], f"{where}: image_id")
-        self.ids.add(image)
-        category = entry.get("category_id")
-        if category is not None and _whole(category, f"{where}: category_id") != PERSON_CATEGORY:
-            return OTHER_CATEGORY
-        if entry.get("iscrowd") == 1:  # or true
-            return CROWD
-        box = entry.get("bbox")
-        if annotation and box in (None, []):  # PoseTrack's files have such people; the field skips them
-            return NO_AREA
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-            raise InputError(f"{where}: bbox is {reprlib.repr(box)}, expected four finite numbers x, y, width, height")
-        if max(map(abs, box)) > MAX_PIXELS:
-            raise InputError(f"{where}: bbox is {reprlib.repr(box)}, expected at most {MAX_PIXELS:,.0f} pixels")
-        if min(box[2:]) < MIN_SIDE:
-            if annotation:
-                return NO_AREA
-            raise InputError(f"{where}: bbox {reprlib.repr(box)} has no area")
-        if annotation and _labels_no_joint(entry.get("keypoints"), where):
-            return NO_JOINT
-        score = entry.get("score", 1.0)
-        if not _is_number(score) or abs(score) > MAX_SCORE:
-            raise InputError(f"{where}: score is {reprlib.repr(score)}, expected a number from 0 to 1, or none for 1")
-        track = entry.get("track_id")
-        if track is not None:
-            track = _whole(track, f"{where}: track_id")
-        return image, [float(value) for value in box], float(score), track
 
 
 class SourceBoxes:
@@ -301,39 +235,29 @@ def read_boxes(path: Path, name: str) -> BoxFile:
     return BoxFile(file)
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a JSON value is a number that can be calculated with."""
-    return type(value) in (int, float) and abs(value) < float("inf")  # neither true nor NaN
+def _read_person(entry: AnnotationRecord, annotated: bool) -> _Person | str:
+    """Return what an annotation or a detection says, or why it is skipped."""
+    if entry.category_id not in (None, PERSON_CATEGORY):
+        return OTHER_CATEGORY
+    if entry.is_crowd:
+        return CROWD
+    box = entry.bbox
+    if annotated and (box is None or min(box[2:]) < MIN_SIDE):  # PoseTrack's files have such people
+        return NO_AREA
+    if box is None:
+        raise entry.refuse("bbox", BOX)
+    if min(box[2:]) < MIN_SIDE:
+        raise InputError(f"{entry.where}: bbox {box} has no area")
+    keypoints = entry.keypoints if annotated else None  # of a detection, the third numbers can mean anything
+    if keypoints is not None and not any(label > 0 for label in keypoints[2::3]):
+        return NO_JOINT
+    score = entry.score
+    if score is not None and abs(score) > MAX_SCORE:
+        raise entry.refuse("score", "a number from 0 to 1, or no score for 1")
+    return box, 1.0 if score is None else score, entry.track_id
 
 
-def _whole(value: Any, where: str) -> int:
-    """Return an id: a whole number from 0, also one that a program wrote as 3.0 or "3".
-
-    Raises:
-        InputError: it is none, or does not fit into 64 bits.
-    """
-    number = value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
-        number = int(value)
-    if isinstance(value, float) and value.is_integer():
-        number = int(value)
-    if type(number) is not int or not 0 <= number <= MAX_ID:
-        raise InputError(f"{where} is {reprlib.repr(value)}, expected a whole number from 0 to {MAX_ID}")
-    return number
-
-
-def _labels_no_joint(keypoints: Any, where: str) -> bool:
-    """Whether keypoints ``[x, y, label, …]`` are given and none of them is labelled."""
-    if keypoints is None:
-        return False
-    if not isinstance(keypoints, list) or len(keypoints) % 3 or not all(type(v) in (int, float) for v in keypoints):
-        raise InputError(
-            f"{where}: keypoints is {reprlib.repr(keypoints)}, expected three numbers x, y, label for every joint"
-        )
-    return not any(label > 0 for label in keypoints[2::3])
-
-
-def _pack(people: list[tuple[list[float], float, int | None]]) -> FrameBoxes:
+def _pack(people: list[_Person]) -> FrameBoxes:
     boxes, scores, tracks = zip(*people, strict=True)
     known = None not in tracks and len(set(tracks)) == len(tracks)
     return FrameBoxes(

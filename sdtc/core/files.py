@@ -61,7 +61,9 @@ def make_directory(path: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"cannot write to the folder '{path}' ({error.strerror}): choose another `output`") from None
+        raise OutputError(
+            f"cannot write to the folder '{path}' ({error.strerror}): choose another with `output`"
+        ) from None
     return path
 
 

@@ -1,10 +1,10 @@
 """The bundle's `model.kernels.json`: the GPU kernels that the runtime launches itself, compiled when it was exported.
 
-Around the engines three things are left to do on the GPU: to cut crops out of a frame, to put the encoder's tokens into
-their slots, and to gather them into windows. Decoding of heatmaps is no kernel here: it is inside the temporal graph.
+The engines leave three things to do on the GPU: cut crops out of a frame, copy the encoder's tokens into their slots,
+and gather tokens into windows. Heatmaps are decoded inside the temporal graph, so no kernel here does that.
 
-Like an engine, this is code: run bundles of people you trust. What is checked here is that it is whole and belongs to
-its bundle.
+Like an engine, this file is code: run only bundles of people you trust. The checks here make sure that the file is
+complete and belongs to its bundle.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pathlib import Path
 
 from sdtc.core.errors import BundleError, InputError
 from sdtc.core.files import read_json, write_json
-from sdtc.core.manifest import Manifest, build_from_json
+from sdtc.core.manifest import Manifest
+from sdtc.core.settings import build_from_json
 
 SCHEMA_VERSION = 1
-ALIGNMENT = 16  # bytes: what the kernels' pointers are multiples of
+ALIGNMENT = 16  # bytes: all pointers are multiples of this
 MAX_BYTES = 32 << 20
-# By kernel, its arguments in order.
+# By kernel, the names of its arguments in order.
 SIGNATURES = {
     "crop_frame": ("frame", "matrices", "frame_height", "frame_width", "crops"),
     "gather_tokens": ("source", "slots", "target"),
@@ -36,15 +37,15 @@ _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 @dataclass(frozen=True)
 class KernelCode:
-    """One kernel for one GPU architecture: a cubin for exactly that one, or PTX for it and its relatives.
+    """One kernel for one GPU architecture: a cubin for exactly that architecture, or PTX for it and its relatives.
 
     Attributes:
         entry: name of the function.
         architecture: e.g. 86.
-        arguments: in order, see `SIGNATURES`.
-        hidden: null pointers that the function takes after them.
-        blocks: of one item: a crop, or a row of tokens.
-        num_warps: a block has 32 times as many threads.
+        arguments: names in order, see `SIGNATURES`.
+        hidden: number of null pointers that the function takes after its arguments.
+        blocks: thread blocks of one item: of a crop, or of a row of tokens.
+        num_warps: warps of a block, of 32 threads each.
         shared: dynamic shared memory of a block, bytes.
         ptx, cubin: the code, one of the two; the cubin in base64.
     """
@@ -60,7 +61,7 @@ class KernelCode:
     cubin: str = ""
 
     def image(self) -> bytes:
-        """Return what a driver loads."""
+        """Return the code as the CUDA driver loads it."""
         return base64.b64decode(self.cubin) if self.cubin else self.ptx.encode() + b"\0"
 
 
@@ -71,7 +72,7 @@ class KernelFile:
     Attributes:
         input_size: (H, W) of a crop.
         token_shape: (L, C) of a frame's tokens, in fp32.
-        kernels: by compute capability (``"8.6"``) and name.
+        kernels: by compute capability (``"8.6"``), then by name.
     """
 
     input_size: tuple[int, int]
@@ -88,11 +89,11 @@ class KernelFile:
         """Read and check the file of a bundle.
 
         Raises:
-            BundleError: damaged, too large, of a newer schema, or of another bundle.
+            BundleError: the file is damaged, too large, of a newer schema, or of another bundle.
         """
         try:
             data = read_json(path, "kernels", MAX_BYTES)
-            file = build_from_json(KernelFile, data, "")
+            file = build_from_json(KernelFile, data)
             file._check(manifest)
         except InputError as error:
             raise BundleError(str(error)) from None
@@ -127,7 +128,7 @@ class KernelFile:
 
 
 def crops_are_aligned(input_size: tuple[int, int]) -> bool:
-    """Whether every crop of a batch begins where the kernel may write one."""
+    """Whether every crop of a batch begins at a multiple of `ALIGNMENT` bytes, as the crop kernel requires."""
     return input_size[0] * input_size[1] * 3 % ALIGNMENT == 0
 
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import reprlib
-import sys
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdtc.core.crops import CROP_SCALE
 from sdtc.core.errors import BundleError, ConfigError, InputError
 from sdtc.core.files import read_json, sha256, write_json
+from sdtc.core.settings import build_from_json
 from sdtc.core.skeleton import Skeleton, get_skeleton
 
 SCHEMA_VERSION = 1
@@ -95,7 +92,7 @@ class Manifest:
     files: dict[str, str]
     checkpoint_sha256: str
     trained: bool
-    crop_scale: float = CROP_SCALE
+    crop_scale: float = 1.25  # `crops.CROP_SCALE`, stated again: that module loads OpenCV, and `--help` needs FLAVOURS
     input_layout: str = "NHWC uint8 RGB"
     engine: EngineInfo | None = None
     kernels: str | None = None
@@ -141,7 +138,7 @@ class Manifest:
             )
         try:
             known = {f.name for f in dataclasses.fields(Manifest)}
-            manifest = build_from_json(Manifest, {key: value for key, value in data.items() if key in known}, "")
+            manifest = build_from_json(Manifest, {key: value for key, value in data.items() if key in known})
             manifest._check()
         except (ValueError, ConfigError) as error:
             raise BundleError(
@@ -201,63 +198,6 @@ class Manifest:
             expect(self.engine.flavour in FLAVOURS, f"unknown engine flavour {self.engine.flavour!r}")
             for capability in self.engine.compute_capabilities:
                 expect(bool(_COMPUTE_CAPABILITY.fullmatch(capability)), f"bad compute capability {capability!r}")
-
-
-_T = typing.TypeVar("_T")
-
-
-def build_from_json(cls: type[_T], data: Any, where: str) -> _T:
-    """Build a dataclass from JSON's objects, every value of exactly the type that its field has.
-
-    Stricter than `sdtc.core.settings`, whose readers are people: a program wrote this file.
-
-    Raises:
-        ValueError: a field is missing or unknown, or a value is of another type.
-    """
-    if not isinstance(data, dict):
-        raise ValueError(f"{where} is {reprlib.repr(data)}, not an object")
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
-    dot = f"{where}." if where else ""
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise ValueError(f"unknown field {dot}{unknown[0]}")
-    for f in fields:
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and f.name not in data:
-            raise ValueError(f"it has no {dot}{f.name}")
-    return cls(**{name: _typed(hints[name], value, dot + name) for name, value in data.items()})
-
-
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # the only kind here: X | None
-        return None if value is None else _typed(args[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where} is {reprlib.repr(value)}, not a list")
-        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
-        if len(kinds) != len(value):
-            raise ValueError(f"{where} is {reprlib.repr(value)}, not {len(kinds)} values")
-        return tuple(_typed(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} is {reprlib.repr(value)}, not an object")
-        return {key: _typed(args[1], v, f"{where}.{key}") for key, v in value.items()}
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return build_from_json(kind, value, where)
-    if kind is Any:
-        return value
-    if kind is float and type(value) in (int, float):
-        if not abs(value) <= sys.float_info.max:  # NaN, infinity, or a whole number beyond any float
-            raise ValueError(f"{where} is {reprlib.repr(value)}, not a finite number")
-        return float(value)
-    if type(value) is not kind:
-        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise ValueError(f"{where} is {reprlib.repr(value)}, not {names[kind]}")
-    if kind is str:
-        value.encode()  # half a surrogate pair could not even be printed: a ValueError too
-    return value
 
 
 def find_manifest(path: Path) -> Path:

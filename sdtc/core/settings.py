@@ -1,11 +1,18 @@
-"""Plain values, as YAML or a checkpoint holds them, to configuration dataclasses, with messages for typing errors."""
+"""Dataclasses from plain values: the settings that people write in YAML, and the JSON files that this package writes.
+
+One decoder for both (`_decode`). They differ in how a mistake is told, and in that JSON must hold finite numbers: in
+settings, infinity can be meant (no limit).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import reprlib
+import sys
 import types
 import typing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,55 +22,130 @@ T = TypeVar("T")
 
 
 def build_settings(cls: type[T], data: Any, where: str) -> T:
-    """Build a dataclass, nested ones included, from names and values.
+    """Build a dataclass, nested ones included, from settings that a person wrote.
 
     Args:
-        cls: a dataclass of bool, int, float, str, Path, tuples of one of these, other dataclasses, or None with any.
-        data: a mapping; fields that it leaves out keep their defaults.
+        cls: a dataclass of bool, int, float, str, Path, tuples or dicts of one of these, other dataclasses, Any, or
+            None with any of them.
+        data: a mapping from names to values; fields that it leaves out keep their defaults.
         where: what to call it in messages, e.g. ``"model"``.
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named), a missing one, or a value of a wrong type.
     """
+    return _decode(cls, data, where, _SETTINGS)
+
+
+def build_from_json(cls: type[T], data: Any) -> T:
+    """Build a dataclass, nested ones included, from the JSON object that `dataclasses.asdict` made of one.
+
+    Args:
+        cls: as in :func:`build_settings`.
+        data: what JSON holds; fields that it leaves out keep their defaults.
+
+    Raises:
+        ValueError: a field is missing or unknown, or a value is of another type or not finite. The message is a part
+            of a sentence: "engine.version is 3, not text".
+    """
+    return _decode(cls, data, "", _JSON)
+
+
+@dataclass(frozen=True)
+class _Wording:
+    """How mistakes are told; the templates take ``{where}``, ``{value}``, ``{expected}`` and ``{hint}``."""
+
+    error: type[Exception]
+    wrong: str
+    unknown: str
+    missing: str
+    names: dict[Any, str]  # of types
+    finite: bool  # whether NaN and infinity are refused
+
+
+_SETTINGS = _Wording(
+    error=ConfigError,
+    wrong="{where} is {value}: expected {expected}",
+    unknown="unknown key '{key}' in {where}: {hint}",
+    missing="{where}.{key} is missing",
+    names={dict: "names and values", list: "a list", float: "float"},
+    finite=False,
+)
+_JSON = _Wording(
+    error=ValueError,
+    wrong="{where} is {value}, not {expected}",
+    unknown="unknown field {dot}{key}: {hint}",
+    missing="it has no {dot}{key}",
+    names={
+        dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a finite number",
+        bool: "true or false",
+    },
+    finite=True,
+)  # fmt: skip
+
+
+def _decode(cls: type[T], data: Any, where: str, wording: _Wording) -> T:
     if not isinstance(data, dict):
-        raise ConfigError(f"{where} is {type(data).__name__}: expected names and values")
+        raise _wrong(where, data, dict, wording)
+    hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    dot = f"{where}." if where else ""
     for key in data:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(fields)}"
-            raise ConfigError(f"unknown key '{key}' in {where}: {hint}")
+            raise wording.error(wording.unknown.format(key=key, where=where, dot=dot, hint=hint))
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in data:
-            raise ConfigError(f"{where}.{name} is missing")
-    hints = typing.get_type_hints(cls)
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in data.items()})
+            raise wording.error(wording.missing.format(key=name, where=where, dot=dot))
+    return cls(**{key: _convert(hints[key], value, f"{dot}{key}", wording) for key, value in data.items()})
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        options = [option for option in typing.get_args(kind) if option is not types.NoneType]
-        return None if value is None else _convert(options[0], value, where)
+def _convert(kind: Any, value: Any, where: str, wording: _Wording) -> Any:
+    """Return a value as its field's type has it."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):  # the only kind here: X | None
+        inner = next(arg for arg in args if arg is not types.NoneType)
+        return None if value is None else _convert(inner, value, where, wording)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is {value!r}: expected a list")
-        kinds = typing.get_args(kind)
-        if kinds[-1] is Ellipsis:
-            kinds = (kinds[0],) * len(value)
+            raise _wrong(where, value, list, wording)
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
         if len(kinds) != len(value):
-            raise ConfigError(f"{where} is {value!r}: expected {len(kinds)} values")
-        return tuple(_convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+            raise _wrong(where, value, f"{len(kinds)} values", wording)
+        parts = enumerate(zip(kinds, value, strict=True))
+        return tuple(_convert(kind, part, f"{where}[{i}]", wording) for i, (kind, part) in parts)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(where, value, dict, wording)
+        return {key: _convert(args[1], part, f"{where}.{key}", wording) for key, part in value.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return value if isinstance(value, kind) else build_settings(kind, value, where)
+        return value if isinstance(value, kind) else _decode(kind, value, where, wording)
+    if kind is Any:
+        return value
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise ConfigError(f"{where} has too many digits for a number") from None
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{where} is {value!r}: expected {kind.__name__}")
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        too_large = isinstance(value, int) and abs(value) > sys.float_info.max
+        if too_large or (wording.finite and not abs(value) <= sys.float_info.max):
+            raise _wrong(where, value, "a finite number", wording)
+        return float(value)
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not fits or (kind is str and not _is_unicode(value)):
+        raise _wrong(where, value, kind, wording)
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be printed at all: JSON and YAML can escape half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _wrong(where: str, value: Any, expected: Any, wording: _Wording) -> Exception:
+    """Return the error for a value; `expected` is a type, or what to call it."""
+    name = expected if isinstance(expected, str) else wording.names.get(expected) or expected.__name__
+    return wording.error(wording.wrong.format(where=where or "it", value=reprlib.repr(value), expected=name))

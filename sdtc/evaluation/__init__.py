@@ -1,11 +1,12 @@
-"""Evaluation: PoseTrack's AP from files, from engine bundles and from checkpoints; the command is `sdtc-eval`.
+"""PoseTrack's AP of anybody's predictions, of engine bundles and of checkpoints; the command is `sdtc-eval`.
+
+In: annotation files, and predictions or an engine to make them with. Out: scores, tables, JSON and plots.
 
     truth = sdtc.evaluation.read_truth(["posetrack18/annotations/val"])
     result = sdtc.evaluation.evaluate(truth.people, sdtc.evaluation.read_predictions(["poses"], truth).people)
     print(result.scores.columns["Total"])
 
-The only part of `sdtc` that uses `sdtc.runtime`: it runs engines, and networks in their place. Names are loaded when
-first used.
+It runs engines, and PyTorch networks in their place, through `sdtc.runtime`. Names are loaded when first used.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtc.core.command_line import command, say
+from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
     from sdtc.core.boxes import FrameBoxes
@@ -64,17 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument(
         "--images", type=Path, metavar="DIR", help="where the images are (default: beside the annotations)"
     )
-    running.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-    running.add_argument(
-        "--backend", choices=("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), default="auto",
-        help="of the engine (default: %(default)s)",
-    )  # fmt: skip
-    running.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "int8"), default="fp32",
-        help="what a CPU computes an engine in (default: %(default)s)",
-    )  # fmt: skip
+    add_backend_arguments(running)
     running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the most possible)")
-    running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all that may be used)")
     results = parser.add_argument_group("results")
     results.add_argument(
         "--any-of", action="append", default=[], metavar="LABEL,…",
@@ -87,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command("sdtc-eval")
+@command("sdtc-eval", options={"folder": "--images", "open_checkpoint": "--checkpoint", "draw": "--plot"})
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)

@@ -33,7 +33,7 @@ def open_checkpoint(path: str | Path, device: str = "auto", threads: int | None 
         EngineError: there is no GPU, and one was asked for.
         MissingExtraError: PyTorch is not installed.
     """
-    torch = require("torch", "train", "--checkpoint")
+    torch = require("torch", "train", "`open_checkpoint`")
     from sdtc.evaluation.torch_session import BATCH, TorchSession, choose_device
     from sdtc.model import load_checkpoint
 
@@ -111,8 +111,8 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
         count = f"{len(missing)} of the ground truth's images" if len(missing) > 1 else "an image of the ground truth"
         where = f"'{folder}'" if folder is not None else "the folders above the annotations"
         raise InputError(
-            f"{count} cannot be found in {where}, the first '{missing[0].file_name}': give the data set's root with "
-            "--images"
+            f"{count} cannot be found in {where}, the first '{missing[0].file_name}': give the data set's root as "
+            "`folder`"
         )
     return found
 

@@ -22,7 +22,7 @@ _PAPER_COLOUR = "#D55E00"
 
 def require_matplotlib() -> ModuleType:
     """Import matplotlib, or say which extra to install."""
-    return require("matplotlib", "train", "--plot")
+    return require("matplotlib", "train", "`draw`")
 
 
 def draw(path: Path, results: Sequence[Result], paper: PaperRow | None = None) -> None:

@@ -1,8 +1,8 @@
 """Ground truth and predictions out of JSON files, into the arrays that `sdtc.evaluation.ap` takes.
 
 Ground truth: PoseTrack18 and PoseTrack21 annotations, one file per sequence or all in one COCO-style file.
-Predictions: the same layout with `scores` (what `sdtc-infer --format posetrack` writes and PoseTrack's server takes),
-or COCO result lists with PoseTrack's 17 slots.
+Predictions: the same layout with `scores` (what `sdtc-infer` writes as `posetrack`, and PoseTrack's server takes), or
+COCO result lists with PoseTrack's 17 slots.
 
 Joints are found by their names in the file's `categories`, as `poseval` does, else taken for PoseTrack's 17 slots. A
 joint is absent only if its three numbers are all 0, whatever its visibility says otherwise (`poseval`'s rule too).
@@ -10,20 +10,17 @@ joint is absent only if its three numbers are all 0, whatever its visibility say
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
+from sdtc.core.annotation_file import BOX, AnnotationFile, read_annotation_file
 from sdtc.core.errors import InputError
-from sdtc.core.files import read_json
-from sdtc.core.skeleton import POSETRACK_SLOTS
-from sdtc.evaluation.ap import JOINTS, GroundTruth, Predictions, head_size
+from sdtc.evaluation.ap import GroundTruth, Predictions, head_size
 
 MISSING_SCORE = -9999.0  # of joints whose file has no score for them: they rank last, as in `poseval`
 # Where a data set keeps the annotations that one validates on: PoseTrack18 and `sdtc-synth`, then PoseTrack21.
@@ -152,80 +149,50 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
     Raises:
         InputError: a file is missing, damaged, or not such a file; the entry is named.
     """
-    files: list[_TruthFile] = []
-    for path in find_json(paths, "ground truth"):
-        files.append(_TruthFile(path, sum(len(file.images) for file in files)))
-    images = [image for file in files for image in file.images]
-    times = Counter((image.id, image.file_name) for image in images)
-    for (identifier, name), count in times.items():
+    images: list[TruthImage] = []
+    keypoints: list[np.ndarray] = []
+    frames: list[int] = []
+    head_boxes: list[list[float]] = []
+    labels: list[frozenset[str]] = []
+    regions: dict[int, list[np.ndarray]] = {}
+    files = find_json(paths, "ground truth")
+    for path in files:
+        file = read_annotation_file(path, "ground truth")
+        ids, numbers, joints = file.unique_ids(), file.image_numbers(), file.joints(file.annotations)
+        labelled: np.ndarray = np.any(_present(joints), axis=1)  # [N]
+        left_out = {number for number, image in enumerate(file.images) if not image.is_labeled}
+        left_out -= {number for number, any_joint in zip(numbers, labelled, strict=True) if any_joint}
+        kept = [index for index, number in enumerate(numbers) if number not in left_out]
+        image_labels = [image.difficulty or frozenset() for image in file.images]
+        for index in kept:
+            annotation, number = file.annotations[index], numbers[index]
+            head_box = annotation.head_box if labelled[index] else [0.0] * 4
+            if head_box is None:
+                raise annotation.refuse("bbox_head", f"{BOX}, since distances are measured in head sizes")
+            difficulty = annotation.difficulty
+            frames.append(len(images) + number)
+            head_boxes.append(head_box)
+            labels.append(image_labels[number] if difficulty is None else difficulty)
+        keypoints.append(joints[kept])
+        annotated = {numbers[index] for index in kept}
+        for number, (identifier, image) in enumerate(zip(ids, file.images, strict=True)):
+            if polygons := image.ignore_regions:
+                regions[len(images)] = polygons
+            images.append(TruthImage(identifier, image.file_name, path, number in annotated))
+    for (identifier, name), count in Counter((image.id, image.file_name) for image in images).items():
         if count > 1:
             raise InputError(f"image '{name}' ({identifier}) is in {count} of the ground truth's files: give each once")
-    keypoints = np.concatenate([file.keypoints for file in files])
-    labels = [mine for file in files for mine in file.labels]
+    joints = np.concatenate(keypoints)  # [G, 15, 3]
     people = GroundTruth(
         num_frames=len(images),
-        frames=np.concatenate([file.frames for file in files]),
-        keypoints=keypoints[..., :2],
-        labelled=_present(keypoints),
-        head_sizes=head_size(np.concatenate([file.head_boxes for file in files])),
-        ignore_regions={frame: polygons for file in files for frame, polygons in file.regions.items()},
+        frames=np.array(frames, np.int64),
+        keypoints=joints[..., :2],
+        labelled=_present(joints),
+        head_sizes=head_size(np.array(head_boxes, np.float64).reshape(-1, 4)),
+        ignore_regions=regions,
         labels=tuple(labels) if any(labels) else (),
     )
-    return Truth(people, tuple(images), tuple(file.path for file in files))
-
-
-class _TruthFile:
-    """One annotation file; `first` is the frame of its first image.
-
-    Attributes:
-        images: all of them.
-        frames: int64 ``[G]``.
-        keypoints: ``[G, 15, 3]``.
-        head_boxes: ``[G, 4]``.
-        regions: polygons by frame.
-        labels: ``[G]``.
-    """
-
-    def __init__(self, path: Path, first: int) -> None:
-        self.path = path
-        where = f"ground truth '{path}'"
-        data = _read_annotations(path, "ground truth")
-        entries = data["annotations"]
-        ids, names = _images(data, where)
-        frame_of = {identifier: first + number for number, identifier in enumerate(ids)}
-        if len(frame_of) < len(ids):
-            twice = Counter(ids).most_common(1)[0][0]
-            raise InputError(f"{where} has two images with the id {twice}: the people of each cannot be told apart")
-        keypoints = _keypoints(entries, _joint_slots(data, where), f"{where}, annotation")  # [N, 15, 3]
-        labelled = np.any(_present(keypoints), axis=1)  # [N]
-        image_labels = [_labels(image, f"{where}, image {number}") for number, image in enumerate(data["images"])]
-
-        frames: list[int] = []
-        head_boxes: list[list[float]] = []
-        labels: list[frozenset[str]] = []
-        for number, entry in enumerate(entries):
-            at = f"{where}, annotation {number}"
-            frame = frame_of.get(_integer(entry, "image_id", at))
-            if frame is None:
-                raise InputError(f"{at} has image_id {entry['image_id']}, which none of its images has")
-            frames.append(frame)
-            head_boxes.append(_head_box(entry, at) if labelled[number] else [0.0] * 4)
-            labels.append(_labels(entry, at) if "difficulty" in entry else image_labels[frame - first])
-
-        unlabelled = {first + number for number, image in enumerate(data["images"]) if image.get("is_labeled") is False}
-        unlabelled -= {frame for frame, any_joint in zip(frames, labelled, strict=True) if any_joint}
-        kept = [number for number, frame in enumerate(frames) if frame not in unlabelled]
-        self.frames = np.array([frames[i] for i in kept], np.int64)
-        self.keypoints = keypoints[kept]
-        self.head_boxes = np.array([head_boxes[i] for i in kept], np.float64).reshape(-1, 4)
-        self.labels = [labels[i] for i in kept]
-        annotated = set(self.frames.tolist())
-        self.images = [
-            TruthImage(identifier, name, path, first + number in annotated)
-            for number, (identifier, name) in enumerate(zip(ids, names, strict=True))
-        ]
-        regions = {first + i: _polygons(image, f"{where}, image {i}") for i, image in enumerate(data["images"])}
-        self.regions = {frame: polygons for frame, polygons in regions.items() if polygons}
+    return Truth(people, tuple(images), tuple(files))
 
 
 def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bool = False) -> PredictedPoses:
@@ -262,7 +229,7 @@ def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bo
     if extra and not ignore_extra:
         raise InputError(
             f"there are predictions for {_count(len(extra), 'image')} that the ground truth does not have, the first "
-            f"{extra[0]}: give the ground truth of all of them, or leave them out with --ignore-extra"
+            f"{extra[0]}: give the ground truth of all of them, or leave them out with `ignore_extra=True`"
         )
     notes = [f"{_count(len(extra), 'image')} with predictions left out, not in the ground truth"] if extra else []
     unscored = sum(file.unscored for file in files)
@@ -293,203 +260,57 @@ class _PredictionFile:
 
     def __init__(self, path: Path, truth: Truth) -> None:
         self.path = path
-        where = f"predictions '{path}'"
         if path.suffix == ".jsonl":
-            raise InputError(f"{where} are JSON lines: run  sdtc-infer --format posetrack  instead")
-        data = read_json(path, "predictions")
-        if isinstance(data, list):
-            entries, slots = data, _joint_slots({}, where)
-            ids = [_integer(entry, "image_id", f"{where}, entry {i}") for i, entry in enumerate(entries)]
-            frame_of = {identifier: truth.find(identifier) for identifier in ids}
-            name_of = {identifier: f"id {identifier}" for identifier in frame_of}
-            points = _keypoints(entries, slots, f"{where}, entry")
-            # A file whose third numbers are all flags has no scores there.
-            scores = points[..., 2] if not np.isin(points[..., 2], (0, 1, 2)).all() else None
+            raise InputError(
+                f"predictions file '{path}' is JSON lines: run sdtc-infer again with `format='posetrack'` instead"
+            )
+        file = read_annotation_file(path, "predictions", or_list=True)
+        if file.is_list:
+            entry_ids = [entry.image_id for entry in file.annotations]
+            number_of = {identifier: number for number, identifier in enumerate(dict.fromkeys(entry_ids))}
+            numbers = [number_of[identifier] for identifier in entry_ids]
+            self.listed = [f"id {identifier}" for identifier in number_of]
+            image_frames = [truth.find(identifier) for identifier in number_of]
         else:
-            data = _check_annotations(data, path, "predictions")
-            entries, slots = data["annotations"], _joint_slots(data, where)
-            image_ids, names = _images(data, where)
-            frame_of = {i: truth.find(i, name) for i, name in zip(image_ids, names, strict=True)}
-            name_of = {i: f"'{name}' (id {i})" for i, name in zip(image_ids, names, strict=True)}
-            if len(frame_of) < len(image_ids):
-                raise InputError(f"{where} list image id {Counter(image_ids).most_common(1)[0][0]} twice")
-            ids = [_integer(entry, "image_id", f"{where}, annotation {i}") for i, entry in enumerate(entries)]
-            for number, identifier in enumerate(ids):
-                if identifier not in frame_of:
-                    raise InputError(
-                        f"{where}, annotation {number} has image_id {identifier}, which none of its images has"
-                    )
-            points = _keypoints(entries, slots, f"{where}, annotation")
-            scores = None
-        frames = [frame_of[identifier] for identifier in ids]
-        found = [frame for frame in frame_of.values() if frame is not None]
+            file.unique_ids()
+            numbers = file.image_numbers()
+            self.listed = [f"'{image.file_name}' (id {image.id})" for image in file.images]
+            image_frames = [truth.find(image.id, image.file_name) for image in file.images]
+        frames = [image_frames[number] for number in numbers]
+        found = [frame for frame in image_frames if frame is not None]
         if len(set(found)) < len(found):
             twice = truth.images[Counter(found).most_common(1)[0][0]].file_name
-            raise InputError(f"{where}: two of its images are image '{twice}' of the ground truth, by id or by name")
-        kept = [number for number, frame in enumerate(frames) if frame is not None]
-        self.frames = np.array([frames[i] for i in kept], np.int64)
-        self.keypoints = points[kept]
+            raise InputError(
+                f"{file.where} has two images that are image '{twice}' of the ground truth, by id or by name"
+            )
+        keypoints = file.joints(file.annotations)
+        # In a list, third numbers that are all 0, 1 or 2 are flags; others are scores.
+        in_keypoints = file.is_list and not np.isin(keypoints[..., 2], (0, 1, 2)).all()
+        scores = keypoints[..., 2] if in_keypoints else _scores(file)
+        kept = [index for index, frame in enumerate(frames) if frame is not None]
+        self.frames = np.array([frames[index] for index in kept], np.int64)
+        self.keypoints, self.scores = keypoints[kept], scores[kept]
         self.known = set(found)
-        self.listed = list(name_of.values())
-        self.extra = [name_of[i] for i in dict.fromkeys(ids) if frame_of[i] is None]
-        if scores is None:
-            scores = _scores(entries, slots, f"{where}, {'entry' if isinstance(data, list) else 'annotation'}")
-        self.scores = scores[kept]
+        self.extra = [self.listed[number] for number in dict.fromkeys(numbers) if image_frames[number] is None]
         self.unscored = int((self.scores == MISSING_SCORE).all(axis=1).sum())
 
 
-def _read_annotations(path: Path, what: str) -> dict[str, Any]:
-    return _check_annotations(read_json(path, what), path, what)
-
-
-def _check_annotations(data: Any, path: Path, what: str) -> dict[str, Any]:
-    """Check that a file has images and annotations, each a list of objects."""
-    if isinstance(data, dict) and "annolist" in data:
-        raise InputError(
-            f"{what} '{path}' is in the old PoseTrack17 format ('annolist'): convert it with convert.py of poseval"
-        )
-    for key in ("images", "annotations"):
-        values = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(values, list):
-            has = f"has the keys {', '.join(list(data)[:5])}" if isinstance(data, dict) else f"is {data!r:.40}"
-            raise InputError(f"{what} '{path}' {has}: expected a list under '{key}', as PoseTrack's files have")
-        for number, value in enumerate(values):
-            if not isinstance(value, dict):
-                raise InputError(f"{what} '{path}': entry {number} of '{key}' is {value!r:.40}: expected an object")
-    return data
-
-
-def _images(data: dict[str, Any], where: str) -> tuple[list[int], list[str]]:
-    """Return ids and file names of a file's images."""
-    ids, names = [], []
-    for number, image in enumerate(data["images"]):
-        ids.append(_integer(image, "id", f"{where}, image {number}"))
-        name = image.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{where}, image {number} has no usable 'file_name'")
-        names.append(name)
-    return ids, names
-
-
-def _joint_slots(data: dict[str, Any], where: str) -> tuple[int, list[int]]:
-    """Return how many slots a pose of this file has, and the slot of each of the 15 joints."""
-    categories = data.get("categories")
-    first = categories[0] if isinstance(categories, list) and categories else None
-    names = first.get("keypoints") if isinstance(first, dict) else None
-    if not names:
-        names = list(POSETRACK_SLOTS)
-    if not isinstance(names, list):
-        raise InputError(f"{where}: 'keypoints' of its category is {names!r:.40}: expected a list of names")
-    missing = [joint for joint in JOINTS if joint not in names]
-    if missing:
-        raise InputError(
-            f"{where} names {len(names)} joints, but not {', '.join(missing[:4])}: expected PoseTrack's "
-            f"{len(POSETRACK_SLOTS)} slots or its {len(JOINTS)} joints"
-        )
-    return len(names), [names.index(joint) for joint in JOINTS]
-
-
-def _keypoints(entries: list[Any], slots: tuple[int, list[int]], where: str) -> np.ndarray:
-    """Return the keypoints of all entries ``[N, 15, 3]``, checked; absent joints are zeros."""
-    count, order = slots
+def _scores(file: AnnotationFile) -> np.ndarray:
+    """Return the joint scores of all entries ``[N, 15]``, from their `scores` or their `score`."""
+    count, order = file.slots
     rows = []
-    for number, entry in enumerate(entries):
-        points = entry.get("keypoints") if isinstance(entry, dict) else None
-        if not isinstance(points, list):
-            raise InputError(f"{where} {number} has no list 'keypoints': expected x, y and visibility of every joint")
-        if len(points) != 3 * count:
-            raise InputError(
-                f"{where} {number} has {len(points)} numbers in 'keypoints' ({len(points) / 3:g} joints): expected "
-                f"{3 * count}, x, y and visibility of {count} slots"
-            )
-        rows.append(points)
-    array = _numbers(rows, f"{where} %d has a keypoint that is not a finite number")
-    return array.reshape(-1, count, 3)[:, order]
+    for entry in file.annotations:
+        scores = entry.scores(count)
+        if scores is None:
+            score = entry.score
+            scores = [MISSING_SCORE if score is None else score] * count
+        rows.append(scores)
+    return np.array(rows, np.float64).reshape(-1, count)[:, order]
 
 
 def _present(keypoints: np.ndarray) -> np.ndarray:
     """Tell which keypoints ``[..., 3]`` are there at all, labelled or predicted."""
     return (keypoints != 0).any(axis=-1)
-
-
-def _scores(entries: list[Any], slots: tuple[int, list[int]], where: str) -> np.ndarray:
-    """Return the joint scores of all entries ``[N, 15]``, from their `scores` or their `score`."""
-    count, order = slots
-    rows = []
-    for number, entry in enumerate(entries):
-        scores = entry.get("scores")
-        if not scores:  # absent, or empty as in PoseTrack's own files
-            scores = [entry.get("score", MISSING_SCORE)] * count
-        elif not isinstance(scores, list) or len(scores) != count:
-            has = f"{len(scores)} of them" if isinstance(scores, list) else repr(scores)[:40]
-            raise InputError(f"{where} {number} has {has} in 'scores': expected one for each of its {count} slots")
-        rows.append(scores)
-    return _numbers(rows, f"{where} %d has a score that is not a finite number").reshape(-1, count)[:, order]
-
-
-def _numbers(rows: list[list[Any]], complaint: str) -> np.ndarray:
-    """Turn rows of equal length into float64, all at once; `complaint` takes the number of the row that is bad."""
-    try:
-        array = np.array(rows, np.float64)
-        good = np.isfinite(array).all(axis=-1)  # of every row
-        if good.all():
-            return array
-        number = int(good.argmin())
-    except (TypeError, ValueError, OverflowError):
-        number = next(i for i, row in enumerate(rows) if not _finite(row))
-    raise InputError(complaint % number)
-
-
-def _finite(values: Iterable[Any]) -> bool:
-    try:
-        return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-    except OverflowError:  # a whole number beyond any float
-        return False
-
-
-def _head_box(entry: dict[str, Any], where: str) -> list[float]:
-    box = entry.get("bbox_head")
-    if not isinstance(box, list) or len(box) != 4 or not _finite(box):
-        has = "no 'bbox_head'" if box is None else f"the bbox_head {box!r:.60}"
-        raise InputError(
-            f"{where} has labelled joints and {has}: expected four finite numbers x, y, width, height, since distances "
-            "are measured in head sizes"
-        )
-    return [float(value) for value in box]
-
-
-def _polygons(image: dict[str, Any], where: str) -> list[np.ndarray]:
-    """Return an image's ignore regions, each ``[K, 2]``."""
-    sides = [image.get(key) or [] for key in ("ignore_regions_x", "ignore_regions_y")]
-    if any(isinstance(side, list) and side and not isinstance(side[0], list) for side in sides):
-        sides = [[side] for side in sides]  # one region, not in a list of its own
-    polygons = []
-    fits = all(isinstance(side, list) and all(isinstance(part, list) for part in side) for side in sides)
-    if fits and len(sides[0]) == len(sides[1]):
-        for xs, ys in zip(*sides, strict=True):
-            if len(xs) != len(ys) or not _finite(xs) or not _finite(ys):
-                break
-            polygons.append(np.array([xs, ys], np.float64).T)
-        else:
-            return polygons
-    raise InputError(f"{where}: ignore_regions_x and ignore_regions_y are not lists of as many finite numbers each")
-
-
-def _labels(entry: dict[str, Any], where: str) -> frozenset[str]:
-    labels = entry.get("difficulty") or []
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
-        raise InputError(f"{where} has the difficulty {labels!r:.60}: expected a list of labels")
-    return frozenset(labels)
-
-
-def _integer(entry: Any, key: str, where: str) -> int:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise InputError(f"{where} has no usable '{key}'")
-    try:
-        return int(value)
-    except (ValueError, OverflowError):
-        raise InputError(f"{where} has the {key} {value!r:.40}: expected a whole number") from None
 
 
 def _short(file_name: str) -> str:

@@ -63,5 +63,5 @@ def choose_device(device: str) -> str:
     if device == "cpu" or torch.cuda.is_available():
         return "cpu" if device == "cpu" else "cuda"
     if device == "cuda":
-        raise EngineError("this PyTorch has no usable CUDA: use --device cpu")
+        raise EngineError("this PyTorch has no usable CUDA: use `device='cpu'`")
     return "cpu"

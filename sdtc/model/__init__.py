@@ -1,11 +1,14 @@
-"""The SDTC network (PyTorch): configuration, parts, checkpoints.
+"""The SDTC network in PyTorch: configuration, layers and checkpoints.
+
+In: a configuration (`get_preset`, `ModelConfig`) or a checkpoint file (`load_checkpoint`).
+Out: a `PoseNetwork`, which estimates the heatmaps of a keyframe from a clip of crops.
 
     network = sdtc.model.build(sdtc.model.get_preset("base"))
     sdtc.model.save_checkpoint("ckpt.pth", network, trained=False)
     checkpoint = sdtc.model.load_checkpoint("ckpt.pth")
     checkpoint.network, checkpoint.trained
 
-Names are loaded when first used, so that the configuration can be read without torch.
+Names are imported on first use, so that the configuration can be read without torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The Vision Transformer that encodes one frame into L tokens: ViTPose's backbone (paper, section 2).
 
-Differences from a classification ViT: a patch convolution with padding 2, no class token (the weight files that
-carry a class position have it added to all positions when they are loaded), a final norm on the tokens.
+It differs from a classification ViT in three ways: the patch convolution has a padding of 2, there is no class token
+(if a weight file has a class position embedding, it is added to all positions when the file is loaded), and the tokens
+pass a final norm.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Images to tokens.
+    """The encoder of images into tokens.
 
     Args:
-        config: shapes.
+        config: width, depth and heads.
         input_size: (H, W) of an image, pixels.
     """
 
@@ -56,7 +57,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         grid = input_size[0] // PATCH_SIZE, input_size[1] // PATCH_SIZE
         self.patch_embed = nn.Conv2d(3, config.width, PATCH_SIZE, stride=PATCH_SIZE, padding=PATCH_PADDING)
-        # From where tokens are, and not from noise, as MAE does: a small transformer learns faster for it.
+        # Initialised with the sine-cosine encoding, as in MAE, not with noise: a small transformer learns faster.
         self.pos_embed = nn.Parameter(spatial_encoding(grid, config.width)[None])
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.norm = LayerNorm(config.width)

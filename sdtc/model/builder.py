@@ -1,4 +1,4 @@
-"""From a configuration to its network: the one place that knows all of them."""
+"""Builds the network that a configuration describes: the only module that knows every network class."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from sdtc.model.network import SDTC, PoseNetwork, ViTPose
 
 
 def build(config: ModelConfig) -> PoseNetwork:
-    """Build the network of a configuration, with fresh weights."""
+    """Build the network of a configuration, with random weights."""
     if config.kind == "vitpose":
         return ViTPose(config)
     if config.motion == "optical_flow":
-        from sdtc.model.optical_flow import FlowSDTC  # brings OpenCV with it
+        from sdtc.model.optical_flow import FlowSDTC  # imports OpenCV
 
         return FlowSDTC(config)
     return SDTC(config)

@@ -1,11 +1,11 @@
-"""Checkpoints: our own format, and ViTPose files as they are found.
+"""Checkpoints: this package's own format, and published ViTPose files.
 
-Ours is a dictionary of plain values and tensors, ``{"format", "version", "config", "trained", "state_dict"}``, as a
-`torch.save` file or a safetensors file with the same fields in its metadata. Nothing is ever unpickled beyond what
-``weights_only=True`` admits.
+An sdtc checkpoint is a dictionary of plain values and tensors, ``{"format", "version", "config", "trained",
+"state_dict"}``, written by `torch.save`, or a safetensors file with the same fields in its metadata. Files are always
+read with ``weights_only=True``, so that loading a file cannot run code.
 
-A name without a suffix, such as ``tiny``, is a checkpoint that comes with the package, unless there is a file
-of that name.
+A name without a suffix, such as ``tiny``, means the checkpoint of that name in the package, unless a file of that name
+exists.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where other projects 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network that came out of a file.
+    """A network loaded from a file.
 
     Attributes:
         network: in evaluation mode, fp32.
-        trained: whether the file says that its weights were trained (a ViTPose file's are).
+        trained: whether the file says that its weights were trained; True for ViTPose files.
         format: ``"sdtc"`` or the name of a ViTPose format.
-        sha256: of the file.
+        sha256: hash of the file.
     """
 
     network: PoseNetwork
@@ -55,12 +55,12 @@ class Checkpoint:
     sha256: str
 
     def describe(self, batch: tuple[int, int, int], precision: str = "fp32", opset: int = 0) -> Manifest:
-        """Return what a bundle's manifest says of this checkpoint, as long as nothing was exported: it names no files.
+        """Return the manifest of a bundle of this checkpoint, still without graphs and files.
 
         Args:
-            batch: smallest, most common and largest number of windows at once.
-            precision: that it runs at.
-            opset: of the graphs; 0 where there are none.
+            batch: smallest, most common and largest batch size, in windows.
+            precision: of inference.
+            opset: ONNX opset of the graphs; 0 without graphs.
         """
         config = self.network.config
         skeleton = get_skeleton(config.skeleton)
@@ -89,16 +89,16 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, network: PoseNetwork, trained: bool, dtype: torch.dtype | None = None) -> None:
-    """Write a network and its configuration, atomically; ``.safetensors`` by name, else `torch.save`.
+    """Write a network and its configuration atomically: as safetensors if the name ends so, else with `torch.save`.
 
     Args:
-        path: where.
-        network: what.
-        trained: whether its weights were trained; shown to everyone who uses the file.
-        dtype: store floating-point weights as this, e.g. ``torch.float16``; None keeps them.
+        path: the file to write.
+        network: the network to store.
+        trained: whether its weights were trained; commands that use the file report it.
+        dtype: type to store floating-point weights in, e.g. ``torch.float16``; None keeps theirs.
 
     Raises:
-        OutputError: the file cannot be written; an older file of that name is left as it was.
+        OutputError: the file cannot be written; an existing file of that name is left unchanged.
     """
     path = Path(path)
     data = checkpoint_data(network, trained, dtype)
@@ -108,12 +108,12 @@ def save_checkpoint(path: str | Path, network: PoseNetwork, trained: bool, dtype
     safetensors = require("safetensors.torch", "export", "a .safetensors checkpoint")
     state = data.pop("state_dict")
     with atomic_write(path) as temporary:
-        # Its own writer raises no OSError, and makes a file that nobody else may read.
+        # safetensors' own `save_file` raises no OSError, and creates a file that only its owner may read.
         temporary.write_bytes(safetensors.save(state, metadata={"sdtc": json.dumps(data)}))
 
 
 def checkpoint_data(network: PoseNetwork, trained: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """Return what a checkpoint file holds; arguments as in :func:`save_checkpoint`."""
+    """Return the contents of a checkpoint file; arguments as in :func:`save_checkpoint`."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -127,13 +127,13 @@ def write_checkpoint_data(path: str | Path, data: dict[str, Any]) -> None:
     """Write plain values and tensors with `torch.save`, atomically.
 
     Raises:
-        OutputError: the file cannot be written; an older file of that name is left as it was.
+        OutputError: the file cannot be written; an existing file of that name is left unchanged.
     """
     with atomic_write(Path(path)) as temporary:
         try:
             with temporary.open("wb") as file:  # given a name, PyTorch's own writer raises no OSError
                 torch.save(data, file)
-        except RuntimeError as error:  # after a failed write PyTorch closes its archive, and complains of that instead
+        except RuntimeError as error:  # a failed write makes closing the archive fail, and PyTorch raises that error
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, OSError):
                 cause = cause.__context__
@@ -141,10 +141,10 @@ def write_checkpoint_data(path: str | Path, data: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint: ours, or a whole ViTPose in any of its formats.
+    """Load an sdtc checkpoint, or a complete ViTPose in any of its formats.
 
     Raises:
-        CheckpointError: unreadable, of another model, or not complete; the keys are named.
+        CheckpointError: the file is unreadable, of another model or incomplete; the message names the keys.
     """
     path = find_checkpoint(path)
     header, state = _read(path)
@@ -163,7 +163,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             network = build(weights.model_config()).eval()
             _load_state(network, weights.state, weights.left_over)
             return Checkpoint(network, True, weights.format, sha256(path))
-    except (CheckpointError, ConfigError, OverflowError) as error:  # a number of the configuration beyond any float
+    except (CheckpointError, ConfigError, OverflowError) as error:  # overflow: a number too large for a float
         raise CheckpointError(f"checkpoint '{path}' cannot be used: {error}") from None
     keys = ", ".join(list(state)[:3])
     raise CheckpointError(
@@ -172,17 +172,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Return the file that is meant: the path as it is, or the packaged checkpoint of that name."""
+    """Return the path of a checkpoint: the one given, or that of the packaged checkpoint of that name."""
     path = Path(path)
     packaged = WEIGHTS / f"{path}.pth"
     return packaged if len(path.parts) == 1 and not path.exists() and packaged.is_file() else path
 
 
 def read_checkpoint_data(path: str | Path) -> dict[str, Any]:
-    """Return all that one of our own ``.pth`` files holds: what `checkpoint_data` gives, and what was added to it.
+    """Return the whole contents of an sdtc ``.pth`` file: the fields of `checkpoint_data`, and any added to them.
 
     Raises:
-        CheckpointError: unreadable, or not ours.
+        CheckpointError: the file is unreadable, or not an sdtc checkpoint.
     """
     header, _ = _read(Path(path))
     if not header:
@@ -191,15 +191,15 @@ def read_checkpoint_data(path: str | Path) -> dict[str, Any]:
 
 
 def load_backbone(network: PoseNetwork, path: str | Path) -> str:
-    """Load the backbone of a ViTPose file, or of one of our own, into a network.
+    """Load the backbone of a ViTPose file or an sdtc checkpoint into a network.
 
-    Position embeddings are resampled if sizes differ.
+    Position embeddings are resampled if the input sizes differ.
 
     Returns:
         The name of the file's format.
 
     Raises:
-        CheckpointError: neither of the two, incomplete, or of another width or depth.
+        CheckpointError: the file is neither of the two, incomplete, or its backbone has another width or depth.
     """
     header, state = _read(find_checkpoint(path))
     left_over: tuple[str, ...] = ()
@@ -219,12 +219,12 @@ def load_backbone(network: PoseNetwork, path: str | Path) -> str:
 
 
 def load_weights(network: PoseNetwork, path: str | Path) -> None:
-    """Load all weights of one of our own checkpoints into a network that sees as many frames, or more.
+    """Load all weights of an sdtc checkpoint into a network that sees the same number of frames, or more.
 
-    A network of fewer frames is inflated: see `sdtc.model.inflation`.
+    Weights of a network that sees fewer frames are inflated, see `sdtc.model.inflation`.
 
     Raises:
-        CheckpointError: not ours, or of another network.
+        CheckpointError: the file is not an sdtc checkpoint, or its network has another configuration.
     """
     header, state = _read(find_checkpoint(path))
     try:
@@ -239,7 +239,7 @@ def load_weights(network: PoseNetwork, path: str | Path) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a file says about itself, and its tensors."""
+    """Return the header of a file (empty for other projects' files) and its tensors."""
     try:
         with path.open("rb") as file:
             magic = file.read(2)
@@ -254,7 +254,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if odd:
         raise CheckpointError(
             f"checkpoint '{path}' cannot be used: {count_keys(odd)} sparse, quantised or without values; expected "
-            "plain arrays"
+            "dense tensors"
         )
     return header, state
 
@@ -264,10 +264,10 @@ def _read_pytorch(path: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, T
         raise CheckpointError(f"'{path}' is not a PyTorch file: expected a .pth or .safetensors checkpoint")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how the file was written, which its reader cannot change
+            warnings.simplefilter("ignore")  # they concern how the file was written, which its reader cannot change
             data = torch.load(path, map_location="cpu", weights_only=True)
-    # Whatever a damaged file says is done by PyTorch's unpickler, so it fails in every way that a program can: beside
-    # the errors that it means to raise, IndexError, TypeError, AssertionError and struct.error were seen.
+    # PyTorch's unpickler interprets whatever a damaged file contains, so that any error is possible: besides its own,
+    # IndexError, TypeError, AssertionError and struct.error were seen.
     except Exception as error:
         if "Unsupported global" in str(error) or "WeightsUnpickler" in str(error):
             raise CheckpointError(
@@ -293,15 +293,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("sdtc", "{}"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except Exception:  # as above: beside its own errors, whatever a damaged header leads to
+    except Exception:  # as above: a damaged header can lead to any error
         raise CheckpointError(f"'{path}' is not a safetensors file, or it is damaged") from None
     return (header if isinstance(header, dict) else {}), state
 
 
 def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor], left_over: tuple[str, ...] = ()) -> None:
-    """Copy a state into a module, or say exactly what does not fit."""
+    """Copy a state into a module, or raise an error that names every key that does not fit."""
     expected = module.state_dict()
-    # A counter of training steps, which eval never reads; older files lack it.
+    # BatchNorm's counter of training steps is never read in evaluation mode; older files lack it.
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unknown = [*left_over, *(key for key in state if key not in expected)]
     shapes = [

@@ -1,6 +1,6 @@
-"""The model's configuration: every ablation of Tables 4-9 is a field here. No torch.
+"""The configuration of the model: every ablation of Tables 4-9 is one of its fields. Needs no torch.
 
-Presets are named configurations; a checkpoint carries its own.
+Presets are named configurations; a checkpoint contains its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BackboneConfig:
         depth: transformer blocks.
         heads: attention heads.
         mlp_ratio: hidden width of the MLP over width.
-        frozen: keep the pretrained weights as they are (paper: frozen).
+        frozen: do not train the backbone (paper: frozen).
     """
 
     width: int = 768
@@ -39,10 +39,10 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class ReconstructionConfig:
-    """Masked training (Eq. 1, 4, 14-16); nothing of it reaches inference.
+    """Masked training (Eq. 1, 4, 14-16); inference does not use it.
 
     Attributes:
-        mask_ratio: share of masked places, for tubes and for frames (Table 5).
+        mask_ratio: share of the locations that a tube mask masks, and of the frames that a frame mask does (Table 5).
         context_weight: λ of Eq. 15 (Table 8).
         decoder_layers: attention layers of the motion decoder.
     """
@@ -54,10 +54,10 @@ class ReconstructionConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One network.
+    """The configuration of one network.
 
     Attributes:
-        name: what to call it; the preset it came from.
+        name: for people to read, e.g. the name of the preset.
         kind: ``"sdtc"``, or ``"vitpose"`` for a whole single-frame ViTPose (T = 1).
         input_size: (H, W) of a crop, pixels.
         skeleton: ``"posetrack"`` (15 joints) or ``"coco"`` (17).
@@ -68,9 +68,9 @@ class ModelConfig:
         spatial_encoding, temporal_encoding: Table 7.
         motion: where motion comes from, ``"mlsme"`` or ``"optical_flow"`` (Table 4).
         motion_encoder: ``"vit"``, ``"patch"`` or ``"patch+frame"`` (Table 5).
-        joint_layers, divided_layers: of each encoder (Eq. 2, Eq. 3).
-        fusion: how motion meets appearance, ``"add"``, ``"conv"`` or ``"smml"`` (Table 4).
-        cross_propagation, adaptive_fusion: the later stages of SMML (Table 6).
+        joint_layers, divided_layers: number of each in every level of the motion encoder (Eq. 2, Eq. 3).
+        fusion: how motion and appearance are fused, ``"add"``, ``"conv"`` or ``"smml"`` (Table 4).
+        cross_propagation, adaptive_fusion: whether SMML has these later stages (Table 6).
         head: ``"simple"``; ``"classic"`` (two deconvolutions) only for ViTPose checkpoints.
         reconstruction: masked training.
     """
@@ -113,6 +113,7 @@ class ModelConfig:
 
     @property
     def num_keypoints(self) -> int:
+        """J, joints of the skeleton."""
         return len(get_skeleton(self.skeleton).keypoints)
 
     @property
@@ -122,15 +123,16 @@ class ModelConfig:
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
+        """(h, w) of the heatmaps."""
         return self.input_size[0] // HEATMAP_STRIDE, self.input_size[1] // HEATMAP_STRIDE
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """(L, C) of one frame's tokens, as the encoder gives them."""
+        """(L, C) of one frame's tokens, as `PoseNetwork.encode` returns them."""
         return self.grid[0] * self.grid[1], self.width if self.kind == "sdtc" else self.backbone.width
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """Return the configuration in plain JSON types."""
         data = dataclasses.asdict(self)
         data["input_size"] = list(self.input_size)
         return data
@@ -165,7 +167,7 @@ def _check(config: ModelConfig) -> None:
             raise ConfigError(
                 f"model.input_size is {config.input_size}: both sides must be multiples of {PATCH_SIZE} from 32 to 1024"
             )
-    # Bounds keep a hostile checkpoint from asking for terabytes.
+    # The bounds keep a malicious checkpoint from allocating terabytes.
     between("delta", config.delta, 0, 7)
     for name, value in (("backbone.width", config.backbone.width), ("width", config.width)):
         between(name, value, 16, 2048)
@@ -191,7 +193,7 @@ def _check(config: ModelConfig) -> None:
 
 
 PRESETS: dict[str, ModelConfig] = {
-    # Small enough to train on a CPU; its backbone starts from nothing, so it is trained too.
+    # Small enough to train on a CPU. There are no pretrained weights for its backbone, so that is trained too.
     "tiny": ModelConfig(
         name="tiny",
         input_size=(128, 96),
@@ -200,7 +202,7 @@ PRESETS: dict[str, ModelConfig] = {
         heads=4,
     ),
     "small": ModelConfig(name="small", backbone=BackboneConfig(width=384, depth=12, heads=12)),
-    "base": ModelConfig(name="base"),  # the paper's
+    "base": ModelConfig(name="base"),  # the paper's network
     "large": ModelConfig(name="large", backbone=BackboneConfig(width=1024, depth=24, heads=16)),
 }
 
@@ -209,7 +211,7 @@ def get_preset(name: str) -> ModelConfig:
     """Return a preset.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no preset has that name.
     """
     try:
         return PRESETS[name]

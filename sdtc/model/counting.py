@@ -1,7 +1,7 @@
-"""Counting what a network has and does: parameters and operations, measured by running it, not by a formula.
+"""Counts the parameters and operations of a network, by running it and not by a formula.
 
-The network runs on torch's ``meta`` device under torch's own operation counter, so a count takes a moment and no
-memory, and covers exactly the operators that are called.
+The network runs on torch's ``meta`` device under torch's own FLOP counter, so counting is fast, takes no memory and
+covers exactly the operators that are called.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sdtc.model.builder import build
 from sdtc.model.config import ModelConfig
 from sdtc.model.reconstruction import MaskedSDTC
 
-# Batched products between activations; everything else that is counted multiplies by weights.
+# Batched matrix products of two activations; all other counted operators multiply activations by weights.
 _ATTENTION_PRODUCTS = {torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 
 
@@ -34,14 +34,14 @@ class PartCount:
 
 @dataclass(frozen=True)
 class NetworkCount:
-    """A network by parts. `training` holds what only masked training adds."""
+    """The counts of a network by parts; `training` holds the parts that only masked training has."""
 
     config: ModelConfig
     inference: tuple[PartCount, ...]
     training: tuple[PartCount, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts as `sdtc-info --json` prints them; GMACs and GFLOPs are those of inference."""
+        """Return the counts as `sdtc-info` prints them in JSON; GMACs and GFLOPs are those of inference."""
         flops = sum(part.flops for part in self.inference)
         trainable_inference = sum(part.trainable for part in self.inference)
         return {
@@ -67,7 +67,7 @@ class NetworkCount:
 
 
 def count_network(config: ModelConfig) -> NetworkCount:
-    """Count the network of a configuration for one window, part by part."""
+    """Count parameters and operations of a configuration's network for one window, part by part."""
     with torch.device("meta"):
         network = build(config).eval()
         reconstruction = MaskedSDTC(network).reconstruction
@@ -99,7 +99,7 @@ def _count(module: nn.Module, example: torch.Tensor) -> tuple[PartCount, ...]:
                 flops_without_attention_products=flops - products,
             )
         )
-    # Nothing may fall between the parts.
+    # Every operation must belong to one of the parts.
     total = sum(counts["Global"].values())
     if sum(part.flops for part in parts) != total:
         raise AssertionError(f"parts add up to {sum(part.flops for part in parts)} operations, the counter saw {total}")

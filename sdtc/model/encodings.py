@@ -1,4 +1,4 @@
-"""The two encodings of every token: sine-cosine in space, learnable in time (paper, section 2)."""
+"""The spatial encoding of tokens (paper, section 2); the temporal one is a learnable parameter of the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads: a feature map to J heatmaps at a quarter of the input's resolution."""
+"""Heads: they map a feature map to J heatmaps at a quarter of the input's resolution."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdtc.model.config import HEATMAP_STRIDE, PATCH_SIZE
 
 
 class SimpleHead(nn.Module):
-    """ViTPose's simple head, and SDTC's: ReLU, bilinear ×4, 3×3 convolution."""
+    """The simple head of ViTPose and SDTC: ReLU, bilinear upsampling ×4, 3×3 convolution."""
 
     def __init__(self, width: int, num_keypoints: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class SimpleHead(nn.Module):
 
 
 class ClassicHead(nn.Module):
-    """ViTPose's classic head: two deconvolutions ×2, then a 1×1 convolution."""
+    """The classic head of ViTPose: two deconvolutions ×2, then a 1×1 convolution."""
 
     def __init__(self, width: int, num_keypoints: int, hidden: int = 256) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ClassicHead(nn.Module):
 
 
 def _init_last(conv: nn.Conv2d) -> None:
-    """Start from heatmaps near zero, as ViTPose does."""
+    """Initialise a last layer so that heatmaps start near zero, as ViTPose does."""
     nn.init.normal_(conv.weight, std=0.001)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

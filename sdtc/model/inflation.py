@@ -1,8 +1,9 @@
-"""From few frames to more: an SDTC of δ = 0 learns appearance at a fifth of the cost, then starts one of δ = 2 (ours).
+"""Inflation of weights to a network that sees more frames (ours, not the paper's).
 
-Only two things of the network know how many frames there are. The aggregation convolutions (paper, section 4) get
-weights of zero for the frames that are new, and the new frames take over the temporal encoding of the outermost old
-ones. On a clip that stands still, the larger network then answers as the smaller one does.
+An SDTC of δ = 0 learns appearance at a fifth of the cost; its weights then initialise one of δ = 2. Only two parts of
+the network depend on the number of frames. The aggregation convolutions (paper, section 4) get zero weights for the
+added frames, and the temporal encoding of the outermost old frames is copied to them. For a static clip, the larger
+network then returns the same heatmaps as the smaller one.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ _TEMPORAL = "temporal_embed"
 
 
 def inflate(state: Mapping[str, Tensor], small: ModelConfig, large: ModelConfig) -> dict[str, Tensor]:
-    """Fit the weights of a network to one that sees more frames, the old ones in the middle.
+    """Convert the weights of a network to those of one that sees more frames, the old frames in the middle.
 
     Args:
-        state: of the small network.
-        small, large: their configurations; nothing but δ should differ.
+        state: weights of the small network.
+        small, large: configurations of both networks; only δ should differ.
 
     Raises:
         CheckpointError: the small network sees more frames than the large one, or is not an SDTC.
     """
     if small.kind != "sdtc" or large.kind != "sdtc" or small.delta > large.delta:
         raise CheckpointError(
-            f"it holds a network '{small.kind}' of delta {small.delta}, and this one is a network '{large.kind}' of "
-            f"delta {large.delta}: expected an sdtc network of the same delta, or a smaller one"
+            f"it holds a network of kind '{small.kind}' and delta {small.delta} for one of kind '{large.kind}' and "
+            f"delta {large.delta}: expected kind 'sdtc' and the same delta, or a smaller one"
         )
-    new = large.delta - small.delta  # frames on each side
+    new = large.delta - small.delta  # frames added on each side
     result = dict(state)
     for key in _AGGREGATION:
         if key in state:

@@ -1,4 +1,4 @@
-"""The command `sdtc-info`: parameters and operations of a preset or a checkpoint, per part and in all."""
+"""The command `sdtc-info`: parameters and operations of a preset or a checkpoint, per part and in total."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from sdtc.core.command_line import command
 from sdtc.core.errors import require
 from sdtc.model.config import PRESETS, get_preset
 
-_DESCRIPTION = "Print the parameters and operations of a network, per part and in all, measured by running it."
+_DESCRIPTION = "Print the parameters and operations of a network, per part and in total, counted by running it."
 _EPILOG = """examples:
   sdtc-info base                 the paper's network
-  sdtc-info base --json          the same for a program
-  sdtc-info ckpt.pth             the network in a checkpoint
+  sdtc-info base --json          the same as JSON
+  sdtc-info ckpt.pth             the network of a checkpoint
 
-Operations are for one window of T frames: one person in one keyframe. GFLOPs count 2 per multiply-accumulate."""
+Operations are those of one window of T frames, that is, of one person in one keyframe. A multiply-accumulate counts as
+2 operations (FLOPs). Parts that only masked training uses are listed apart."""
 
 
 @command("sdtc-info")
@@ -25,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="sdtc-info", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("network", metavar="PRESET|CHECKPOINT", help=f"{', '.join(PRESETS)}, or a checkpoint file")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "network", metavar="PRESET|CHECKPOINT", help=f"a preset ({', '.join(PRESETS)}) or a checkpoint file"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
 
     require("torch", "export", "sdtc-info")

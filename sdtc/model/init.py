@@ -1,4 +1,4 @@
-"""The command `sdtc-init`: an untrained checkpoint to start from."""
+"""The command `sdtc-init`: writes an untrained checkpoint."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from sdtc.core.command_line import command
 from sdtc.core.errors import InputError, require
 from sdtc.model.config import PRESETS, get_preset
 
-_DESCRIPTION = "Write an untrained checkpoint of a preset, with a pretrained ViTPose backbone where one is given."
+_DESCRIPTION = "Write an untrained checkpoint of a preset, optionally with a pretrained ViTPose backbone."
 _EPILOG = """examples:
   sdtc-init tiny --output tiny.pth
   sdtc-init base --backbone vitpose-b.pth --output base.pth
 
-The file exports and runs like any other; its poses mean nothing until it is trained, and every command says so."""
+The checkpoint can be exported and run like any other. Its poses mean nothing until it is trained; commands that use it
+print a note. To train with a pretrained backbone, set `backbone` in the configuration of sdtc-train instead."""
 
 
 @command("sdtc-init")
@@ -24,12 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="sdtc-init", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("preset", metavar="PRESET", help=", ".join(PRESETS))
-    parser.add_argument("--output", type=Path, metavar="FILE", help=".pth or .safetensors (default: PRESET.pth)")
+    parser.add_argument("preset", metavar="PRESET", help=f"the network's size: {', '.join(PRESETS)}")
     parser.add_argument(
-        "--backbone", type=Path, metavar="FILE", help="a ViTPose file: original, mmpose 1.x or Hugging Face"
+        "--output", type=Path, metavar="FILE", help="file to write, .pth or .safetensors (default: PRESET.pth)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the fresh weights (default: %(default)s)")
+    parser.add_argument(
+        "--backbone", type=Path, metavar="FILE",
+        help="take the backbone from this file: a ViTPose (original, mmpose 1.x or Hugging Face names) or an sdtc "
+        "checkpoint, of the preset's width and depth",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: %(default)s)")
     args = parser.parse_args(argv)
     config = get_preset(args.preset)
     if not 0 <= args.seed < 2**63:

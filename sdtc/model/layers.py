@@ -12,10 +12,10 @@ LAYER_NORM_EPS = 1e-6
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm that computes in fp32 and answers in the dtype of its input.
+    """LayerNorm that computes in fp32 and returns the dtype of its input.
 
-    Its parameters stay in fp32 when the rest of a network is cast down (see `cast_network`): squares of fp16
-    activations overflow.
+    Its parameters stay in fp32 when the rest of a network is cast to a lower precision (see `cast_network`), because
+    squares of fp16 activations overflow.
     """
 
     def __init__(self, width: int) -> None:
@@ -28,7 +28,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with GELU between: the FFN of a transformer block."""
+    """Two linear layers with a GELU in between: the FFN of a transformer block."""
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Mlp(nn.Module):
 
 
 class SpaceTimeAttention(nn.Module):
-    """Pre-norm multi-head self-attention over one reading of space-time tokens, with its residual.
+    """Pre-norm multi-head self-attention over space-time tokens along time, space or both, with a residual connection.
 
     Args:
         width: C.
@@ -69,7 +69,7 @@ class SpaceTimeAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Pre-norm FFN with its residual."""
+    """Pre-norm FFN with a residual connection."""
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def init_transformer_weights(module: nn.Module) -> None:
 
 
 def cast_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast a network's weights to a lower precision in place, LayerNorms left in fp32."""
+    """Cast a network's weights to a lower precision in place, except LayerNorms, which stay in fp32."""
     network.to(dtype)
     for module in network.modules():
         if isinstance(module, LayerNorm):

@@ -1,7 +1,7 @@
-"""Multi-Level Semantic Motion Encoder (paper, section 3), as inference sees it: no masks, no decoder.
+"""Multi-Level Semantic Motion Encoder (paper, section 3), as inference uses it: without masks and decoder.
 
-`MotionEncoder.patch_level` and `.frame_level` are called one after the other; masked training
-(`sdtc.model.reconstruction`) calls the same two with masks in between.
+`MotionEncoder.patch_level` and `.frame_level` run one after the other; masked training (`sdtc.model.reconstruction`)
+runs the same two levels and masks the input of each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sdtc.model.layers import FeedForward, SpaceTimeAttention, init_transformer_
 
 
 class SemanticEncoder(nn.Sequential):
-    """One level of MLSME: joint space-time layers (Eq. 2), then divided ones (Eq. 3)."""
+    """One level of MLSME: joint space-time attention layers (Eq. 2), then divided ones (Eq. 3)."""
 
     def __init__(self, config: ModelConfig) -> None:
         C, heads = config.width, config.heads
@@ -31,7 +31,7 @@ class SemanticEncoder(nn.Sequential):
 
 
 class VitEncoder(nn.Sequential):
-    """Table 5's baseline: a plain ViT over all T·L tokens, as many blocks as one level of MLSME has layers."""
+    """Table 5's baseline: a plain ViT over all T·L tokens, with as many blocks as one level of MLSME has layers."""
 
     def __init__(self, config: ModelConfig) -> None:
         layers: list[nn.Module] = []
@@ -44,11 +44,11 @@ class VitEncoder(nn.Sequential):
 
 
 class MotionEncoder(nn.Module):
-    """R to M: what moves, and how, in the vocabulary of the tokens.
+    """Encodes the frames' representations R into motion features M.
 
     Attributes:
-        patch_level: ``[B, T, L, C]`` to R_P of the same shape.
-        frame_level: R_P to R_F; None where the configuration stops at the patch level.
+        patch_level: maps R ``[B, T, L, C]`` to R_P of the same shape.
+        frame_level: maps R_P to R_F; None if the configuration has the patch level only.
     """
 
     def __init__(self, config: ModelConfig) -> None:

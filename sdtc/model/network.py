@@ -1,10 +1,10 @@
-"""The networks: SDTC, and a whole single-frame ViTPose behind the same two-step interface.
+"""The networks: SDTC, and a complete single-frame ViTPose with the same two-step interface.
 
     encode:   frames uint8 [N, H, W, 3] RGB   ->  tokens [N, L, C]          once per frame
     temporal: tokens [B, T, L, C]             ->  heatmaps [B, J, h, w]     once per keyframe
 
-`forward` is the two in a row over a clip. Nothing here knows of masks or reconstruction: masked training wraps
-this network from outside (`sdtc.model.reconstruction`).
+`forward` runs both steps on a clip. Masks and reconstruction are not part of these classes: masked training wraps them
+(`sdtc.model.reconstruction`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sdtc.model.head import ClassicHead, SimpleHead
 from sdtc.model.mlsme import MotionEncoder
 from sdtc.model.smml import Fusion
 
-# ImageNet's, of RGB values 0-1: what ViTPose is trained with.
+# Mean and standard deviation of ImageNet, for RGB values 0-1: ViTPose is trained with them.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 class PoseNetwork(nn.Module, ABC):
-    """A clip of T crops to the heatmaps of its keyframe."""
+    """A network that estimates the heatmaps of the keyframe from a clip of T crops."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ class PoseNetwork(nn.Module, ABC):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Turn a clip ``[B, T, H, W, 3]`` (as in `encode`) into keyframe heatmaps ``[B, J, h, w]``."""
-        # Cast first: TensorRT takes uint8 inputs only into a cast.
+        # Cast first: TensorRT allows a uint8 input only as the input of a cast.
         tokens = self.encode(clip.float().flatten(0, 1))
         return self.temporal(tokens.view(-1, self.config.num_frames, *tokens.shape[1:]))
 
     def encode_backbone(self, frames: Tensor) -> Tensor:
         """Normalise and run the backbone alone: ``[N, H, W, 3]`` to ``[N, L, backbone width]``."""
-        # In fp32 whatever the weights are, and not as buffers, which a cast would round: bf16 has 8 bits.
+        # Always in fp32, and not as buffers: casting the network to bf16 would round buffers to 8 bits.
         mean = 255.0 * torch.tensor(MEAN, device=frames.device)
         std = 255.0 * torch.tensor(STD, device=frames.device)
         images = ((frames.float() - mean) / std).permute(0, 3, 1, 2).to(self.backbone.pos_embed.dtype)
@@ -61,7 +61,7 @@ class SDTC(PoseNetwork):
     """Semantical Dynamics and spaTioTemporal Collaboration (paper, Figure 2)."""
 
     spatial: Tensor | None
-    motion: nn.Module  # R to M; `FlowSDTC` has its own
+    motion: nn.Module  # maps R to M; `FlowSDTC` replaces it
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -104,7 +104,7 @@ class SDTC(PoseNetwork):
 
 
 class ViTPose(PoseNetwork):
-    """A whole ViTPose: backbone and head, one frame (T = 1)."""
+    """A complete ViTPose: backbone and head, one frame (T = 1)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

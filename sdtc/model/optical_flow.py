@@ -1,6 +1,6 @@
-"""Table 4's baseline: motion as optical flow between pictures, and not as the meaning that tokens carry.
+"""Table 4's baseline: motion is the optical flow between frames, instead of MLSME's encoding of the tokens.
 
-It exists to be compared with. OpenCV computes the flow, so such a network runs in PyTorch alone and is not exported.
+It serves comparisons only. OpenCV computes the flow, so the network runs in PyTorch only and cannot be exported.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sdtc.core.errors import ConfigError
 from sdtc.model.config import PATCH_PADDING, PATCH_SIZE, ModelConfig
 from sdtc.model.network import SDTC
 
-_FLOW_SCALE = 0.1  # a few pixels are a strong motion within a crop: brings flow to the size of normalised images
+_FLOW_SCALE = 0.1  # brings flow to the range of normalised images: within a crop, a few pixels are a strong motion
 
 
 class FlowEncoder(nn.Module):
-    """Flow fields to motion tokens, patch by patch."""
+    """Embeds flow fields as motion tokens, one per patch."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -32,14 +32,14 @@ class FlowEncoder(nn.Module):
 
 
 class FlowSDTC(SDTC):
-    """The network with optical flow in MLSME's place."""
+    """SDTC with optical flow in place of MLSME."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.motion = FlowEncoder(config.width)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """As for any network; the flow is computed on the way, without a gradient."""
+        """Turn a clip into keyframe heatmaps, as any network does; the flow is computed first, without a gradient."""
         B, T = clip.shape[:2]
         if clip.is_meta:  # only shapes matter, see `sdtc.model.counting`
             flow = clip.new_empty(B, T, 2, *clip.shape[2:4])
@@ -50,12 +50,14 @@ class FlowSDTC(SDTC):
         return self.head(self.fusion(R, self.motion(flow)))
 
     def temporal(self, tokens: Tensor) -> Tensor:
-        """Tokens alone do not hold the flow.
+        """Not available: the flow cannot be computed from tokens.
 
         Raises:
             ConfigError: always.
         """
-        raise ConfigError("model.motion 'optical_flow' needs the pictures themselves: it runs in PyTorch only")
+        raise ConfigError(
+            "model.motion 'optical_flow' needs the images, not only their tokens: it runs in PyTorch only"
+        )
 
 
 def keyframe_flow(clip: np.ndarray) -> np.ndarray:

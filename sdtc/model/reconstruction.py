@@ -1,7 +1,7 @@
 """Masked training of MLSME (Eq. 1, 4, 15): a wrapper around the inference network.
 
-Everything that exists only in training lives here: mask embeddings L_c and L_f, the motion decoder and the two
-reconstruction heads. Dropping the wrapper is all it takes to get the inference network back.
+The wrapper holds all modules that only training needs: the mask embeddings L_c and L_f, the motion decoder and the two
+reconstruction heads. The wrapped network is the inference network, ready for use.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MotionReconstruction(nn.Module):
     def forward(self, R_F: Tensor) -> tuple[Tensor, Tensor]:
         """Decode R_F ``[B, T, L, C]`` into F̂ ``[B, T, L, C]`` and Ĥ_seq ``[B, T, J, h, w]``.
 
-        Where there is no frame level, R_P takes the place of R_F.
+        Without a frame level, R_P is decoded instead of R_F.
         """
         B, T, _, _ = R_F.shape
         decoded = self.decoder(R_F)
@@ -55,14 +55,13 @@ class MotionReconstruction(nn.Module):
 
 @dataclass
 class MaskedOutput:
-    """What one masked forward pass gives.
+    """The outputs of one masked forward pass. Those of the reconstruction branch are None without masked training.
 
     Attributes:
         heatmaps: Ĥ_t of the keyframe, ``[B, J, h, w]``.
-        contexts: F̂, ``[B, T, L, C]``; None for a network that is not trained by masks (`ModelConfig.mask_levels`).
-        context_targets: R of Eq. 15, the tokens with their encodings (section 2), detached, ``[B, T, L, C]``; None
-            likewise.
-        heatmap_sequence: Ĥ_seq, ``[B, T, J, h, w]``; None likewise.
+        contexts: F̂, ``[B, T, L, C]``, or None.
+        context_targets: R of Eq. 15, the tokens with their encodings (section 2), detached, ``[B, T, L, C]``, or None.
+        heatmap_sequence: Ĥ_seq, ``[B, T, J, h, w]``, or None.
     """
 
     heatmaps: Tensor
@@ -72,15 +71,15 @@ class MaskedOutput:
 
 
 class MaskedSDTC(nn.Module):
-    """The inference network with masks in its motion encoder, and the reconstruction branch beside it.
+    """The inference network with masks in its motion encoder, and with the reconstruction branch.
 
     Args:
-        network: what remains when training is over.
-        masked: False trains by Eq. 14 alone, without a reconstruction branch.
+        network: the inference network.
+        masked: False trains with Eq. 14 only, without a reconstruction branch.
 
     Attributes:
-        reconstruction: None without masked training, and for a network without anything to mask: a ViTPose, and the
-            baselines whose motion is a plain ViT's or optical flow.
+        reconstruction: the branch; None without masked training, and for networks that have no level to mask
+            (`ModelConfig.mask_levels`): a ViTPose, and the baselines with a plain ViT or optical flow for motion.
     """
 
     def __init__(self, network: PoseNetwork, masked: bool = True) -> None:
@@ -102,7 +101,10 @@ class MaskedSDTC(nn.Module):
         """
         levels = self.network.config.mask_levels if self.reconstruction else ()
         if (tube_mask is not None and "patch" not in levels) or (frame_mask is not None and "frame" not in levels):
-            raise ConfigError("this network has no level to mask: see sample_masks")
+            raise ConfigError(
+                "this network has no level to mask with the given `tube_mask` or `frame_mask`: "
+                "pass the masks that sample_masks returns for its configuration"
+            )
         if self.reconstruction is None:
             return MaskedOutput(self.network(clip), None, None, None)
         assert isinstance(self.network, SDTC)
@@ -131,16 +133,16 @@ class MaskedSDTC(nn.Module):
 def sample_masks(
     config: ModelConfig, batch: int, generator: torch.Generator | None = None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Draw masks for the levels that a configuration has, exactly `mask_ratio` of each masked, rounded down.
+    """Sample random masks for the levels of a configuration; each masks the share `mask_ratio`, rounded down.
 
     Returns:
-        A tube mask bool ``[B, L]`` and a frame mask bool ``[B, T]``; None for a level that there is not.
+        A tube mask bool ``[B, L]`` and a frame mask bool ``[B, T]``; None for a level that the configuration lacks.
     """
 
-    def draw(count: int) -> Tensor:
+    def sample(count: int) -> Tensor:
         order = torch.rand(batch, count, generator=generator).argsort(dim=1)
         return order < int(config.reconstruction.mask_ratio * count)
 
-    tubes = draw(config.token_shape[0]) if "patch" in config.mask_levels else None
-    frames = draw(config.num_frames) if "frame" in config.mask_levels else None
+    tubes = sample(config.token_shape[0]) if "patch" in config.mask_levels else None
+    frames = sample(config.num_frames) if "frame" in config.mask_levels else None
     return tubes, frames

@@ -1,6 +1,6 @@
-"""Spatial-Motion Mutual Learning (paper, section 4): appearance R and motion M become one keyframe map F.
+"""Spatial-Motion Mutual Learning (paper, section 4): fuses appearance R and motion M into one keyframe feature map F.
 
-Everything stays in map layout ``[B, C, h, w]``; the operators take its flat view ``[B, C, h*w]``.
+Features keep the map layout ``[B, C, h, w]``; the attention operators take its flat view ``[B, C, h*w]``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def phi(channels_in: int, channels_out: int, kernel: int = 1) -> nn.Sequential:
 
 
 class Aggregation(nn.Module):
-    """T frames of tokens, concatenated over channels, to one map: R̄ (and M̄)."""
+    """Aggregates the tokens of T frames, concatenated over channels, into one map: R̄ (and M̄)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Aggregation(nn.Module):
 
 
 class SelfRefinement(nn.Module):
-    """X to X̿ by its own contexts (Eq. 6-8)."""
+    """Refines X into X̿ with its own context maps (Eq. 6-8)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class SelfRefinement(nn.Module):
 
 
 class SMCA(nn.Module):
-    """Spatial-motion cross attention: S gathers from G (Eq. 9)."""
+    """Spatial-motion cross attention: S attends to G (Eq. 9)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class SMCA(nn.Module):
 
 
 class AdaptiveFusion(nn.Module):
-    """Per-pixel gates for appearance and motion (Eq. 11-13)."""
+    """Fuses appearance and motion with per-pixel gates (Eq. 11-13)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class AdaptiveFusion(nn.Module):
 
 
 class Fusion(nn.Module):
-    """R and M ``[B, T, L, C]`` to F ``[B, C, h, w]``: SMML, or the simpler fusions of Tables 4 and 6."""
+    """Fuses R and M ``[B, T, L, C]`` into F ``[B, C, h, w]``, by SMML or the simpler fusions of Tables 4 and 6."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

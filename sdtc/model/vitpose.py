@@ -1,8 +1,9 @@
 """Reading ViTPose weights: three file formats of one network, told apart by their keys.
 
-`read_vitpose` renames any of them into the names of `sdtc.model`; it copies values and changes none, except that
-a class position, where there is one, is added to all positions (what ViTPose does at every step). Other Vision
-Transformers (timm's, Swin, MAE) share many of these names, not all: they are refused, and the difference is named.
+`read_vitpose` renames the keys of any of them to those of `sdtc.model`. It changes no values, except that a class
+position embedding, where a file has one, is added to all positions (as ViTPose does in every forward pass). Other
+Vision Transformers (timm's, Swin, MAE) share many of these keys, but not all: they are rejected with a message that
+names the difference.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from sdtc.core.errors import CheckpointError
 from sdtc.model.config import PATCH_SIZE, BackboneConfig, ModelConfig
 
-# Attention heads cannot be seen in the weights; these are the published shapes.
+# The weights do not show the number of attention heads; these are the published ones, by width.
 HEADS_OF_WIDTH = {384: 12, 768: 12, 1024: 16, 1280: 16}
 
 _Rules = tuple[tuple[str, str], ...]
@@ -73,9 +74,9 @@ _HUGGING_FACE: _Rules = (
 class _Format:
     name: str
     rules: _Rules
-    class_position: bool  # pos_embed starts with a class token's
-    needed: tuple[str, ...]  # keys of the backbone; no other of these formats has the first one
-    last_layer: str  # weights of the head's last convolution
+    class_position: bool  # whether pos_embed starts with the embedding of a class token
+    needed: tuple[str, ...]  # backbone keys that must exist; only this format has the first one
+    last_layer: str  # weight of the head's last convolution
 
 
 _FORMATS = (
@@ -111,24 +112,24 @@ _FORMATS = (
     ),
 )  # fmt: skip
 
-# Dimensions of the weights that this module looks into; all others are only compared with the network's.
+# Number of dimensions of the weights whose shape this module uses; all others are only compared with the network's.
 _RANKS = {
     "backbone.patch_embed.weight": 4,
     "backbone.pos_embed": 3,
     "backbone.blocks.0.mlp.fc1.weight": 2,
     "head.conv.weight": 4,
 }
-_CLASS_TOKEN = "cls_token"  # what other Vision Transformers have in every format, and ViTPose in none
+_CLASS_TOKEN = "cls_token"  # a key of other Vision Transformers in every format, and of ViTPose in none
 
 
 @dataclass(frozen=True)
 class VitposeWeights:
-    """A ViTPose file in our names.
+    """The weights of a ViTPose file under this package's keys.
 
     Attributes:
-        format: which of the three formats it was.
-        state: tensors named ``backbone.*`` and, where the file has a head, ``head.*``.
-        left_over: keys of the file that mean nothing here.
+        format: name of the file's format, one of three.
+        state: tensors named ``backbone.*`` and, if the file has a head, ``head.*``.
+        left_over: keys of the file that the format does not have.
     """
 
     format: str
@@ -143,7 +144,7 @@ class VitposeWeights:
         return "simple" if any(key.startswith("head.") for key in self.state) else None
 
     def backbone_config(self, frozen: bool = True) -> BackboneConfig:
-        """Return the shapes, as the weights show them.
+        """Return the configuration of the backbone, derived from the shapes of its weights.
 
         Raises:
             CheckpointError: the width is none of ViTPose's, so the number of heads is unknown.
@@ -151,15 +152,16 @@ class VitposeWeights:
         width = self.state["backbone.patch_embed.weight"].shape[0]
         if width not in HEADS_OF_WIDTH:
             raise CheckpointError(
-                f"the file's backbone is {width} wide: expected one of ViTPose's {', '.join(map(str, HEADS_OF_WIDTH))}"
+                f"the file's backbone has width {width}: expected one of ViTPose's, "
+                f"{', '.join(map(str, HEADS_OF_WIDTH))}"
             )
-        # Longer numbers are no block's: the key stays unknown, and is named when the state is loaded.
+        # A longer number is not a block index: the key stays unknown, and the error on loading the state names it.
         blocks = [int(m[1]) for key in self.state if (m := re.match(r"backbone\.blocks\.(\d{1,4})\.", key))]
         ratio = self.state["backbone.blocks.0.mlp.fc1.weight"].shape[0] // width
         return BackboneConfig(width, max(blocks) + 1, HEADS_OF_WIDTH[width], ratio, frozen)
 
     def model_config(self) -> ModelConfig:
-        """Return the configuration of the whole ViTPose in the file (T = 1, COCO joints).
+        """Return the configuration of the complete ViTPose in the file (T = 1, COCO joints).
 
         Raises:
             CheckpointError: the file has no head, only a part of one, or not COCO's 17 joints.
@@ -168,11 +170,11 @@ class VitposeWeights:
             unknown = f", and {count_keys(self.left_over)} unknown" if self.left_over else ""
             raise CheckpointError(
                 f"the file is a ViTPose backbone without a head ({self.format} names{unknown}), so it gives no poses: "
-                "use it to start an SDTC checkpoint,  sdtc-init PRESET --backbone FILE"
+                "use it to start an SDTC checkpoint, as the `backbone` of sdtc-init"
             )
         if "head.conv.weight" not in self.state:
             name = next(form.last_layer for form in _FORMATS if form.name == self.format)
-            raise CheckpointError(f"the file's head is not whole: {count_keys([name])} missing")
+            raise CheckpointError(f"the file's head is incomplete: {count_keys([name])} missing")
         joints = self.state["head.conv.weight"].shape[0]
         if joints != 17:
             raise CheckpointError(f"the file's head gives {joints} joints: expected COCO's 17")
@@ -189,16 +191,16 @@ class VitposeWeights:
 
 
 def is_vitpose(state: Mapping[str, Tensor]) -> bool:
-    """Whether these keys look like a ViTPose file's, in any format; `read_vitpose` says what is wrong with them."""
+    """Return whether the keys look like ViTPose's in any format; `read_vitpose` reports what is wrong with them."""
     return _find_format(state) is not None
 
 
 def read_vitpose(state: Mapping[str, Tensor]) -> VitposeWeights:
-    """Rename a ViTPose state dictionary, of any of the three formats, into this package's names.
+    """Rename the keys of a ViTPose state dictionary, in any of the three formats, to this package's.
 
     Raises:
-        CheckpointError: the keys are not ViTPose's, or needed ones are missing or of another shape; they are named as
-            the file would name them.
+        CheckpointError: the keys are not ViTPose's, or required ones are missing or of another shape; the message names
+            them as in the file's format.
     """
     found = _find_format(state)
     if found is None:
@@ -222,8 +224,8 @@ def read_vitpose(state: Mapping[str, Tensor]) -> VitposeWeights:
         both = (("missing", missing), ("left over", left_over))
         problems = [f"{count_keys(keys)} {what}" for what, keys in both if keys]
         raise CheckpointError(
-            f"its keys resemble a ViTPose file's ({form.name} names), but {' and '.join(problems)}: expected a whole "
-            "ViTPose, not another Vision Transformer such as timm's, MAE's or Swin"
+            f"its keys resemble a ViTPose file's ({form.name} names), but {' and '.join(problems)}: expected a "
+            "complete ViTPose, not another Vision Transformer such as timm's, MAE's or Swin"
         )
     _check_ranks(renamed)
     _join_qkv(renamed)
@@ -234,7 +236,7 @@ def read_vitpose(state: Mapping[str, Tensor]) -> VitposeWeights:
 
 
 def position_grid(count: int) -> tuple[int, int]:
-    """Return the (h, w) of L positions: 4:3 as all of ViTPose's inputs, or square.
+    """Return the grid (h, w) of L position embeddings: 4:3, like all of ViTPose's inputs, or square.
 
     Raises:
         CheckpointError: L is neither.
@@ -251,7 +253,7 @@ def position_grid(count: int) -> tuple[int, int]:
 
 
 def resize_positions(position: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resample position embeddings ``[1, L', D]`` for another grid: ``[1, h*w, D]``, bicubic."""
+    """Resample position embeddings ``[1, L', D]`` to another grid, ``[1, h*w, D]``, by bicubic interpolation."""
     source = position_grid(position.shape[1])
     if source == grid:
         return position
@@ -261,13 +263,13 @@ def resize_positions(position: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def count_keys(keys: Sequence[str]) -> str:
-    """Return how many keys and the first of them, for a sentence that goes on: ``"2 keys (a, b) are"``."""
+    """Return how many keys there are and the first of them, for use within a message: ``"2 keys (a, b) are"``."""
     names = f"({', '.join(keys[:4])}{', …' if len(keys) > 4 else ''})"
     return f"1 key {names} is" if len(keys) == 1 else f"{len(keys)} keys {names} are"
 
 
 def _find_format(state: Mapping[str, Tensor]) -> tuple[_Format, str] | None:
-    """Return the format that has the file's patch embedding, and what stands before the names."""
+    """Return the format whose patch embedding the file has, and the prefix of the file's keys."""
     for form in _FORMATS:
         for key in state:
             prefix = key.removesuffix(form.needed[0])
@@ -277,7 +279,7 @@ def _find_format(state: Mapping[str, Tensor]) -> tuple[_Format, str] | None:
 
 
 def _canonical(key: str, prefix: str) -> str:
-    """Give backbone keys the prefix ``backbone.`` and head keys none, whatever the file wrapped them in."""
+    """Return a key without the file's wrappers: with the prefix ``backbone.`` for the backbone, none for the head."""
     outer = prefix.removesuffix("backbone.")  # "module.backbone." -> "module.", "" -> ""
     name = key.removeprefix(outer)
     if not prefix.endswith("backbone.") and not name.startswith(("head.", "keypoint_head.")):
@@ -286,7 +288,7 @@ def _canonical(key: str, prefix: str) -> str:
 
 
 def _check_ranks(state: Mapping[str, Tensor]) -> None:
-    """Refuse what cannot be looked into; `state` is in our names."""
+    """Reject weights whose shapes cannot be used; `state` has this package's keys."""
     for key, rank in _RANKS.items():
         value = state.get(key)
         if value is None:

@@ -1,7 +1,10 @@
-"""Synthetic clips: people drawn in motion, with exact ground truth. Not a model of real pictures.
+"""Synthetic clips: rendered people in motion with exact ground truth. They do not imitate real video.
 
-`people` is what a person is and how it moves, `difficulty` and `occluders` what makes a clip hard, `render` how a scene
-becomes a picture, `clip` the clip itself, `writing` its files, `benchmark` the whole labelled training and validation
+In: the options of a clip (`ClipOptions`), its seed above all.
+Out: frames with their ground truth (`SyntheticClip`), or files in PoseTrack18's layout (`write_clip`, `sdtc-synth`).
+
+`people` models bodies and their motion, `difficulty` and `occluders` what makes a clip hard, and `render` draws the
+scene. `clip` brings these together, `writing` writes the files of a clip, `benchmark` whole training and validation
 sets.
 """
 
@@ -11,16 +14,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sdtc.synthetic.clip import ClipOptions as ClipOptions
     from sdtc.synthetic.clip import RenderedFrame as RenderedFrame
     from sdtc.synthetic.clip import SyntheticClip as SyntheticClip
     from sdtc.synthetic.writing import write_clip as write_clip
 
-_MODULES = {"RenderedFrame": "clip", "SyntheticClip": "clip", "write_clip": "writing"}
-__all__ = ["RenderedFrame", "SyntheticClip", "write_clip"]
+_MODULES = {"ClipOptions": "clip", "RenderedFrame": "clip", "SyntheticClip": "clip", "write_clip": "writing"}
+__all__ = ["ClipOptions", "RenderedFrame", "SyntheticClip", "write_clip"]
 
 
 def __getattr__(name: str) -> Any:
-    # Only when asked for: `sdtc-synth --help` passes through here and needs neither OpenCV nor PyAV.
+    # Imported on first use: `sdtc-synth --help` imports this package and needs neither OpenCV nor PyAV.
     if name in _MODULES:
         return getattr(import_module(f"sdtc.synthetic.{_MODULES[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

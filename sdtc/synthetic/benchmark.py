@@ -1,7 +1,8 @@
-"""The labelled sets: which clips they consist of, making them with several processes, and what is in them.
+"""The labelled sets: the clips that they consist of, writing them in several processes, and their statistics.
 
-A set is a run of seeds. Every other clip is plain; the others have two difficulties each, in turn. Everybody is lively:
-a gait is so regular that one frame tells where a hidden joint is, and then the other frames are worth nothing.
+A set is a range of seeds. Every other clip is plain; the others have two difficulties each, in turn. All people are
+lively: a plain gait is so regular that a single frame tells where a hidden joint is, so that the supporting frames
+would add nothing.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from sdtc.synthetic.clip import ClipOptions, SyntheticClip
 from sdtc.synthetic.difficulty import DIFFICULTIES
 from sdtc.synthetic.writing import write_clip
 
-FIRST_SEED = {"train": 100_000, "val": 500_000}  # away from the small seeds, of which everybody draws demo clips
+FIRST_SEED = {"train": 100_000, "val": 500_000}  # far from the small seeds, which are used for demo clips
 MAX_CLIPS = 400_000
-DELTA = 2  # frames to either side that the network of the paper sees
+DELTA = 2  # supporting frames on each side, as in the paper's network
 
 
 def set_clips(split: str, clips: int, num_frames: int, size: tuple[int, int], fps: float) -> list[ClipOptions]:
-    """The clips of a set; a longer set begins with the same ones.
+    """Return the clips of a set; a longer set begins with the same ones.
 
     Args:
         split: ``"train"`` or ``"val"``.
-        clips: how many.
+        clips: number of clips.
         num_frames: of each clip.
         size: (H, W) in pixels.
         fps: frames per second.
@@ -47,7 +48,7 @@ def set_clips(split: str, clips: int, num_frames: int, size: tuple[int, int], fp
 
 
 def recipe(seed: int) -> tuple[str, ...]:
-    """The difficulties of a set's clip: none for even seeds, two for odd ones; twenty seeds hold every pair once."""
+    """Return the difficulties of a set's clip: none for even seeds, two for odd ones; 20 seeds have every pair once."""
     number, odd = divmod(seed, 2)
     first = number % 5
     second = (first + 1 + number // 5 % 2) % 5
@@ -55,10 +56,15 @@ def recipe(seed: int) -> tuple[str, ...]:
 
 
 def missing_clips(wanted: Sequence[ClipOptions], root: Path, split: str) -> list[ClipOptions]:
-    """The clips of a set that a folder does not hold yet; more clips of the same set may be there.
+    """Return the clips of a set that a folder lacks; it may contain more clips of the same set.
+
+    Args:
+        wanted: the clips of the set, from :func:`set_clips`.
+        root: the data set's folder.
+        split: ``"train"`` or ``"val"``.
 
     Raises:
-        InputError: the folder holds other clips, or clips that were made with other options.
+        InputError: the folder contains other clips, or clips that were made with other options.
     """
     found = set()
     for path in sorted((root / "annotations" / split).glob("*.json")):
@@ -67,13 +73,13 @@ def missing_clips(wanted: Sequence[ClipOptions], root: Path, split: str) -> list
         info = info if isinstance(info, dict) else {}
         seed = info.get("seed")
         if not isinstance(seed, int) or not 0 <= seed - FIRST_SEED[split] < MAX_CLIPS:
-            raise InputError(f"'{path}' is no clip of the {split} set: choose another --output, or move it away")
+            raise InputError(f"'{path}' is not a clip of the {split} set: choose another `root`, or move it away")
         expected = replace(wanted[0], seed=seed, difficulties=recipe(seed)).to_json()
         different = [key for key in expected if info.get(key) != expected[key]]
         if different:
             key = different[0]
             raise InputError(
-                f"'{path}' was made with {key} {info.get(key)}, now it is {expected[key]}: choose another --output, "
+                f"'{path}' was made with {key} {info.get(key)}, now it is {expected[key]}: choose another `root` or "
                 "the same options, or delete the old set"
             )
         found.add(seed)
@@ -88,43 +94,42 @@ def write_clips(
     workers: int = 1,
     on_frames: Callable[[int], Any] = lambda _: None,
 ) -> None:
-    """Draw clips and write them, each by one of several processes; the files do not depend on how many there are.
+    """Render clips and write them, in several processes; the files do not depend on the number of processes.
 
     Args:
-        clips: what to draw.
-        root: the folder; must exist.
+        clips: options of the clips.
+        root: the data set's folder; must exist.
         split: ``"train"`` or ``"val"``.
-        video: whether to write videos, too.
-        workers: processes.
+        video: whether to write videos as well.
+        workers: number of processes.
         on_frames: called with the number of frames that were just finished, for a progress bar.
 
     Raises:
-        InputError: options that are out of range.
-        OutputError: the folder cannot be written. What is complete stays, and nothing that is not.
-        SdtcError: a worker died.
+        InputError: a clip's size is odd and a video is to be written.
+        OutputError: the folder cannot be written. It then contains complete clips only.
+        SdtcError: a worker process died.
     """
     workers = min(workers, len(clips))
     if workers <= 1:
         for options in clips:
-            clip = SyntheticClip(**vars(options))
-            write_clip(clip, root, video, split=split, on_frame=lambda: on_frames(1))
+            write_clip(SyntheticClip(options), root, video, split=split, on_frame=lambda: on_frames(1))
         return
-    # A forked process would inherit OpenCV's threads in whatever state they are.
+    # Spawned, because a forked process would inherit OpenCV's threads in an undefined state.
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
         tasks = [pool.submit(_write, options, root, split, video) for options in clips]
         try:
             for task in as_completed(tasks):
                 on_frames(task.result())
         except BrokenProcessPool:
-            raise SdtcError("a drawing process was killed (out of memory?): try again with fewer --workers") from None
+            raise SdtcError("a worker process was killed (out of memory?): try again with fewer `workers`") from None
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # clips already begun are finished
+            pool.shutdown(cancel_futures=True)  # clips that have been started are finished
             raise
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one decides
-    cv2.setNumThreads(1)  # there is a process for every core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent handles it
+    cv2.setNumThreads(1)  # every core already has a process
 
     def die_with_parent() -> None:
         parent = parent_process()
@@ -137,21 +142,21 @@ def _start_worker() -> None:
 
 def _write(options: ClipOptions, root: Path, split: str, video: bool) -> int:
     """Write one clip and return its number of frames."""
-    write_clip(SyntheticClip(**vars(options)), root, video, split=split)
+    write_clip(SyntheticClip(options), root, video, split=split)
     return options.num_frames
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is in a set.
+    """Statistics of a set.
 
     Attributes:
-        clips, frames: how many.
-        people: people in all frames together, each counted in every frame.
-        shares: share of `people` for which each difficulty holds.
-        plain: share for which none does.
-        hidden: joints that are in the picture but covered.
-        recoverable: share of `hidden` that are seen within :data:`DELTA` frames.
+        clips, frames: their numbers.
+        people: number of annotated people, counted once per frame.
+        shares: share of `people` with each difficulty.
+        plain: share of `people` with none.
+        hidden: number of joints that are in the image but covered.
+        recoverable: share of `hidden` that are visible within :data:`DELTA` frames.
     """
 
     clips: int
@@ -171,7 +176,7 @@ class Summary:
 
 
 def summarise(root: Path, split: str) -> Summary:
-    """Read a set's annotations and count.
+    """Read the annotations of a set and return its statistics.
 
     Raises:
         InputError: an annotation file cannot be read.
@@ -199,6 +204,6 @@ def summarise(root: Path, split: str) -> Summary:
 
 
 def _near(seen: np.ndarray) -> np.ndarray:
-    """Whether ``[P, F, 15]`` holds in a frame within :data:`DELTA` of each."""
+    """Return whether each of ``[P, F, 15]`` is True in any frame within :data:`DELTA` frames."""
     padded = np.pad(seen, ((0, 0), (DELTA, DELTA), (0, 0)))
     return np.any([padded[:, i : i + seen.shape[1]] for i in range(2 * DELTA + 1)], axis=0)

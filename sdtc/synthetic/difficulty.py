@@ -1,7 +1,7 @@
-"""What makes a clip hard: the labels, the thresholds above which they hold, and how the camera misbehaves over time.
+"""What makes a clip hard: difficulty labels, their thresholds, and how the camera degrades the frames over time.
 
-Nothing here is a pixel; `occluders` is what gets in the way, `render` how any of it looks. Blur, defocus and darkness
-come in spells of a few frames, so that a neighbour within two frames often shows what the frame itself does not.
+This module draws nothing: `occluders` models occluders, and `render` applies blur, defocus and noise. Blur, defocus and
+darkness last a few frames each, so that a frame within two frames often shows what the frame itself does not.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 
 DIFFICULTIES = ("occluded", "crossing", "blur", "defocus", "low_light")
 # A label holds for a person in a frame if:
-OCCLUDED_JOINTS = 3  # at least so many of the joints in the picture are covered by something in front
-CROSSING_IOU = 0.35  # the box overlaps somebody else's by more than this IoU
+OCCLUDED_JOINTS = 3  # at least this many joints in the image are covered by something in front
+CROSSING_IOU = 0.35  # the IoU of the box with another person's is larger than this
 BLUR_SHARE = 0.05  # the median joint moves by more than this share of the person's height while the shutter is open
-DEFOCUS_SHARE = 0.02  # a point is spread over a disc whose radius is above this share of the person's height
+DEFOCUS_SHARE = 0.02  # a point is spread over a disc with a radius above this share of the person's height
 LOW_LIGHT = 0.25  # less than this share of a plain clip's light reaches the sensor
 
 
 @dataclass(frozen=True)
 class Shake:
-    """A short vibration of the camera, through the middle of its swing at its strongest moment.
+    """A short vibration of the camera: a sine wave in a Gaussian window.
 
     Attributes:
-        time: of that moment, seconds.
-        duration: standard deviation in time, seconds.
+        time: centre of the window, where the wave is at zero, seconds.
+        duration: standard deviation of the window, seconds.
         frequency: hertz.
-        amplitude: in pixels (x, y).
+        amplitude: pixels (x, y).
     """
 
     time: float
@@ -37,7 +37,7 @@ class Shake:
     amplitude: tuple[float, float]
 
     def shift(self, time: float) -> np.ndarray:
-        """How far it moves the picture, pixels ``[2]`` (x, y)."""
+        """Return how far it shifts the image at a time in seconds, pixels ``[2]`` (x, y)."""
         since = time - self.time
         swing = np.sin(2 * np.pi * self.frequency * since) * np.exp(-0.5 * (since / self.duration) ** 2)
         return swing * np.array(self.amplitude)
@@ -45,13 +45,13 @@ class Shake:
 
 @dataclass(frozen=True)
 class Optics:
-    """The camera over the F frames of a clip; the defaults of a plain clip are all neutral.
+    """How the camera degrades the F frames of a clip.
 
     Attributes:
-        shutter: ``[F]`` how long the shutter is open around the moment of the frame, as a share of the time between
-            frames; 0 freezes all motion.
-        defocus: ``[F]`` radius of the disc that a point becomes, pixels.
-        exposure: ``[F]`` share of the light that reaches the sensor.
+        shutter: ``[F]``, how long the shutter is open, centred on the moment of the frame, as a share of the time
+            between frames; 0: no motion blur.
+        defocus: ``[F]``, radius of the disc that a point is spread over, pixels.
+        exposure: ``[F]``, share of the light that reaches the sensor.
         grain: standard deviation of the sensor's noise, of 255 levels.
         shakes: vibrations of the camera.
     """
@@ -64,15 +64,21 @@ class Optics:
 
     @classmethod
     def plain(cls, frames: int) -> Optics:
-        """A perfect camera."""
+        """Return the optics of a plain clip, which change nothing."""
         return cls(np.zeros(frames), np.zeros(frames), np.ones(frames))
 
 
-def plan_blur(rng: np.random.Generator, frames: int, height: int, fps: float) -> tuple[np.ndarray, tuple[Shake, ...]]:
-    """Decide when the shutter stays open: its ``[F]`` shares, and the shakes of a hand that goes with most of them.
+def sample_blur(rng: np.random.Generator, frames: int, height: int, fps: float) -> tuple[np.ndarray, tuple[Shake, ...]]:
+    """Sample spells of motion blur, most of them with a shake of the camera.
 
     Args:
-        height: of the picture, pixels.
+        rng: source of all randomness.
+        frames: F, number of frames.
+        height: of the image, pixels.
+        fps: frames per second.
+
+    Returns:
+        The `Optics.shutter` of every frame ``[F]``, and the shakes.
     """
     shutter, shakes = np.zeros(frames), []
     for first, last in _spells(rng, frames, length=(1, 3), gap=(2, 4)):
@@ -89,8 +95,8 @@ def plan_blur(rng: np.random.Generator, frames: int, height: int, fps: float) ->
     return shutter, tuple(shakes)
 
 
-def plan_defocus(rng: np.random.Generator, frames: int, height: int) -> np.ndarray:
-    """Decide when the lens loses its focus and finds it again: radii ``[F]`` in pixels."""
+def sample_defocus(rng: np.random.Generator, frames: int, height: int) -> np.ndarray:
+    """Sample spells in which the lens loses focus and regains it: `Optics.defocus`, radii ``[F]`` in pixels."""
     radius = np.zeros(frames)
     for first, last in _spells(rng, frames, length=(3, 6), gap=(2, 4)):
         pull = np.sin(np.pi * (np.arange(first, last) - first + 1) / (last - first + 1)) ** 2
@@ -98,8 +104,8 @@ def plan_defocus(rng: np.random.Generator, frames: int, height: int) -> np.ndarr
     return radius
 
 
-def plan_low_light(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, float]:
-    """Decide how dark it is: exposures ``[F]`` of a dim clip whose light flickers, and the noise."""
+def sample_low_light(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, float]:
+    """Sample a dim clip with even darker spells: `Optics.exposure` of every frame ``[F]``, and `Optics.grain`."""
     exposure = np.full(frames, rng.uniform(0.18, 0.4))
     for first, last in _spells(rng, frames, length=(1, 3), gap=(2, 5)):
         exposure[first:last] *= rng.uniform(0.12, 0.4)
@@ -109,7 +115,7 @@ def plan_low_light(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, f
 def _spells(
     rng: np.random.Generator, frames: int, length: tuple[int, int], gap: tuple[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """Runs of frames, first and one past the last, with random lengths and gaps (both ends included) between them."""
+    """Yield spells of frames (first, last + 1) of random length, with random gaps; the bounds of both are inclusive."""
     first = int(rng.integers(0, gap[1] + 1))
     while first < frames:
         last = first + int(rng.integers(length[0], length[1] + 1))
@@ -120,15 +126,15 @@ def _spells(
 def label_people(
     covered: np.ndarray, boxes: np.ndarray, heights: np.ndarray, smears: np.ndarray, defocus: float, exposure: float
 ) -> np.ndarray:
-    """Say which difficulties hold for the P people of a frame; the thresholds are those of this module.
+    """Return which difficulties hold for the P people of a frame, by the thresholds of this module.
 
     Args:
-        covered: bool ``[P, 15]``, joints in the picture that something in front hides.
+        covered: bool ``[P, 15]``, joints in the image that something in front covers.
         boxes: ``[P, 4]`` (x, y, width, height).
-        heights: ``[P]`` of the upright people in pixels, whether or not all of them is in the picture.
-        smears: ``[P]``, way of the median joint in the picture while the shutter is open, pixels.
-        defocus: radius in pixels.
-        exposure: share of the light.
+        heights: ``[P]``, of the people standing upright in pixels, also if they are partly outside the image.
+        smears: ``[P]``, length of the median joint's path while the shutter is open, pixels.
+        defocus: as in `Optics`.
+        exposure: as in `Optics`.
 
     Returns:
         bool ``[P, 5]`` in the order of :data:`DIFFICULTIES`.
@@ -143,7 +149,7 @@ def label_people(
 
 
 def _overlaps(boxes: np.ndarray) -> np.ndarray:
-    """IoU ``[P, P]`` of every box with every other, 0 with itself."""
+    """Return the IoU ``[P, P]`` of every box with every other, and 0 with itself."""
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)  # [P, P, 2]
     both = np.maximum(shared, 0).prod(axis=-1)

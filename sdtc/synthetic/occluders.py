@@ -1,9 +1,9 @@
-"""What stands or passes in front of the people of a synthetic clip: poles, fences, boards, crates and plants.
+"""Occluders, which stand or move in front of the people of a synthetic clip: poles, fences, boards, crates and plants.
 
-An occluder is a flat picture that stays parallel to the sensor. Each is planned for one meeting with one person: it is
-as wide, and if it moves as fast, as hides a joint for a wanted number of frames. Short spells are the rule, so that a
-joint hidden in one frame is mostly seen within two frames of it; that is what a network that looks at several frames
-can use and a network that looks at one cannot.
+An occluder is a flat sprite parallel to the image plane. Each is sampled for one encounter with one person: its width,
+and its speed if it moves, are such that it covers a joint for a given number of frames. Most encounters are short, so
+that a joint hidden in one frame is usually visible within two frames: a network that sees several frames can use this,
+one that sees a single frame cannot.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy as np
 from sdtc.synthetic.people import POINT, Cloth, DrawnPerson, random_colour
 from sdtc.synthetic.render import Camera, Canvas, cloth_texture
 
-MEETING_EVERY = 7  # frames between two meetings, on average
-MAX_STANDING = 2  # in a clip: those stay, and a long clip must not fill up with them
-FINE = 2  # sprites are painted at this many times their size, and shrunk
+FRAMES_PER_ENCOUNTER = 7  # on average
+MAX_STANDING = 2  # standing occluders per clip: they stay, and a long clip must not fill up with them
+OVERSAMPLING = 2  # sprites are painted at this many times their size, and then shrunk
 
 
 @dataclass(frozen=True)
 class Occluder:
-    """A flat thing, upright and parallel to the sensor. Lengths in metres, in the world of `people`.
+    """A flat upright object, parallel to the image plane. Lengths in metres, in the world coordinates of `people`.
 
     Attributes:
         kind: a key of :data:`PAINTERS`.
-        x: of its middle at `time`.
-        z: its distance from the camera.
+        x: of its centre at `time`.
+        z: distance from the camera.
         time: seconds.
-        speed: to the right, metres per second; 0 for what stands.
-        low, high: its ends above the ground.
-        width: of the whole.
-        bar: width of one bar of a fence; the width of anything else.
+        speed: to the right, metres per second; 0 if it stands.
+        low, high: heights of its lower and upper edge above the ground.
+        width: of the whole object.
+        bar: width of one bar of a fence; of other kinds, equal to `width`.
     """
 
     kind: str
@@ -47,30 +47,38 @@ class Occluder:
     bar: float
 
 
-def plan_occluders(
+def sample_occluders(
     rng: np.random.Generator, camera: Camera, people: tuple[DrawnPerson, ...], frames: int, fps: float
 ) -> tuple[Occluder, ...]:
-    """Decide what comes between the camera and the people of a clip, and when."""
+    """Sample the occluders of a clip.
+
+    Args:
+        rng: source of all randomness.
+        camera: of the clip.
+        people: of the clip.
+        frames: number of frames.
+        fps: frames per second.
+    """
     found: list[Occluder] = []
-    for start in range(0, frames, MEETING_EVERY):
-        frame = min(start + int(rng.integers(MEETING_EVERY)), frames - 1)
+    for start in range(0, frames, FRAMES_PER_ENCOUNTER):
+        frame = min(start + int(rng.integers(FRAMES_PER_ENCOUNTER)), frames - 1)
         columns = [camera.project(person.points[frame, POINT["pelvis"]], frame / fps)[0] for person in people]
         shown = [person for person, column in zip(people, columns, strict=True) if 0 <= column < camera.size[1]]
         if shown:
             person = shown[rng.integers(len(shown))]
             may_stand = sum(occluder.speed == 0 for occluder in found) < MAX_STANDING
-            found.append(_meet(rng, camera, person, frame, fps, may_stand))
+            found.append(_encounter(rng, camera, person, frame, fps, may_stand))
     return tuple(found)
 
 
-def _meet(
+def _encounter(
     rng: np.random.Generator, camera: Camera, person: DrawnPerson, frame: int, fps: float, may_stand: bool
 ) -> Occluder:
-    """An occluder that is in front of a person in one frame."""
+    """Sample an occluder that is in front of a person in one frame."""
     pelvis = person.points[:, POINT["pelvis"]]
     x, _, z = pelvis[frame]
     before, after = max(frame - 1, 0), min(frame + 1, len(pelvis) - 1)
-    # Sideways speed as the camera sees it, in metres per frame at the person's distance.
+    # Lateral speed as seen by the camera, in metres per frame at the person's distance.
     drift = z * (pelvis[after, 0] / pelvis[after, 2] - pelvis[before, 0] / pelvis[before, 2]) / max(after - before, 1)
     bar = None
     if may_stand and abs(drift) > 0.015 and rng.random() < 0.6:
@@ -87,15 +95,15 @@ def _meet(
         kind = str(rng.choice(["board", "board", "crate"]))
         width = float(rng.uniform(0.45, 1.2))
         speed = drift + rng.choice([-1, 1]) * width / rng.uniform(1.2, 3.2)
-    # Nearer than the person, and as much smaller as makes it look the same size.
+    # Nearer than the person, and smaller in proportion, so that its size in the image is the one sampled.
     nearer = float(rng.uniform(0.5, 0.8))
 
     def height(share: float) -> float:
-        """Where the line of sight to a share of the person's height passes the occluder, metres."""
+        """Return the height at which the line of sight to a share of the person's height meets the occluder, metres."""
         return camera.height - (camera.height - share * person.body.stature) * nearer
 
     low, high = 0.0, height(float(rng.uniform(0.5, 1.15)))
-    if kind == "pole" or (kind in ("board", "plant") and rng.random() < 0.3):  # from above the picture
+    if kind == "pole" or (kind in ("board", "plant") and rng.random() < 0.3):  # reaches beyond the top of the image
         high = camera.height + (camera.horizon + 0.1 * camera.size[0]) * z * nearer / camera.focal
         low = 0.0 if kind == "pole" else height(float(rng.uniform(0.1, 0.5)))
     return Occluder(
@@ -112,27 +120,28 @@ def _meet(
 
 
 class OccluderPainter:
-    """Draws one occluder; its sprite is painted once."""
+    """Draws one occluder, whose sprite is painted once."""
 
     def __init__(self, occluder: Occluder, camera: Camera, rng: np.random.Generator) -> None:
         self.occluder = occluder
         scale = camera.focal / occluder.z  # pixels per metre
-        height, width = (max(round(FINE * scale * side), 4) for side in (occluder.high - occluder.low, occluder.width))
-        fine = PAINTERS[occluder.kind](height, width, max(FINE * scale * occluder.bar, 2.0), rng)
+        sides = occluder.high - occluder.low, occluder.width
+        height, width = (max(round(OVERSAMPLING * scale * side), 4) for side in sides)
+        fine = PAINTERS[occluder.kind](height, width, max(OVERSAMPLING * scale * occluder.bar, 2.0), rng)
         fine[..., :3] *= fine[..., 3:]
-        size = (max(width // FINE, 1), max(height // FINE, 1))
-        # a clear rim, so that an edge between two pixels is smooth
+        size = (max(width // OVERSAMPLING, 1), max(height // OVERSAMPLING, 1))
+        # a transparent border, so that an edge between two pixels is anti-aliased
         self.sprite = np.pad(cv2.resize(fine, size, interpolation=cv2.INTER_AREA), ((1, 1), (1, 1), (0, 0)))
 
     def draw(self, canvas: Canvas, camera: Camera, moment: float, time: float, label: int) -> None:
-        """Draw it where it is at a time in seconds; `moment` is for people."""
+        """Draw the occluder at its position at a time in seconds; `moment` is used by `PersonPainter` only."""
         thing = self.occluder
         top = np.array([thing.x + thing.speed * (time - thing.time), thing.high, thing.z])
         middle = (self.sprite.shape[1] - 1) / 2
         canvas.sprite(self.sprite, camera.project(top, time) - [middle, 1], label)
 
     def shadow(self, canvas: Canvas, camera: Camera, moment: float, time: float) -> None:
-        """Draw the shadow of what stands on the ground."""
+        """Draw the occluder's shadow, if it stands on the ground."""
         thing = self.occluder
         if thing.low == 0:
             ground = np.array([thing.x + thing.speed * (time - thing.time), 0, thing.z])
@@ -140,12 +149,12 @@ class OccluderPainter:
             canvas.shadow(camera.project(ground, time), np.array([half, 0.3 * half * camera.height / thing.z]) + 1)
 
     def depth(self, moment: float) -> float:
-        """Distance from the camera, metres."""
+        """Return the distance from the camera, metres."""
         return self.occluder.z
 
 
 def _pole(height: int, width: int, bar: float, rng: np.random.Generator) -> np.ndarray:
-    """A round pole, plain or with bands: float32 ``[height, width, 4]`` RGB 0-255 and opacity 0-1, as all here."""
+    """Paint a round pole, plain or banded: float32 ``[height, width, 4]``, RGB 0-255 and opacity 0-1, as all do."""
     sprite = np.ones((height, width, 4), np.float32)
     across = np.linspace(-0.95, 0.95, width)
     shade = 0.45 + 0.6 * np.sqrt(1 - across**2) - 0.15 * across
@@ -156,7 +165,7 @@ def _pole(height: int, width: int, bar: float, rng: np.random.Generator) -> np.n
 
 
 def _fence(height: int, width: int, bar: float, rng: np.random.Generator) -> np.ndarray:
-    """Upright bars and two rails, open between them."""
+    """Paint upright bars and two rails, with gaps between the bars."""
     sprite = np.zeros((height, width, 4), np.float32)
     one = _pole(height, max(round(bar), 2), bar, rng)
     pitch = max(round(bar * rng.uniform(2.2, 3.2)), one.shape[1] + 2)
@@ -170,11 +179,11 @@ def _fence(height: int, width: int, bar: float, rng: np.random.Generator) -> np.
 
 
 def _board(height: int, width: int, bar: float, rng: np.random.Generator) -> np.ndarray:
-    """A panel with a pattern and some posters in a frame."""
+    """Paint a patterned panel with a frame and some posters."""
     texture = cloth_texture(Cloth.random(rng, plain=0.35), (0.6, 0.6), rng)
     face = np.empty((60, 60, 3), np.float32)
     face[:] = texture if texture.ndim == 1 else cv2.resize(texture, (60, 60))
-    face = np.clip(cv2.resize(face, (width, height)), 0, 255).astype(np.uint8)  # OpenCV smooths edges in 8 bits only
+    face = np.clip(cv2.resize(face, (width, height)), 0, 255).astype(np.uint8)  # OpenCV anti-aliases uint8 images only
     for _ in range(int(rng.integers(0, 5))):
         colour = random_colour(rng, 20)
         low, high = np.sort(rng.uniform(0.05, 0.95, (2, 2)), axis=0)
@@ -189,7 +198,7 @@ def _board(height: int, width: int, bar: float, rng: np.random.Generator) -> np.
 
 
 def _crate(height: int, width: int, bar: float, rng: np.random.Generator) -> np.ndarray:
-    """Planks, nailed to a frame with a brace."""
+    """Paint planks on a frame with a diagonal brace."""
     wood = np.array([random_colour(rng, 60, 0.4)]) * 0.5 + np.array([[150, 112, 70]]) * rng.uniform(0.3, 0.7)
     planks = int(rng.integers(4, 9))
     tones = wood * rng.uniform(0.75, 1.15, (planks, 1))
@@ -204,7 +213,7 @@ def _crate(height: int, width: int, bar: float, rng: np.random.Generator) -> np.
 
 
 def _plant(height: int, width: int, bar: float, rng: np.random.Generator) -> np.ndarray:
-    """A bush of leaves, open here and there."""
+    """Paint a bush of leaves with gaps."""
     colour, opaque = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
     green = np.array([rng.uniform(30, 110), rng.uniform(90, 170), rng.uniform(25, 80)])
     leaf = max(0.13 * width, 3.0)
@@ -221,7 +230,7 @@ def _plant(height: int, width: int, bar: float, rng: np.random.Generator) -> np.
 
 
 def _opaque(face: np.ndarray) -> np.ndarray:
-    """Light from above, and full opacity."""
+    """Shade a face as lit from above, and add an opacity of 1."""
     light = np.linspace(1.05, 0.8, len(face), dtype=np.float32)[:, None, None]
     return np.dstack([face * light, np.ones(face.shape[:2], np.float32)])
 

@@ -1,10 +1,10 @@
 """The people of a synthetic clip: body proportions, looks, routes, gait and forward kinematics. No drawing.
 
-Two frames of reference, both in metres:
+There are two frames of reference, both in metres:
 
-- the body frame ``(forward, left, up)``, origin on the ground below the pelvis, in which a gait is written;
-- the world ``(x, y, z)``: x to the right of the picture, y up from the ground, z away from the camera. A
-  heading of 0 walks to the right of the picture, a quarter turn (pi/2) walks away from the camera.
+- the body frame ``(forward, left, up)``, with its origin on the ground below the pelvis, in which gaits are defined;
+- the world ``(x, y, z)``: x to the right of the image, y up from the ground, z away from the camera. A
+  heading of 0 is to the right of the image, a heading of pi/2 away from the camera.
 
 Bones are rigid by construction: every joint is its parent plus a fixed length times a unit direction.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from sdtc.core.skeleton import POSETRACK
 
-# The joints of the ground truth first (so `points[..., :15, :]` are they), then what the drawing needs besides.
+# First the joints of the ground truth, so that they are `points[..., :15, :]`, then further points for drawing.
 POINTS = (
     *POSETRACK.keypoints,
     "left_toe", "right_toe", "left_heel", "right_heel", "left_hand", "right_hand",
@@ -26,20 +26,20 @@ POINTS = (
 POINT = {name: i for i, name in enumerate(POINTS)}
 
 TURN_RADIUS = 1.1  # metres; nobody turns more tightly while moving
-ARRIVAL = 1.2  # metres; above TURN_RADIUS, or a walker could circle its goal for ever
-ACTIONS = {"walk": 0.62, "run": 0.13, "stand": 0.13, "wave": 0.12}  # with their share of the people
+ARRIVAL = 1.2  # metres from the goal; above TURN_RADIUS, or a walker could circle its goal for ever
+ACTIONS = {"walk": 0.62, "run": 0.13, "stand": 0.13, "wave": 0.12}  # with their probabilities
 SKIN = ((246, 212, 186), (232, 190, 158), (204, 152, 114), (160, 110, 78), (112, 74, 52), (78, 52, 38))
 HAIR = ((28, 22, 20), (62, 42, 30), (108, 72, 42), (176, 134, 76), (128, 52, 28), (150, 148, 146))
 PATTERNS = ("plain", "stripes", "bands", "checks", "noise")
-# What moves by itself in lively people.
-WAYS = (
+# What lively people move independently of their gait.
+GESTURES = (
     *(f"{side}_arm_{how}" for side in ("left", "right") for how in ("raised", "aside", "bent", "inwards")),
     "bend", "lean", "gaze", "left_knee", "right_knee",
 )  # fmt: skip
 
 
 def random_colour(rng: np.random.Generator, darkest: int = 25, saturation: float = 0.75) -> tuple[int, ...]:
-    """An RGB colour (0-255) as things around us have them: mostly muted, now and then loud."""
+    """Sample a realistic RGB colour (0-255): mostly muted, sometimes saturated."""
     hue = 0.5 + 0.5 * np.cos(rng.uniform(0, 2 * np.pi) + np.array([0.0, 2.1, 4.2]))
     value, saturation = rng.uniform(darkest, 240), saturation * rng.beta(1.2, 1.6)
     return tuple((value * (1 - saturation * (1 - hue))).astype(int).tolist())
@@ -63,7 +63,7 @@ class Body:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Body:
-        """Draw a body: Winter's average segment lengths, each varied by a few per cent."""
+        """Sample a body: Winter's average segment lengths, each varied by a few per cent."""
         stature = float(np.clip(rng.normal(1.72, 0.1), 1.45, 2.0))
         means = {
             "thigh": 0.243, "shin": 0.243, "hips": 0.053, "trunk": 0.27, "shoulders": 0.108,
@@ -83,6 +83,7 @@ class Cloth:
 
     @classmethod
     def random(cls, rng: np.random.Generator, plain: float, darkest: int = 30) -> Cloth:
+        """Sample a fabric, plain with this probability; see :func:`random_colour` for `darkest`."""
         pattern = "plain" if rng.random() < plain else str(rng.choice(PATTERNS[1:]))
         return cls(random_colour(rng, darkest), random_colour(rng, darkest), pattern)
 
@@ -96,14 +97,15 @@ class Look:
     hair_style: str  # "short", "long" or "bald"
     beard: bool
     shirt: Cloth
-    front: str  # what tells the chest from the back: "zip", "print" or "collar"
-    sleeves: float  # share of the arm that is covered: 0.6 short, 2 long (upper arm and forearm)
+    front: str  # what distinguishes the chest from the back: "zip", "print" or "collar"
+    sleeves: float  # number of arm bones that are covered: 0.6 short, 2 long (upper arm and forearm)
     trousers: Cloth
-    legs: float  # share of the leg that is covered: 1 shorts, 2 long
+    legs: float  # number of leg bones that are covered: 1 shorts, 2 long
     shoes: tuple[int, ...]
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Look:
+        """Sample a look."""
         skin = np.clip(np.array(SKIN[rng.integers(len(SKIN))]) + rng.integers(-8, 9), 0, 255)
         return cls(
             skin=tuple(skin.tolist()),
@@ -130,10 +132,11 @@ class Gait:
     arm_swing: float
     elbow: float
     lean: float
-    side: int  # the waving arm, or the leg that carries the weight first: +1 left, -1 right
+    side: int  # the waving arm, or the leg that bears the weight first: +1 left, -1 right
 
     @classmethod
     def random(cls, rng: np.random.Generator, body: Body, action: str) -> Gait:
+        """Sample the gait of a body for an action, a key of :data:`ACTIONS`."""
         low, high = {"walk": (0.9, 1.6), "run": (2.3, 3.2)}.get(action, (0.0, 0.0))
         speed = float(rng.uniform(low, high))
         run = action == "run"
@@ -152,44 +155,47 @@ class Gait:
 
 @dataclass(frozen=True)
 class Gesture:
-    """What a lively person does besides going or standing: arms, trunk, head and knees on smooth ways of their own.
+    """What a lively person does besides its gait: arms, trunk, head and knees follow smooth random curves.
 
-    The rest of the body does not tell where they are, as a gait does: a hidden wrist has to be seen in another frame.
+    Unlike in a plain gait, the rest of the body does not tell where they are: a hidden wrist can only be found in
+    another frame.
     """
 
-    strength: float  # of the arms' own ways against the gait's, 0 to 1
-    rates: np.ndarray  # [WAYS, 2] hertz
-    phases: np.ndarray  # [WAYS, 3] radians
+    strength: float  # weight of the arms' curves against the gait, 0 to 1
+    rates: np.ndarray  # [GESTURES, 2] hertz
+    phases: np.ndarray  # [GESTURES, 3] radians
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Gesture:
+        """Sample the curves of a person."""
         return cls(
             strength=float(rng.uniform(0.6, 1.0)),
-            rates=rng.uniform([0.1, 0.25], [0.3, 0.6], (len(WAYS), 2)),
-            phases=rng.uniform(0, 2 * np.pi, (len(WAYS), 3)),
+            rates=rng.uniform([0.1, 0.25], [0.3, 0.6], (len(GESTURES), 2)),
+            phases=rng.uniform(0, 2 * np.pi, (len(GESTURES), 3)),
         )
 
-    def ways(self, time: np.ndarray) -> dict[str, np.ndarray]:
-        """Smooth curves ``[F]`` from 0 to 1 by the names of :data:`WAYS`."""
-        first, second = np.sin(2 * np.pi * self.rates.T[..., None] * time + self.phases.T[:2, :, None])  # [WAYS, F]
-        return dict(zip(WAYS, 0.5 + 0.5 * np.sin(2 * first + 1.2 * second + self.phases[:, 2:]), strict=True))
+    def curves(self, time: np.ndarray) -> dict[str, np.ndarray]:
+        """Return smooth curves ``[F]`` from 0 to 1, by the names in :data:`GESTURES`, for times ``[F]`` in seconds."""
+        angles = 2 * np.pi * self.rates.T[..., None] * time + self.phases.T[:2, :, None]  # [2, GESTURES, F]
+        first, second = np.sin(angles)
+        return dict(zip(GESTURES, 0.5 + 0.5 * np.sin(2 * first + 1.2 * second + self.phases[:, 2:]), strict=True))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The ground that the camera sees: depths in metres, and its half width per metre of depth."""
+    """The ground within view of the camera: its depths in metres, and its half width per metre of depth."""
 
     near: float
     far: float
     spread: float
 
     def sample(self, rng: np.random.Generator, margin: float) -> np.ndarray:
-        """A point ``[2]`` (x, z); with a margin above 1 it may lie just outside the picture."""
+        """Sample a point ``[2]`` (x, z); with a margin above 1 it may lie just outside the image."""
         z = float(rng.uniform(self.near, self.far))
         return np.array([rng.uniform(-1, 1) * margin * self.spread * z, z])
 
     def sample_goal(self, rng: np.random.Generator, place: np.ndarray, distance: float) -> np.ndarray:
-        """A point at least so far from a place; on a narrow stage that means ever further outside the picture."""
+        """Sample a point at least `distance` from a place; on a narrow stage it may lie further outside the image."""
         margin = 1.1
         while np.hypot(*((goal := self.sample(rng, margin)) - place)) < distance:
             margin *= 1.2
@@ -205,7 +211,7 @@ class Route:
 
     @classmethod
     def random(cls, rng: np.random.Generator, stage: Stage, speed: float, frames: int, fps: float) -> Route:
-        """Walk from one random point of the stage to the next, turning on arcs; or stand and turn a little."""
+        """Sample a route between random points of the stage, with turns on arcs; without speed, turn on the spot."""
         place = stage.sample(rng, 0.85)
         if speed == 0:
             turn = np.radians(15) * np.sin(np.arange(frames) / fps * 0.6 + rng.uniform(0, 6))
@@ -216,7 +222,18 @@ class Route:
     def crossing(
         cls, rng: np.random.Generator, stage: Stage, speed: float, frames: int, fps: float, other: Route
     ) -> Route:
-        """Cross somebody's way in the picture: at one moment both are in one line of sight, going opposite ways."""
+        """Sample a route that crosses another in the image: at one moment, both people are in one line of sight.
+
+        They walk in opposite directions.
+
+        Args:
+            rng: source of all randomness.
+            stage: of the clip.
+            speed: metres per second.
+            frames: number of frames.
+            fps: frames per second.
+            other: the route to cross.
+        """
         moment = int(rng.uniform(0.2, 0.8) * frames)
         x, z = other.position[moment]
         gap = rng.uniform(0.75, 1.2) * rng.choice([-1, 1])
@@ -236,10 +253,10 @@ class Route:
         cls, rng: np.random.Generator, stage: Stage, place: np.ndarray, goal: np.ndarray, speed: float, frames: int,
         fps: float,
     ) -> Route:  # fmt: skip
-        """Walk from a place straight to a goal, and from there to random ones."""
+        """Return a route from a place straight to a goal, and from there to random goals."""
         position, heading = np.empty((frames, 2)), np.empty(frames)
         angle = float(np.arctan2(*(goal - place)[::-1]))
-        substeps = int(np.ceil(25 / fps))  # at a low frame rate a whole step could leap over its goal
+        substeps = int(np.ceil(25 / fps))  # at a low frame rate, a whole step could jump over the goal
         step = speed / fps / substeps
         for tick in range(frames * substeps):
             if tick % substeps == 0:
@@ -255,11 +272,12 @@ class Route:
 
 @dataclass(frozen=True)
 class DrawnPerson:
-    """One person through the whole clip.
+    """One person with its motion in all F frames of a clip, as `render.PersonPainter` draws it.
 
     Attributes:
-        points: ``[F, K, 3]`` world points in metres, in the order of :data:`POINTS`; the first 15 are the joints.
-        facing: ``[F, 2]`` world headings of the trunk and of the head, radians.
+        body, look, gait: of the person.
+        points: ``[F, K, 3]``, world coordinates in metres, in the order of :data:`POINTS`; the first 15 are the joints.
+        facing: ``[F, 2]``, world headings of the trunk and of the head, radians.
     """
 
     body: Body
@@ -269,7 +287,7 @@ class DrawnPerson:
     facing: np.ndarray
 
     def at(self, moment: float) -> tuple[np.ndarray, np.ndarray]:
-        """Points ``[K, 3]`` and facing ``[2]`` at a moment counted in frames, between frames interpolated."""
+        """Return points ``[K, 3]`` and facing ``[2]`` at a moment counted in frames, interpolated between frames."""
         moment = float(np.clip(moment, 0, len(self.points) - 1))
         now, share = int(moment), moment % 1
         then = min(now + 1, len(self.points) - 1)
@@ -280,7 +298,14 @@ class DrawnPerson:
 def build_person(
     body: Body, look: Look, gait: Gait, route: Route, fps: float, gesture: Gesture | None = None
 ) -> DrawnPerson:
-    """Move a body along its route: gait, gestures if any, forward kinematics, and the way into the world."""
+    """Move a body along its route: forward kinematics of gait and gestures, mapped to world coordinates.
+
+    Args:
+        body, look, gait: of the person.
+        route: with F frames.
+        fps: frames per second.
+        gesture: None: no gestures.
+    """
     frames = len(route.heading)
     time = np.arange(frames) / fps
     points, gaze = pose(body, gait, time, gesture)
@@ -293,31 +318,33 @@ def build_person(
 
 
 def pose(body: Body, gait: Gait, time: np.ndarray, gesture: Gesture | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Forward kinematics in the body frame.
+    """Compute the forward kinematics of a gait and gestures in the body frame.
 
     Args:
+        body, gait: of the person.
         time: ``[F]`` seconds.
+        gesture: None: no gestures.
 
     Returns:
-        points ``[F, K, 3]`` (forward, left, up) in metres, and the head's turn to the left ``[F]`` in radians.
+        Points ``[F, K, 3]`` (forward, left, up) in metres, and the head's rotation to the left ``[F]`` in radians.
     """
     phase = gait.start + time * gait.speed / gait.stride  # of the right leg, in strides
-    sway = gait.side * np.sin(2 * np.pi * (0.25 * time + gait.start))  # -1 to 1: weight from foot to foot
+    sway = gait.side * np.sin(2 * np.pi * (0.25 * time + gait.start))  # -1 to 1: shift of weight between the feet
     moving = gait.speed > 0
     beat = np.cos(2 * np.pi * phase) if moving else np.zeros_like(time)  # +1: the right leg is in front
     s, zero = body.stature, np.zeros_like(time)
     at: dict[str, np.ndarray] = {}
-    ways = gesture.ways(time) if gesture else {}
-    bend, aside = (0.6 * ways["bend"] ** 2, 0.4 * (ways["lean"] - 0.5)) if gesture else (zero, zero)
+    curves = gesture.curves(time) if gesture else {}
+    bend, aside = (0.6 * curves["bend"] ** 2, 0.4 * (curves["lean"] - 0.5)) if gesture else (zero, zero)
 
-    # Legs hang from the pelvis; how high that is follows from them, below.
+    # The legs hang from the pelvis; its height is computed from them below.
     pelvis = np.stack([zero, (0.012 * np.sin(2 * np.pi * phase) if moving else 0.03 * sway) * s, zero], axis=-1)
     tilt = 0.0 if moving else -0.03 * sway * s / (body.thigh + body.shin)  # the feet stay while the pelvis sways
     at["pelvis"] = pelvis
     for name, sign, leg_phase in (("left", 1, phase + 0.5), ("right", -1, phase)):
         hip, knee, foot = _leg_angles(gait, body, leg_phase)
         if gesture and not moving:  # squats, and raises a knee
-            fold = np.maximum(ways[f"{name}_knee"] - 0.4, 0)
+            fold = np.maximum(curves[f"{name}_knee"] - 0.4, 0)
             hip, knee = hip + 1.6 * fold, knee + 2.6 * fold
         spread = sign * (0.02 if moving else 0.08) + tilt
         at[f"{name}_hip"] = pelvis + _turn((0, sign * body.hips, 0), 0.09 * beat)
@@ -327,14 +354,14 @@ def pose(body: Body, gait: Gait, time: np.ndarray, gesture: Gesture | None = Non
         at[f"{name}_heel"] = ankle - 0.022 * s * ahead + 0.022 * s * below
         at[f"{name}_toe"] = ankle + 0.095 * s * ahead + 0.026 * s * below
 
-    trunk = -_hang(zero - gait.lean - bend, 0.02 * beat - 0.5 * tilt + aside)  # up along the spine
+    trunk = -_hang(zero - gait.lean - bend, 0.02 * beat - 0.5 * tilt + aside)  # unit vector up along the spine
     at["waist"] = pelvis + 0.3 * body.trunk * trunk
     shoulders = pelvis + body.trunk * trunk
     at["collar"] = shoulders + 0.9 * body.neck * trunk
     for name, sign in (("left", 1), ("right", -1)):
         arm = _arm_angles(gait, sign, beat, time)
         if gesture:
-            free = _free_arm(sign, *(ways[f"{name}_arm_{how}"] for how in ("raised", "aside", "bent", "inwards")))
+            free = _free_arm(sign, *(curves[f"{name}_arm_{how}"] for how in ("raised", "aside", "bent", "inwards")))
             arm = tuple(a + gesture.strength * (b - a) for a, b in zip(arm, free, strict=True))
         upper, lower, out_upper, out_lower = arm
         at[f"{name}_shoulder"] = shoulders + _turn((0, sign * body.shoulders, 0), -0.12 * beat)
@@ -344,7 +371,7 @@ def pose(body: Body, gait: Gait, time: np.ndarray, gesture: Gesture | None = Non
 
     gaze = (0.15 if moving else 0.4) * np.sin(2 * np.pi * (0.11 * time + gait.start))
     if gesture:
-        gaze = gaze + 1.6 * (ways["gaze"] - 0.5)
+        gaze = gaze + 1.6 * (curves["gaze"] - 0.5)
     at["head_bottom"] = neck = shoulders + body.neck * trunk
     # (forward, left, up) from the neck, in head lengths; the profile of a head
     head = {
@@ -356,7 +383,7 @@ def pose(body: Body, gait: Gait, time: np.ndarray, gesture: Gesture | None = Non
 
     points = np.stack([at[name] for name in POINTS], axis=1)  # [F, K, 3]
     soles = np.stack([at[f"{side}_{end}"][:, 2] for side in ("left", "right") for end in ("heel", "toe")])
-    # The lowest end of a foot stands on the ground. A soft minimum, so that changing feet is not a jerk.
+    # The lowest point of both feet is on the ground. A soft minimum avoids a jerk when the weight changes feet.
     lowest = -np.log(np.exp(-100 * soles).sum(axis=0)) / 100
     hop = 0.035 * s * np.sin(2 * np.pi * phase) ** 2 if gait.action == "run" else 0.0
     points[..., 2] += (0.018 * s - lowest + hop)[:, None]
@@ -364,13 +391,13 @@ def pose(body: Body, gait: Gait, time: np.ndarray, gesture: Gesture | None = Non
 
 
 def _leg_angles(gait: Gait, body: Body, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hip flexion, knee flexion and the foot's pitch (toes up is positive) at a phase; 0 is the heel strike."""
+    """Return hip flexion, knee flexion and the foot's pitch (positive: toes up) at a phase; 0 is the heel strike."""
     if gait.speed == 0:
         still = np.zeros_like(phase)
         return still + 0.03, still + 0.06, still
-    # The amplitude that makes a step as long as the way the body goes meanwhile, so that feet do not slide.
+    # The amplitude at which a step is as long as the distance that the body moves, so that feet do not slide.
     run = gait.action == "run"
-    reach = gait.stride / (4 * (body.thigh + body.shin)) * (0.8 if run else 1.0)  # a runner flies part of the way
+    reach = gait.stride / (4 * (body.thigh + body.shin)) * (0.8 if run else 1.0)  # runners fly part of the way
     swing = np.arcsin(min(reach, 0.75)) * np.cos(2 * np.pi * phase)
     if run:
         knee = 0.35 + 0.25 * _bump(phase, 0.15, 0.08) + 1.5 * _bump(phase, 0.68, 0.12)
@@ -382,12 +409,12 @@ def _leg_angles(gait: Gait, body: Body, phase: np.ndarray) -> tuple[np.ndarray, 
 def _arm_angles(
     gait: Gait, sign: int, beat: np.ndarray, time: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Flexion of upper arm and forearm, and their angles to the left, for one side (+1 left, -1 right)."""
+    """Return flexion of upper arm and forearm, and their angles to the left, for one side (+1 left, -1 right)."""
     if gait.action == "wave" and sign == gait.side:
         wave = np.sin(2 * np.pi * (1.4 * time + gait.start))
         still = np.zeros_like(time)
         return still - 0.25, still - 0.35, sign * (1.75 + 0.1 * wave), sign * (2.9 + 0.45 * wave)
-    swing = gait.arm_swing * beat * sign  # against the leg of the same side
+    swing = gait.arm_swing * beat * sign  # opposite to the leg of the same side
     upper = swing + (-0.1 if gait.action == "run" else 0.02)
     lower = upper + gait.elbow + 0.6 * np.maximum(swing, 0)
     out = np.full_like(time, sign * 0.12)
@@ -397,25 +424,25 @@ def _arm_angles(
 def _free_arm(
     sign: int, raised: np.ndarray, aside: np.ndarray, bent: np.ndarray, inwards: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """An arm that follows curves ``[F]`` from 0 to 1; angles as above."""
-    upper = -0.4 + 2.9 * raised**1.5  # from behind the back to above the head, and down more often than up
+    """Return the angles of an arm, as in `_arm_angles`, that follows curves ``[F]`` from 0 to 1."""
+    upper = -0.4 + 2.9 * raised**1.5  # from behind the back to above the head, more often low than high
     return upper, upper + 0.1 + 2.0 * bent, sign * (0.05 + 1.2 * aside**2), sign * (0.5 - 1.3 * inwards)
 
 
 def _hang(flexion: np.ndarray, lateral: np.ndarray | float) -> np.ndarray:
-    """Unit direction ``[F, 3]`` of a limb that hangs: swung forwards by one angle, to the left by the other."""
+    """Return the unit direction ``[F, 3]`` of a hanging limb that is swung forwards and to the left by two angles."""
     flexion, lateral = np.broadcast_arrays(flexion, lateral)
     cos = np.cos(lateral)
     return np.stack([np.sin(flexion) * cos, np.sin(lateral), -np.cos(flexion) * cos], axis=-1)
 
 
 def _turn(vectors: np.ndarray | tuple[float, ...], angle: np.ndarray | float) -> np.ndarray:
-    """Turn body-frame vectors to the left about the vertical."""
+    """Rotate vectors of the body frame to the left about the vertical axis."""
     forward, left, up = np.moveaxis(np.asarray(vectors, dtype=np.float64), -1, 0)
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack(np.broadcast_arrays(forward * cos - left * sin, forward * sin + left * cos, up), axis=-1)
 
 
 def _bump(phase: np.ndarray, centre: float, width: float) -> np.ndarray:
-    """A smooth bump of height 1 that comes round once a stride."""
+    """Return a smooth bump of height 1 that recurs once per stride."""
     return np.exp((np.cos(2 * np.pi * (phase - centre)) - 1) / (2 * np.pi * width) ** 2)

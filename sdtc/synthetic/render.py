@@ -1,9 +1,9 @@
-"""How a synthetic scene becomes a picture: camera, background, textures, bodies drawn back to front.
+"""Rendering of a synthetic scene: camera, background, textures, and bodies drawn from back to front.
 
-Every body part is one primitive, a shaded tube with round ends (:meth:`Canvas.tube`), anti-aliased from its
-distance field. A texture wraps around its part, so a face, a zip or a print turns with the body, and the front of
-a person can be told from the back. What is in the scene is decided elsewhere (`people`, `clip`).
-Coordinates name pixel centres, as everywhere in this package.
+Every body part is one primitive, a shaded tube with round ends (:class:`Tube`), anti-aliased from its distance field.
+A texture wraps around its part, so that a face, a zip or a print turns with the body, and the front of a person differs
+from the back. The contents of the scene come from `people` and `clip`. Coordinates are those of pixel centres, as
+everywhere in this package.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Profile = list[float] | np.ndarray  # half widths along a part
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that looks along z; a slow pan slides the picture over a larger plane behind the lens.
+    """A pinhole camera that looks along z; a slow pan shifts the image over a larger image plane.
 
     Attributes:
-        size: (H, W) of the picture.
-        focal: focal length in pixels.
+        size: (H, W) of the image, pixels.
+        focal: focal length, pixels.
         height: of the lens above the ground, metres.
         horizon: image row of the horizon.
-        pan: amplitude of the pan in pixels (x, y).
+        pan: amplitude of the pan (x, y), pixels.
         period: of the pan, seconds.
         start: phase of the pan, radians.
         shakes: short vibrations of the camera on top of the pan.
@@ -46,7 +46,7 @@ class Camera:
     shakes: tuple[Shake, ...] = ()
 
     def shift(self, time: float) -> np.ndarray:
-        """How far the picture has slid at a time in seconds, pixels ``[2]`` (x, y)."""
+        """Return the shift of the image at a time in seconds, pixels ``[2]`` (x, y)."""
         angle = 2 * np.pi * time / self.period + self.start
         shift = np.array([self.pan[0] * np.sin(angle), self.pan[1] * np.sin(1.7 * angle)])
         for shake in self.shakes:
@@ -63,16 +63,16 @@ class Camera:
 
 @dataclass(frozen=True)
 class Part:
-    """One tube of a body: between two points, with a radius profile in metres along it.
+    """One part of a body: a tube between two points, with a profile of half widths in metres.
 
     Attributes:
         a, b: its ends, as indices of ``POINTS``.
         wide, deep: half widths of its cross section, to the side and to the front, evenly spaced from a to b.
         texture: ``[h, w, 3]`` RGB 0-255, around the part (middle column: front) and along it, or one colour ``[3]``.
-        share: the part ends at this share of the way from a to b.
-        cap: height of the rounding beyond both ends in metres; None makes it round.
-        nearer: metres that it counts as nearer when parts are sorted, for what lies over something else.
-        head: whether it turns with the head rather than with the trunk.
+        share: the part ends at this share of the distance from a to b.
+        cap: height of the rounding beyond both ends, metres; None: a semicircle.
+        nearer: metres by which it counts as nearer when parts are sorted by depth, for parts on top of others.
+        head: whether it turns with the head, not with the trunk.
     """
 
     a: int
@@ -86,10 +86,30 @@ class Part:
     head: bool = False
 
 
-class Canvas:
-    """A picture being drawn: float32 ``[H, W, 3]``, and a mask ``[H, W]`` with the label of what a pixel shows.
+@dataclass(frozen=True)
+class Tube:
+    """One shaded tube in image pixels.
 
-    Labels are the caller's; 0 is the background.
+    Attributes:
+        a, b: its ends ``[2]`` (x, y).
+        radii: ``[K]``, evenly spaced from a to b.
+        cap: height of the rounding beyond both ends; None: as high as the radius there.
+        texture: as in :class:`Part`.
+        turn: angle between the texture's front and the line of sight, radians.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    radii: np.ndarray
+    cap: float | None
+    texture: np.ndarray
+    turn: float
+
+
+class Canvas:
+    """An image being drawn, float32 ``[H, W, 3]``, and a mask ``[H, W]`` with the label of what each pixel shows.
+
+    The caller chooses the labels; 0 is the background.
     """
 
     def __init__(self, background: np.ndarray, light: np.ndarray) -> None:
@@ -98,7 +118,7 @@ class Canvas:
         self.light = light  # unit vector towards the light: right, down, towards the camera
 
     def window(self, centre: np.ndarray, reach: np.ndarray) -> tuple[slice, slice] | None:
-        """The rows and columns around one or more points ``[..., 2]`` that lie in the picture; None if none do."""
+        """Return the rows and columns of the image within `reach` of points ``[..., 2]``; None if there are none."""
         low = np.floor(np.atleast_2d(centre).min(axis=0) - reach).astype(int)
         high = np.ceil(np.atleast_2d(centre).max(axis=0) + reach).astype(int) + 1
         x0, y0 = np.maximum(low, 0).tolist()
@@ -106,7 +126,7 @@ class Canvas:
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
     def shadow(self, centre: np.ndarray, radii: np.ndarray) -> None:
-        """Darken a soft ellipse, for the ground below a person."""
+        """Draw a shadow on the ground: darken a soft ellipse."""
         window = self.window(centre, radii)
         if window is None:
             return
@@ -115,21 +135,14 @@ class Canvas:
         fade = np.clip(1 - x**2 - y[:, None] ** 2, 0, 1)
         self.image[window] *= (1 - 0.5 * fade)[..., None]
 
-    def tube(
-        self, a: np.ndarray, b: np.ndarray, radii: np.ndarray, cap: float | None, texture: np.ndarray, turn: float,
-        label: int,
-    ) -> None:  # fmt: skip
-        """Draw one shaded tube.
+    def tube(self, tube: Tube, label: int) -> None:
+        """Draw a shaded tube.
 
         Args:
-            a: ``[2]`` start in image pixels.
-            b: ``[2]`` end.
-            radii: ``[K]`` in pixels, evenly spaced from a to b.
-            cap: height of the rounding beyond the ends in pixels; None: as high as the radius there.
-            texture: as in :class:`Part`.
-            turn: angle of the texture's front from the line of sight, radians.
+            tube: in image pixels.
             label: for the mask.
         """
+        a, b, radii, cap, texture = tube.a, tube.b, tube.radii, tube.cap, tube.texture
         window = self.window(np.stack([a, b]), radii.max() + 1.0)
         if window is None:
             return
@@ -150,9 +163,9 @@ class Canvas:
         distance = np.sqrt(across * across + beyond * beyond)
         alpha = np.clip(radius - distance + 0.5, 0, 1)
 
-        # The surface bulges towards the camera: a normal from the position across it, then Lambert's law.
+        # Shading by Lambert's law; the normal of the convex surface follows from the position across the tube.
         right, down, front = self.light
-        if cap is None:  # the rounding at a joint is shaded as if the limb went on, or people would look like dolls
+        if cap is None:  # the rounding at a joint is shaded as if the limb continued, or people would look like dolls
             beyond *= 0.3
             distance = np.sqrt(across * across + beyond * beyond)
         rise = np.sqrt(np.maximum(1 - (distance / radius) ** 2, 0))
@@ -165,7 +178,7 @@ class Canvas:
             texture = _shrink(texture, float(radii.mean()))
             height, width = texture.shape[:2]
             rim = float(radii.mean()) if cap is None else cap
-            around = np.float32(turn) + np.arcsin(np.clip(across / radius, -1, 1))
+            around = np.float32(tube.turn) + np.arcsin(np.clip(across / radius, -1, 1))
             columns = (around * np.float32(width / (2 * np.pi)) + np.float32(width / 2 - 0.5)) % width
             rows = (along + np.float32(rim)) * np.float32((height - 1) / (length + 2 * rim))
             colour = cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -177,11 +190,11 @@ class Canvas:
         self.mask[window][alpha > 0.5] = label
 
     def sprite(self, sprite: np.ndarray, corner: np.ndarray, label: int) -> None:
-        """Lay a flat picture over this one.
+        """Draw a sprite over the image.
 
         Args:
-            sprite: float32 ``[h, w, 4]`` RGB 0-255, already multiplied by the opacity (0-1) in the last channel.
-            corner: ``[2]`` (x, y) in image pixels of its top left pixel.
+            sprite: float32 ``[h, w, 4]``, RGB 0-255 premultiplied by the opacity (0-1) in the last channel.
+            corner: ``[2]`` (x, y), image pixels of its top left pixel.
             label: for the mask.
         """
         height, width = sprite.shape[:2]
@@ -197,18 +210,14 @@ class Canvas:
         under += moved[..., :3]
         self.mask[window][moved[..., 3] > 0.5] = label
 
-    def finish(self) -> np.ndarray:
-        """The picture as uint8 RGB."""
-        return to_bytes(self.image)
-
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-    """Round a picture to uint8."""
+    """Round an image to uint8."""
     return cv2.convertScaleAbs(image)
 
 
 def defocus(image: np.ndarray, radius: float) -> np.ndarray:
-    """Spread every pixel of ``[H, W, 3]`` over a disc of a radius in pixels, as a lens out of focus does."""
+    """Spread every pixel of ``[H, W, 3]`` over a disc with a radius in pixels, as a lens out of focus does."""
     reach = int(np.ceil(radius))
     offsets = np.arange(-reach, reach + 1, dtype=np.float32)
     disc = np.clip(radius + 0.5 - np.hypot(offsets, offsets[:, None]), 0, 1)
@@ -216,23 +225,23 @@ def defocus(image: np.ndarray, radius: float) -> np.ndarray:
 
 
 def underexpose(image: np.ndarray, exposure: float, grain: float, rng: np.random.Generator) -> np.ndarray:
-    """Darken a picture 0-255 to a share of its light; the sensor's noise (standard deviation `grain`) stays."""
+    """Darken an image (0-255) to a share of its light, and add the sensor's noise (standard deviation `grain`)."""
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     return np.maximum(image * np.float32(exposure) + noise * np.float32(grain), 0)
 
 
 class PersonPainter:
-    """Draws one person; textures are made once."""
+    """Draws one person, whose textures are made once."""
 
     def __init__(self, person: DrawnPerson, rng: np.random.Generator) -> None:
         self.person = person
         self.parts = _body_parts(person.body, person.look, rng)
 
     def draw(self, canvas: Canvas, camera: Camera, moment: float, time: float, label: int) -> None:
-        """Draw the person as it is at a moment (counted in frames), parts from far to near."""
+        """Draw the person at a moment (counted in frames), part by part from far to near."""
         points, facing = self.person.at(moment)  # [K, 3], [2]
         place = points[POINT["pelvis"]]
-        # Where the camera is, as an angle to the left of where trunk and head face.
+        # Direction of the camera, as an angle to the left of the directions that trunk and head face.
         turns = np.arctan2(-place[2], -place[0]) - facing
         starts = points[[part.a for part in self.parts]]
         shares = np.array([part.share for part in self.parts])[:, None]
@@ -240,16 +249,16 @@ class PersonPainter:
         scales = camera.focal / np.stack([starts[:, 2], ends[:, 2]], axis=1)  # pixels per metre
         starts_2d, ends_2d = camera.project(starts, time), camera.project(ends, time)
 
-        # by the middle of the whole bone, so that a sleeve is never sorted apart from its arm
+        # Sorted by the middle of the whole bone, so that a sleeve stays with its arm.
         bones = points[[(part.a, part.b) for part in self.parts], 2]
         depth = bones.mean(axis=1) - [part.nearer for part in self.parts]
         for i in np.argsort(-depth, kind="stable"):
             part = self.parts[i]
             turn = float(turns[int(part.head)])
-            half = np.hypot(part.wide * np.cos(turn), part.deep * np.sin(turn))  # an ellipse, seen from the side
+            half = np.hypot(part.wide * np.cos(turn), part.deep * np.sin(turn))  # half width of the ellipse as seen
             radii = half * np.linspace(scales[i, 0], scales[i, 1], len(half))
             cap = None if part.cap is None else part.cap * scales[i, 0]
-            canvas.tube(starts_2d[i], ends_2d[i], radii, cap, part.texture, turn, label)
+            canvas.tube(Tube(starts_2d[i], ends_2d[i], radii, cap, part.texture, turn), label)
 
     def shadow(self, canvas: Canvas, camera: Camera, moment: float, time: float) -> None:
         """Draw the person's shadow on the ground."""
@@ -259,12 +268,12 @@ class PersonPainter:
         canvas.shadow(camera.project(place, time), np.array([0.45 * scale, flat]))
 
     def depth(self, moment: float) -> float:
-        """Distance from the camera at a moment counted in frames, metres."""
+        """Return the distance from the camera at a moment counted in frames, metres."""
         return float(self.person.at(moment)[0][POINT["pelvis"], 2])
 
 
 def _body_parts(body: Body, look: Look, rng: np.random.Generator) -> list[Part]:
-    """The tubes of one body, in metres."""
+    """Return the parts of one body, in metres."""
     s, girth = body.stature, body.girth
     skin, hair, shoes = (np.array(colour, np.float32) for colour in (look.skin, look.hair, look.shoes))
     sleeve = cloth_texture(look.shirt, (0.35, 0.35), rng)
@@ -272,18 +281,18 @@ def _body_parts(body: Body, look: Look, rng: np.random.Generator) -> list[Part]:
     parts: list[Part] = []
 
     def add(a: str, b: str, wide: Profile, texture: np.ndarray, deep: Profile | None = None, **more: Any) -> None:
-        """Half widths are in hundredths of the stature here."""
+        """Add a part; half widths are in hundredths of the stature here."""
         across, through = (s / 100 * np.array(profile) for profile in (wide, wide if deep is None else deep))
         parts.append(Part(POINT[a], POINT[b], across, through, texture, **more))
 
     def dressed(chain: list[str], radii: list[Profile], cloth: np.ndarray, covered: float, nearer: float) -> None:
-        """A limb of two bones: skin, and cloth over the covered share of it."""
+        """Add a limb of two bones: skin, and cloth over its upper `covered` bones."""
         for bone, profile in enumerate(radii):
             share = min(covered - bone, 1.0)
             if share < 1:
                 add(chain[bone], chain[bone + 1], profile, skin, nearer=nearer)
             if share > 0:
-                # sampled where the cloth ends, so that a short sleeve follows the arm
+                # sampled up to where the cloth ends, so that a short sleeve follows the shape of the arm
                 at = np.linspace(0, share, len(profile)) * (len(profile) - 1)
                 loose = np.interp(at, range(len(profile)), profile) + (0.35 if share < 1 else 0.15)
                 add(chain[bone], chain[bone + 1], loose, cloth, share=share, nearer=nearer + 0.01)
@@ -296,7 +305,7 @@ def _body_parts(body: Body, look: Look, rng: np.random.Generator) -> list[Part]:
         dressed([f"{side}_shoulder", f"{side}_elbow", f"{side}_wrist"], [upper, lower], sleeve, look.sleeves, 0.12)
         add(f"{side}_wrist", f"{side}_hand", [1.5, 1.9, 1.4], skin, nearer=0.13)
 
-    # The trunk: pelvis in the trousers' cloth, over it the shirt with a front and a back.
+    # The trunk: the pelvis in the cloth of the trousers, and over it the shirt with a front and a back.
     hips = body.hips / s * 100
     chest = body.shoulders / s * 100
     add("pelvis", "waist", [hips + 3.9 * girth, hips + 2.8 * girth], leg, [6.3 * girth, 5.7 * girth], cap=0.03 * s)
@@ -306,7 +315,7 @@ def _body_parts(body: Body, look: Look, rng: np.random.Generator) -> list[Part]:
     deep = np.interp(np.linspace(0, 1, 21), at, np.array([6.6, 6.3, 6.0, 6.4, 7.0, 6.8, 6.0, 4.8, 3.4]) * girth)
     add("pelvis", "collar", wide, _shirt(look, rng), deep, cap=0.012 * s, nearer=0.08)
 
-    # The collar lies over the neck, the head over both.
+    # The neck, the head in front of it, the nose and the hair.
     add("collar", "jaw", [3.0, 2.9], skin * 0.9, nearer=0.03)
     head = body.head * 100 / s
     wide, deep = head * np.array([0.21, 0.28, 0.3]), head * np.array([0.25, 0.36, 0.38])
@@ -319,7 +328,7 @@ def _body_parts(body: Body, look: Look, rng: np.random.Generator) -> list[Part]:
 
 
 def cloth_texture(cloth: Cloth, metres: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
-    """A fabric as a texture ``[h, w, 3]`` of so many metres, or as one colour ``[3]`` if it is plain."""
+    """Return a fabric as a texture ``[h, w, 3]`` of a size in metres, or as one colour ``[3]`` if it is plain."""
     first, second = np.array(cloth.colour, np.float32), np.array(cloth.second, np.float32)
     if cloth.pattern == "plain":
         return first
@@ -338,9 +347,9 @@ def cloth_texture(cloth: Cloth, metres: tuple[float, float], rng: np.random.Gene
 
 
 def _shirt(look: Look, rng: np.random.Generator) -> np.ndarray:
-    """The trunk's texture, hem first: the fabric, and on its front a zip, a print or an open collar."""
+    """Return the trunk's texture, hem first: the fabric, with a zip, a print or an open collar in front."""
     height, width = 55, 96
-    shirt = np.empty((height, width, 3), np.uint8)  # OpenCV smooths edges in 8 bits only
+    shirt = np.empty((height, width, 3), np.uint8)  # OpenCV anti-aliases uint8 images only
     shirt[:] = cloth_texture(look.shirt, (height / TEXELS, width / TEXELS), rng)
     centre = width // 2
     if look.front == "zip":
@@ -356,7 +365,7 @@ def _shirt(look: Look, rng: np.random.Generator) -> np.ndarray:
 
 
 def _face(look: Look, rng: np.random.Generator) -> np.ndarray:
-    """The head's texture, chin first: a face in front, ears at the sides, hair on top and at the back."""
+    """Return the head's texture, chin first: a face in front, ears at the sides, hair on top and at the back."""
     height, width = 64, 128  # the angle to the left of the face is 2 pi / 128 a column
     skin, hair = np.array(look.skin, np.float32), np.array(look.hair, np.float32)
     face = np.full((height, width, 3), skin, np.float32)
@@ -383,14 +392,14 @@ def _face(look: Look, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shrink(texture: np.ndarray, radius: float) -> np.ndarray:
-    """Halve a texture until it is not much finer than the pixels it falls on, or it would shimmer."""
+    """Halve a texture until it is not much finer than the image's pixels, or it would flicker."""
     while texture.shape[1] > 12 * radius and min(texture.shape[:2]) > 8:
         texture = cv2.resize(texture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return texture
 
 
 class Background:
-    """A cluttered wall and floor, larger than the picture, over which the camera pans."""
+    """A cluttered wall and floor, larger than the image, over which the camera pans."""
 
     def __init__(self, camera: Camera, rng: np.random.Generator) -> None:
         self.camera = camera
@@ -398,16 +407,16 @@ class Background:
         self.plane = _paint_background(camera, self.margin, rng)
 
     def at(self, time: float) -> np.ndarray:
-        """The picture of the empty scene at a time in seconds, uint8 ``[H, W, 3]``."""
+        """Return the image of the empty scene at a time in seconds, uint8 ``[H, W, 3]``."""
         move = self.camera.shift(time) - self.margin
         matrix = np.array([[1.0, 0.0, move[0]], [0.0, 1.0, move[1]]])
-        # the margin is as wide as the pan; what a shake shows beyond it is mirrored
+        # The margin is as wide as the pan; beyond it, where a shake may look, the image is mirrored.
         return cv2.warpAffine(self.plane, matrix, self.camera.size[::-1], borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _paint_background(camera: Camera, margin: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = camera.size[0] + 2 * int(margin[1]), camera.size[1] + 2 * int(margin[0])
-    unit = max(camera.size) / 640  # what is 1 pixel in a picture of 640
+    unit = max(camera.size) / 640  # sizes below are in pixels of an image 640 wide
     foot = camera.horizon + margin[1] + 0.05 * height  # the row in which the wall meets the floor
     plane: np.ndarray = random_colour(rng, 60, 0.5) + _noise(rng, (height, width), rng.uniform(8, 22))
     floor: np.ndarray = random_colour(rng, 60, 0.4) + _noise(rng, (512, 512), rng.uniform(5, 14))
@@ -419,7 +428,7 @@ def _paint_background(camera: Camera, margin: np.ndarray, rng: np.random.Generat
     columns = np.arange(width, dtype=np.float32)
     depth = camera.focal * camera.height / (rows - camera.horizon - margin[1])  # metres, of the ground in that row
     across = (columns - width / 2) * depth / camera.focal
-    # to and fro over the 512 texels, so that the pattern has no seam
+    # back and forth over the 512 texels, so that the pattern has no seam
     texels = [np.abs(np.broadcast_to(metres * 100, across.shape) % 1022 - 511) for metres in (across + 1.7, depth)]
     texel_x, texel_y = (texel.astype(np.float32) for texel in texels)
     plane[int(foot) :] = cv2.remap(floor, texel_x, texel_y, cv2.INTER_LINEAR)
@@ -451,7 +460,7 @@ def _paint_background(camera: Camera, margin: np.ndarray, rng: np.random.Generat
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int], strength: float) -> np.ndarray:
-    """Noise from blotches to grain, mostly grey, float32 ``[H, W, 3]`` around 0."""
+    """Sample mostly grey noise of several octaves, float32 ``[H, W, 3]`` around 0."""
     noise = np.zeros((*shape, 3), np.float32)
     for octave in range(7):
         cells = [min(side, 2 + side * 3 * 2**octave // max(shape)) for side in shape]

@@ -1,6 +1,7 @@
-"""Writing a synthetic clip in PoseTrack18's layout: pictures, annotations and, if wanted, a video.
+"""Writes a synthetic clip in PoseTrack18's layout: images, annotations and, optionally, a video.
 
-Nothing half written is ever taken for a clip: all is written under temporary names, and the annotations come last.
+Files are written under temporary names and the annotations are renamed last, so that an incomplete clip is never
+mistaken for a complete one.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 
 from sdtc.core.errors import InputError, OutputError
 from sdtc.core.files import atomic_write
+from sdtc.core.h264 import H264Writer
 from sdtc.core.posetrack import POSETRACK_CATEGORY, image_id, sequence_id, to_slots
 from sdtc.synthetic.clip import RenderedFrame, SyntheticClip
 from sdtc.synthetic.difficulty import DIFFICULTIES
@@ -36,36 +36,36 @@ def write_clip(
     split: str = "val",
     on_frame: Callable[[], Any] | None = None,
 ) -> Path:
-    """Write a clip in PoseTrack18's layout, streaming: one frame is in memory at a time.
+    """Write a clip in PoseTrack18's layout, with one frame in memory at a time.
 
     Writes ``images/<split>/<name>/%06d.jpg``, ``annotations/<split>/<name>.json`` and, with `video`, ``<name>.mp4``.
-    All of them are written under temporary names first; the annotations are renamed last, so where they are, all is.
-    Beyond PoseTrack's keys there are ``info`` (the options that made the clip), ``occluded`` of every keypoint, and
-    ``difficulty`` of every person and every image: the labels of ``difficulty.DIFFICULTIES`` that hold for the
-    person, or for anybody in the image.
+    The annotations appear last: where they exist, the clip is complete. Besides PoseTrack's keys, they contain ``info``
+    (the options of the clip), ``occluded`` for every keypoint, and ``difficulty`` for every person and every image: the
+    labels of ``difficulty.DIFFICULTIES`` that hold for the person, or for anyone in the image.
 
     Args:
-        directory: where to write; must exist.
-        name: of the sequence, six digits (the video id) and then e.g. ``_street``; the seed and ``_synthetic`` if
-            not given.
-        split: ``"train"`` or ``"val"``, the folder's name.
+        clip: the clip to render and write.
+        directory: the data set's folder; must exist.
+        video: whether to write a video as well.
+        name: of the sequence, six digits (the video id) and then e.g. ``_street``; None: the seed and ``_synthetic``.
+        split: ``"train"`` or ``"val"``, the name of the folder.
         on_frame: called after every frame, for a progress bar.
 
     Returns:
         The path of the annotations.
 
     Raises:
-        InputError: the name is not usable, or the size is odd, which H.264 cannot hold.
+        InputError: the name is not usable, or a video is to be written and the size is odd.
         OutputError: the directory is missing or cannot be written.
     """
     root = Path(directory)
     name = f"{clip.seed:06d}_synthetic" if name is None else name
     vid_id = sequence_id(name)
     if vid_id is None or Path(name).name != name:
-        raise InputError(f"the sequence name is '{name}': expected six digits and then e.g. '_street'")
+        raise InputError(f"`name` is '{name}': expected six digits and then e.g. '_street'")
     if video and (clip.size[0] % 2 or clip.size[1] % 2):
         size = f"{clip.size[0]}x{clip.size[1]}"
-        raise InputError(f"the size is {size}: H.264 needs an even height and width, so change it or write no video")
+        raise InputError(f"`size` is {size}: H.264 needs an even height and width, so change it or use `video=False`")
     if not root.is_dir():
         raise OutputError(f"the folder '{root}' does not exist: create it or choose another")
     images, annotations = [], []
@@ -76,7 +76,8 @@ def write_clip(
             folder = stack.enter_context(_folder_replacing(root / "images" / split / name))
             movie = None
             if video:
-                movie = stack.enter_context(_Movie(stack.enter_context(atomic_write(root / f"{name}.mp4")), clip))
+                temporary = stack.enter_context(atomic_write(root / f"{name}.mp4"))
+                movie = stack.enter_context(H264Writer(temporary, clip.fps, clip.size, crf=VIDEO_CRF))
             for number, frame in enumerate(clip):
                 _write_jpeg(folder / f"{number:06d}.jpg", frame.image)
                 if movie:
@@ -96,29 +97,6 @@ def write_clip(
     except OSError as error:
         raise OutputError(f"cannot write '{name}' to '{root}': {error.strerror or error}") from error
     return annotation_path
-
-
-class _Movie:
-    """An H.264 file being written; a context manager."""
-
-    def __init__(self, path: Path, clip: SyntheticClip) -> None:
-        # the temporary name does not say what the file is, so the format does
-        self._file = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        self._stream = self._file.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1001))
-        self._stream.height, self._stream.width = clip.size
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": str(VIDEO_CRF)}
-
-    def write(self, image: np.ndarray) -> None:
-        self._file.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-
-    def __enter__(self) -> _Movie:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._file.mux(self._stream.encode(None))
-        self._file.close()
 
 
 @contextmanager
@@ -159,7 +137,7 @@ def _image_entry(clip: SyntheticClip, frame: RenderedFrame, file_name: str, vid_
 
 
 def _annotation_entries(frame: RenderedFrame, image: int) -> list[dict[str, Any]]:
-    """A frame's annotations; joints outside the picture are zeros, as in PoseTrack."""
+    """Return a frame's annotations; joints outside the image are zeros, as in PoseTrack."""
     slots = to_slots(frame.keypoints * frame.keypoints[..., 2:])
     occluded = to_slots(frame.occluded[..., None])[..., 0]
     return [
@@ -186,5 +164,5 @@ def _names(labels: np.ndarray) -> list[str]:
 
 
 def _rounded(values: np.ndarray) -> list[float]:
-    """To a thousandth of a pixel, which keeps the files small."""
+    """Return values rounded to thousandths of a pixel, which keeps the files small."""
     return [round(float(value), 3) for value in values]

@@ -13,26 +13,21 @@ Layout below a root folder, as the data sets are distributed:
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from sdtc.core.annotation_file import read_annotation_file
 from sdtc.core.errors import InputError
-from sdtc.core.files import read_json
-from sdtc.core.posetrack import from_slots
-from sdtc.core.skeleton import POSETRACK_SLOTS
 
-_FRAME_NAME = re.compile(r"^(\d+)$")
+NO_TRACK = -1  # the track id of people whose annotation has none
 _POSETRACK17_DIGITS = 8
 
 
 @dataclass(frozen=True)
-class Person:
+class AnnotatedPerson:
     """One annotated person in one labelled frame: one training sample.
 
     Attributes:
@@ -40,7 +35,7 @@ class Person:
         image_id: PoseTrack's.
         number: of the keyframe, as in its file name.
         first, last: numbers of the sequence's first and last frame.
-        track_id: the same person in other frames of the sequence.
+        track_id: the same person's in other frames of the sequence; `NO_TRACK` where the file does not say.
         box: float32 ``[4]`` (x, y, width, height), image pixels.
         head_box: float32 ``[4]``, or zeros where there is none.
         keypoints: float32 ``[15, 3]`` (x, y, v), image pixels; v is 0 for unlabelled joints and those outside the
@@ -57,7 +52,7 @@ class Person:
     box: np.ndarray
     head_box: np.ndarray
     keypoints: np.ndarray
-    difficulty: tuple[str, ...] = ()
+    difficulty: frozenset[str] = frozenset()
 
     def frame(self, offset: int) -> Path:
         """Return the path of a supporting frame; indices are clamped to the sequence."""
@@ -74,12 +69,19 @@ class AnnotationSet:
         skipped: how many annotations were left out, by reason.
     """
 
-    people: list[Person] = field(default_factory=list)
+    people: list[AnnotatedPerson] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def tracks(self) -> dict[tuple[Path, int, int], np.ndarray]:
-        """Return keypoints by (folder, track id, frame number), to find a person again in supporting frames."""
-        return {(person.image.parent, person.track_id, person.number): person.keypoints for person in self.people}
+        """Return keypoints by (folder, track id, frame number), to find a person again in supporting frames.
+
+        People without a track id are left out: nothing says who of another frame they are.
+        """
+        return {
+            (person.image.parent, person.track_id, person.number): person.keypoints
+            for person in self.people
+            if person.track_id != NO_TRACK
+        }
 
 
 def read_annotations(root: Path, split: str, annotations: Path | None = None) -> AnnotationSet:
@@ -124,84 +126,44 @@ def _annotation_files(root: Path, split: str, annotations: Path | None) -> list[
 
 
 def _read_file(path: Path, root: Path, result: AnnotationSet) -> None:
-    data = read_json(path, "annotation")
-    if not isinstance(data, dict) or not isinstance(data.get("images"), list):
-        raise InputError(f"annotation file '{path}' has no list 'images': expected PoseTrack's or COCO's layout")
-    if not isinstance(data.get("annotations"), list):
-        raise InputError(f"annotation file '{path}' has no list 'annotations'")
-    images = dict(_images(path, root, data["images"]))
-    for position, entry in enumerate(data["annotations"]):
-        where = f"annotation file '{path}', annotation {position}"
-        try:
-            image = images.get(int(entry["image_id"]))
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{where} has no usable 'image_id'") from None
-        if image is None:
-            raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
-        person = _person(where, entry, *image)
-        if isinstance(person, str):
-            result.skipped[person] += 1
+    file = read_annotation_file(path, "annotation")
+    images = [(root / image.file_name, image.size, image.num_frames) for image in file.images]
+    kept = []
+    for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
+        box = entry.bbox
+        if box is None or min(box[2:]) <= 0:
+            result.skipped["no box area"] += 1
+        elif not entry.keypoints:
+            result.skipped["no labelled joint"] += 1
         else:
-            result.people.append(person)
-
-
-def _images(path: Path, root: Path, entries: list[Any]) -> Iterator[tuple[int, tuple[Path, dict[str, Any]]]]:
-    for position, entry in enumerate(entries):
-        try:
-            yield int(entry["id"]), (root / str(entry["file_name"]), entry)
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"annotation file '{path}': image {position} has no usable 'id' and 'file_name'") from None
-
-
-def _person(where: str, entry: dict[str, Any], image: Path, about: dict[str, Any]) -> Person | str:
-    """Return a person, or why the annotation is skipped."""
-    box = _numbers(where, entry, "bbox", 4)
-    if box is None or box[2] <= 0 or box[3] <= 0:
-        return "no box area"
-    values = _numbers(where, entry, "keypoints", 3 * len(POSETRACK_SLOTS))
-    if values is None:
-        return "no labelled joint"
-    keypoints = from_slots(values.reshape(-1, 3)).copy()
-    width, height = about.get("width"), about.get("height")
-    if width and height:  # PoseTrack has joints that were extrapolated beyond the picture
-        x, y = keypoints[:, 0], keypoints[:, 1]
-        keypoints[(x < 0) | (y < 0) | (x >= width) | (y >= height), 2] = 0
-    keypoints[:, 2] = keypoints[:, 2] > 0
-    if not keypoints[:, 2].any():
-        return "no labelled joint"
-    match = _FRAME_NAME.match(image.stem)
-    if match is None:
-        raise InputError(f"{where}: image '{image.name}' has no frame number as its name")
-    number = int(match[1])
-    first = 1 if len(image.stem) == _POSETRACK17_DIGITS else 0
-    last = first + int(about.get("nframes") or number - first + 1) - 1
-    head_box = _numbers(where, entry, "bbox_head", 4)
-    return Person(
-        image=image,
-        image_id=int(entry["image_id"]),
-        number=number,
-        first=first,
-        last=max(last, number),
-        track_id=int(entry.get("track_id", -1)),
-        box=box,
-        head_box=np.zeros(4, np.float32) if head_box is None else head_box,
-        keypoints=keypoints,
-        difficulty=tuple(map(str, entry.get("difficulty", ()))),
-    )
-
-
-def _numbers(where: str, entry: dict[str, Any], key: str, count: int) -> np.ndarray | None:
-    """Return a list of numbers as float32, or None where it is absent or empty."""
-    values = entry.get(key)
-    if not values:
-        return None
-    try:
-        array = np.array(values, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: '{key}' is not a list of numbers") from None
-    if array.shape != (count,):
-        hint = " (PoseTrack's 17 slots of x, y, v)" if key == "keypoints" else ""
-        raise InputError(f"{where}: '{key}' has {array.size} numbers, expected {count}{hint}")
-    if not np.isfinite(array).all():
-        raise InputError(f"{where}: '{key}' holds a number that is not finite")
-    return array
+            kept.append((entry, box, *images[number]))
+    joints = file.joints([entry for entry, *_ in kept])  # [N, 15, 3]
+    too_large = np.abs(joints).max(axis=(1, 2)) > np.finfo(np.float32).max  # [N]
+    if too_large.any():
+        raise kept[too_large.argmax()][0].refuse("keypoints", "numbers that fit into float32")
+    for keypoints, (entry, box, image, size, num_frames) in zip(joints.astype(np.float32), kept, strict=True):
+        if size is not None:  # PoseTrack has joints that were extrapolated beyond the picture
+            x, y = keypoints[:, 0], keypoints[:, 1]
+            keypoints[(x < 0) | (y < 0) | (x >= size[1]) | (y >= size[0]), 2] = 0
+        keypoints[:, 2] = keypoints[:, 2] > 0
+        if not keypoints[:, 2].any():
+            result.skipped["no labelled joint"] += 1
+            continue
+        if not image.stem.isdecimal():
+            raise InputError(f"{entry.where}: image '{image.name}' has no frame number as its name")
+        number = int(image.stem)
+        first = 1 if len(image.stem) == _POSETRACK17_DIGITS else 0
+        track_id = None if entry.fields.get("track_id") == NO_TRACK else entry.track_id
+        person = AnnotatedPerson(
+            image=image,
+            image_id=entry.image_id,
+            number=number,
+            first=first,
+            last=max(number, first + (num_frames or 0) - 1),
+            track_id=NO_TRACK if track_id is None else track_id,
+            box=np.array(box, np.float32),
+            head_box=np.array(entry.head_box or [0] * 4, np.float32),
+            keypoints=keypoints,
+            difficulty=entry.difficulty or frozenset(),
+        )
+        result.people.append(person)

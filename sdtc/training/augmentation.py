@@ -1,7 +1,7 @@
 """Augmentation of one training sample: which part of the image becomes the crop. NumPy only.
 
-Scale and rotation are drawn from clipped normals, half-body crops and flips by chance (paper, sections 5 and 8). A
-sample's augmentation applies to all of its T frames alike.
+Scale and rotation are sampled from clipped normal distributions, half-body crops and flips with fixed probabilities
+(paper, sections 5 and 8). All T frames of a sample get the same augmentation.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ _LOWER_BODY = frozenset(
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Chances and strengths.
+    """Strengths and probabilities of the augmentations.
 
     Attributes:
         scale: σ and largest deviation of the scale from 1.
-        shift: largest displacement of the crop box, in shares of its sides; not in the paper. A network that has only
-            seen boxes that fit suffers from those that a detector draws, or that are held from frame to frame.
+        shift: largest displacement of the crop box, as a share of its sides; not in the paper. A network that was
+            trained on exact boxes only is less accurate on boxes of a detector, or held over several frames.
         rotation: σ and largest absolute rotation, degrees.
-        rotation_chance: share of samples that are rotated at all.
-        half_body_chance: share of samples with more than `half_body_joints` visible joints that become half bodies.
-        flip_chance: share of mirrored samples.
+        rotation_chance: probability that a sample is rotated.
+        half_body_chance: probability that a sample with more than `half_body_joints` visible joints is cropped to its
+            upper or lower half.
+        flip_chance: probability that a sample is mirrored.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -52,13 +53,13 @@ class AugmentationConfig:
 
     @staticmethod
     def none() -> AugmentationConfig:
-        """No augmentation at all."""
+        """Return a configuration without any augmentation."""
         return AugmentationConfig(scale=0, rotation=0, rotation_chance=0, half_body_chance=0, flip_chance=0)
 
 
 @dataclass(frozen=True)
 class View:
-    """What was drawn: how image pixels become crop pixels.
+    """One sampled augmentation: how image pixels map to crop pixels.
 
     Attributes:
         crop_box: float64 ``[4]``, image pixels.
@@ -96,14 +97,14 @@ def draw_view(
     config: AugmentationConfig,
     rng: np.random.Generator,
 ) -> View:
-    """Draw an augmentation.
+    """Sample an augmentation.
 
     Args:
         box: person box ``[4]``, image pixels.
         keypoints: of the keyframe, ``[15, 3]``, image pixels.
         size: (H, W) of the crop.
-        config: chances and strengths.
-        rng: the only source of chance.
+        config: strengths and probabilities.
+        rng: source of all randomness.
     """
     visible = np.flatnonzero(keypoints[:, 2] > 0)
     if len(visible) > config.half_body_joints and rng.random() < config.half_body_chance:
@@ -121,12 +122,12 @@ def draw_view(
 
 
 def _half_body(box: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the box of the upper or the lower half; the whole box where neither has joints enough for an extent."""
+    """Return the box of the upper or the lower half, or the whole box if neither half has three visible joints."""
     lower = np.array([joint in _LOWER_BODY for joint in visible])
     halves = [half for half in (visible[~lower], visible[lower]) if len(half) >= 3]
     if not halves:
         return box
     points = keypoints[halves[rng.integers(len(halves))], :2]
     low, high = points.min(0), points.max(0)
-    extent = np.maximum((high - low) * 1.5, 1.0)  # joints lie inside the limbs that end there
+    extent = np.maximum((high - low) * 1.5, 1.0)  # room for the body around the joints
     return np.concatenate([(low + high - extent) / 2, extent])

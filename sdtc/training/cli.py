@@ -10,18 +10,26 @@ from pathlib import Path
 from sdtc.core.command_line import command
 from sdtc.core.errors import require
 
-_DESCRIPTION = "Train an SDTC network as a configuration says."
+_DESCRIPTION = "Train an SDTC network from a YAML configuration."
 _EPILOG = """examples:
   sdtc-train tiny-synthetic                              a configuration that comes with the package
   sdtc-train my.yaml --set epochs=20 --set model.delta=1
-  sdtc-train my.yaml --output runs/train/a --resume      go on after a stop, of whatever kind
-  torchrun --standalone --nproc-per-node 4 -m sdtc.training.cli my.yaml
+  sdtc-train my.yaml --output runs/train/a --resume      continue a run that was stopped or crashed
+  torchrun --standalone --nproc-per-node 4 -m sdtc.training.cli my.yaml    on 4 GPUs
 
-The output folder gets last.pth (state to resume from), best.pth (by validation AP), log.csv, curves.png and
-tensorboard/. Both checkpoints are what export/to_trt.py takes."""
+written to the output folder:
+  best.pth       the weights with the highest validation AP
+  last.pth       the latest weights, and the state that --resume continues from
+  log.csv, curves.png, tensorboard/              losses, learning rate, validation AP and speed of every epoch
+export/to_trt.py exports either checkpoint.
+
+The keys of a configuration are the fields of TrainConfig in sdtc/training/train_config.py; the configurations of the
+package are in sdtc/training/configs."""
+# Hints that errors of the library cannot give, as they do not know of the command line.
+_OPTIONS = {"batch_size": "it with --set batch_size=N", "precision='no'": "--set precision=no", "changes": "--set"}
 
 
-@command("sdtc-train")
+@command("sdtc-train", options=_OPTIONS)
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="sdtc-train",
@@ -30,10 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of one that comes with the package")
-    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a value; dots for nested keys")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/train/CONFIG")
-    parser.add_argument("--resume", action="store_true", help="continue from the output folder's last.pth")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--set", action="append", metavar="KEY=VALUE",
+        help="change a value of the configuration, with dots for nested keys; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/train/CONFIG)")
+    parser.add_argument("--resume", action="store_true", help="continue from last.pth in the output folder")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
 
     for module in ("torch", "accelerate", "yaml"):

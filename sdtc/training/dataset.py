@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from sdtc.core.crops import crop_frame
 from sdtc.core.errors import InputError
-from sdtc.core.images import read_image
+from sdtc.core.image_file import read_image
 from sdtc.model.config import ModelConfig
-from sdtc.training.annotations import AnnotationSet, Person
+from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
 from sdtc.training.augmentation import AugmentationConfig, View, draw_view
 from sdtc.training.targets import SIGMA, gaussian_heatmaps
 
@@ -27,10 +27,10 @@ ReadImage = Callable[[Path], np.ndarray | None]
 
 
 class Sample(TypedDict):
-    """One window; the default collate adds the batch axis.
+    """One window; torch's default collate function adds the batch axis.
 
     clip: uint8 ``[T, H, W, 3]`` RGB. heatmaps: float32 ``[T, J, h, w]``, the keyframe's in the middle. weights: float32
-    ``[T, J]``, 0 where a joint, or a person in a supporting frame, is not labelled.
+    ``[T, J]``, 0 for joints without a label, and for people without one in a supporting frame.
     """
 
     clip: Tensor
@@ -39,15 +39,15 @@ class Sample(TypedDict):
 
 
 class WindowDataset(Dataset[Sample]):
-    """The people of a split, cropped and augmented.
+    """The windows of all annotated people of a split, cropped and augmented.
 
     Args:
         annotations: from `read_annotations`.
-        config: of the network: T, crop and heatmap sizes.
-        augmentation: None for none.
+        config: of the network, for T, crop size and heatmap size.
+        augmentation: None: no augmentation.
         seed: of the augmentation.
-        sigma: of the targets, heatmap pixels.
-        read: how images are read, see `sdtc.core.images`.
+        sigma: of the Gaussian targets, heatmap pixels.
+        read: function that reads an image, see `sdtc.core.image_file`.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class WindowDataset(Dataset[Sample]):
         self.seed = seed
         self.sigma = sigma
         self.read = read
-        self.epoch = 0  # set before each pass; see `set_epoch`
+        self.epoch = 0  # set before every epoch, see `set_epoch`
         self._tracks = annotations.tracks()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the augmentations of a pass. Workers copy the data set, so call it before iterating a loader."""
+        """Select the augmentations of an epoch. Workers copy the data set: call this before iterating over a loader."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class WindowDataset(Dataset[Sample]):
             "weights": torch.from_numpy(weights),
         }
 
-    def _window_keypoints(self, person: Person) -> np.ndarray:
+    def _window_keypoints(self, person: AnnotatedPerson) -> np.ndarray:
         """Return the person's keypoints in all T frames ``[T, 15, 3]``, image pixels; v = 0 where not labelled."""
         delta = self.config.delta
         window = np.zeros((self.config.num_frames, *person.keypoints.shape), np.float32)
@@ -101,18 +101,18 @@ class WindowDataset(Dataset[Sample]):
         return window
 
 
-def window_images(people: Iterable[Person], delta: int) -> dict[Path, None]:
-    """Return the images that the windows of some people consist of, each once and in order."""
+def window_images(people: Iterable[AnnotatedPerson], delta: int) -> dict[Path, None]:
+    """Return the images in the windows of these people, each once and in order of first use."""
     return dict.fromkeys(person.frame(offset) for person in people for offset in range(-delta, delta + 1))
 
 
-def read_window(person: Person, view: View, config: ModelConfig, read: ReadImage = read_image) -> np.ndarray:
-    """Read and crop the T frames of a window, uint8 ``[T, H, W, 3]``; missing neighbours become the keyframe.
+def read_window(person: AnnotatedPerson, view: View, config: ModelConfig, read: ReadImage = read_image) -> np.ndarray:
+    """Read and crop the T frames of a window, uint8 ``[T, H, W, 3]``; the keyframe replaces missing supporting frames.
 
     Raises:
-        InputError: the keyframe itself cannot be read.
+        InputError: the keyframe cannot be read.
     """
-    keyframe = _read_keyframe(person.image, read)
+    keyframe = read_keyframe(person.image, read)
     clip = np.empty((config.num_frames, *config.input_size, 3), np.uint8)
     seen: dict[Path, int] = {}  # clamped frames are cropped once
     for t, offset in enumerate(range(-config.delta, config.delta + 1)):
@@ -128,8 +128,13 @@ def read_window(person: Person, view: View, config: ModelConfig, read: ReadImage
     return np.ascontiguousarray(clip[:, :, ::-1]) if view.flip else clip
 
 
-def _read_keyframe(path: Path, read: ReadImage) -> np.ndarray:
+def read_keyframe(path: Path, read: ReadImage = read_image) -> np.ndarray:
+    """Read the image of a keyframe, uint8 ``[H, W, 3]`` RGB.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     image = read(path)
     if image is None:
-        raise InputError(f"image '{path}' is missing or broken: restore it, or take its annotations out")
+        raise InputError(f"image '{path}' is missing or broken: restore it, or remove its annotations")
     return image

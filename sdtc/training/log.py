@@ -1,9 +1,10 @@
-"""The log of a run: a CSV row per epoch, TensorBoard where it is installed, and the curves as a picture."""
+"""The log of a run: a CSV row per epoch, a plot of the curves, and TensorBoard events if it is installed."""
 
 from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,17 +17,17 @@ COLUMNS = ("epoch", "step", "learning_rate", *_LOSSES, "val_ap", "windows_per_se
 
 
 class RunLog:
-    """Collects steps and writes epochs.
+    """Sums up the steps of an epoch, and writes a row for it.
 
     Args:
         folder: of the run.
-        step: steps that a resumed run has behind it; later rows of an earlier attempt are dropped.
-        enabled: False on all but one process.
+        step: number of steps that a resumed run has already taken; rows of later steps are dropped.
+        enabled: False in all processes but one.
     """
 
     def __init__(self, folder: Path, step: int, enabled: bool = True) -> None:
         self.folder, self.enabled = folder, enabled
-        self.rows = [row for row in _read(folder / CSV) if 0 < int(row["step"]) <= step] if step else []
+        self.rows = [row for row in read_rows(folder / CSV) if 0 < int(row["step"]) <= step] if step else []
         self._board = None
         if enabled and find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -35,7 +36,14 @@ class RunLog:
         self._reset()
 
     def add(self, losses: Losses, waited: float, seconds: float, windows: int) -> None:
-        """Count one step: its losses, seconds waited for data, seconds in all, and windows of all processes."""
+        """Add one step.
+
+        Args:
+            losses: of the step.
+            waited: seconds spent waiting for data.
+            seconds: total duration of the step.
+            windows: number of windows in the step, over all processes.
+        """
         for name in _LOSSES:
             self._sums[name] += float(getattr(losses, name).detach())
         self._steps += 1
@@ -44,10 +52,16 @@ class RunLog:
         self._windows += windows
 
     def end_epoch(self, epoch: int, step: int, rate: float, val_ap: float | None) -> dict[str, str]:
-        """Write the epoch and start the next.
+        """Write the row of an epoch, and start the next epoch.
+
+        Args:
+            epoch: number of finished epochs.
+            step: number of finished steps.
+            rate: learning rate of the last step.
+            val_ap: validation AP, percent; None without validation.
 
         Returns:
-            The epoch's row by `COLUMNS`; empty where nothing was counted.
+            The row, with the keys `COLUMNS`; empty if no step was added.
         """
         if not self.enabled or not self._steps:
             return {}
@@ -57,10 +71,7 @@ class RunLog:
         values += ["" if val_ap is None else f"{val_ap:.2f}", f"{speed:.1f}", f"{self._waited / self._seconds:.4f}"]
         values.append(f"{time.monotonic() - self._start:.1f}")
         self.rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
-        with atomic_write(self.folder / CSV) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self.folder / CSV, COLUMNS, self.rows)
         if self._board is not None:
             for name, value in means.items():
                 self._board.add_scalar(f"loss/{name}", value, step)
@@ -69,7 +80,7 @@ class RunLog:
                 self._board.add_scalar("val/AP", val_ap, step)
             self._board.flush()
         if find_spec("matplotlib") is not None:
-            _plot(self.folder / CURVES, self.rows)
+            draw_curves(self.folder / CURVES, self.rows)
         self._reset()
         return self.rows[-1]
 
@@ -80,22 +91,42 @@ class RunLog:
         self._start = time.monotonic()
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by column names; none if the file does not exist."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def _plot(path: Path, rows: list[dict[str, str]]) -> None:
-    import matplotlib
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
+    """Write a CSV file with a header, atomically.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def draw_curves(path: Path, rows: list[dict[str, str]]) -> None:
+    """Draw the training losses and the validation AP of all epochs into a PNG, atomically.
+
+    Args:
+        path: the picture.
+        rows: of the log, by `COLUMNS`; at least one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     epochs = [int(row["epoch"]) for row in rows]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    # Without masks the loss is one term, and a second line would hide the first.
+    figure = Figure(figsize=(10, 4))
+    left, right = figure.subplots(1, 2)
+    # Without masked training the loss has one term: a second line would hide the total.
     for name in _LOSSES if any(float(row["heatmap_sequence"]) for row in rows) else _LOSSES[:1]:
         values = [float(row[name]) for row in rows]
         if any(values):
@@ -113,4 +144,3 @@ def _plot(path: Path, rows: list[dict[str, str]]) -> None:
     figure.tight_layout()
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)

@@ -12,10 +12,10 @@ from sdtc.model.reconstruction import MaskedOutput
 
 @dataclass(frozen=True)
 class Losses:
-    """One batch's losses, scalars; `total` is what is minimised (Eq. 16).
+    """The losses of one batch, scalars; training minimises `total` (Eq. 16).
 
-    All are means over a number of elements that depends only on the configuration, so that the gradients of two
-    processes with half a batch each average to those of one with the whole.
+    Each is a mean over a number of elements that depends only on the configuration, so that the average gradient of two
+    processes with half a batch each equals that of one process with the whole batch.
     """
 
     total: Tensor
@@ -38,9 +38,9 @@ def masked_losses(
         output: of `MaskedSDTC`.
         heatmaps: targets ``[B, T, J, h, w]``.
         weights: ``[B, T, J]``, 0 for unlabelled joints.
-        tube_mask: ``[B, L]``, True where masked, as given to the network; None without masked training.
-        frame_mask: ``[B, T]``, likewise; None also where there is no frame level.
-        config: λ.
+        tube_mask: ``[B, L]``, True where masked, as passed to the network; None without masked training.
+        frame_mask: ``[B, T]``, as above; None also for networks without a frame level.
+        config: for λ, its `context_weight`.
     """
     middle = heatmaps.shape[1] // 2
     L_H = heatmap_loss(output.heatmaps, heatmaps[:, middle], weights[:, middle])
@@ -56,14 +56,14 @@ def masked_losses(
 
 
 def heatmap_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Mean squared error over heatmaps ``[..., J, h, w]``, unlabelled joints weighing 0 (Eq. 14)."""
+    """Return the mean squared error of heatmaps ``[..., J, h, w]``, with weight 0 for unlabelled joints (Eq. 14)."""
     return ((predicted.float() - target).square() * weights[..., None, None]).mean()
 
 
 def context_loss(predicted: Tensor, target: Tensor, tube_mask: Tensor, frame_mask: Tensor | None) -> Tensor:
-    """Mean absolute error over the places that both masks hide (Eq. 15: M̂_c · M̂_f); the target takes no gradient.
+    """Return the mean absolute error over the tokens that both masks cover (Eq. 15: M̂_c · M̂_f).
 
-    Without a frame mask it is over the tubes of all frames.
+    Without a frame mask, the mean is over the masked tubes in all frames. The target gets no gradient.
 
     Args:
         predicted, target: ``[B, T, L, C]``.
@@ -73,5 +73,5 @@ def context_loss(predicted: Tensor, target: Tensor, tube_mask: Tensor, frame_mas
     if frame_mask is not None:
         hidden = hidden & frame_mask[:, :, None]
     if not hidden.any():
-        return predicted.sum() * 0.0  # keeps every parameter in the graph, which data-parallel training expects
+        return predicted.sum() * 0.0  # keeps every parameter in the graph, as data-parallel training requires
     return (predicted.float() - target.detach().float()).abs()[hidden].mean()

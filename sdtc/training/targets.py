@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-# Heatmap pixels: half a token, at every input size. The head interpolates between tokens, and can draw nothing sharper.
+# Heatmap pixels; half a token at every input size, as the head interpolates between tokens and draws nothing sharper.
 SIGMA = 2.0
 
 
 def gaussian_heatmaps(
     keypoints: np.ndarray, size: tuple[int, int], heatmap_size: tuple[int, int], sigma: float = SIGMA
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the targets of a crop.
+    """Render the target heatmaps of a crop.
 
-    The Gaussian is centred at the exact place of the joint, not at the nearest pixel.
+    The Gaussians are centred at the exact positions of the joints, not at the nearest pixels.
 
     Args:
         keypoints: ``[..., J, 3]`` (x, y, v), crop pixels.

@@ -1,4 +1,4 @@
-"""What a training run is: one YAML file, every value of which can be set from the command line too."""
+"""The configuration of a training run: a YAML file, every value of which can also be set on the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DataConfig:
     Attributes:
         root: the data set's folder.
         split: ``"train"`` or ``"val"``.
-        annotations: a file or folder of annotations elsewhere than below the root.
+        annotations: file or folder of annotations, if they are not below the root.
     """
 
     root: Path
@@ -34,34 +34,35 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run.
+    """The configuration of one run.
 
     Attributes:
-        train, val: what to learn from, and what to choose the best checkpoint by (None: the last one is all there is).
-        model: the network; in YAML ``{preset: base}`` with any field of it changed.
-        backbone: a ViTPose file, or a checkpoint of our own, whose backbone to start from.
-        load_from: a checkpoint of our own, all of whose weights to start from; of a smaller delta, they are inflated.
-        augmentation: chances and strengths.
+        train: training data.
+        val: validation data, to choose the best checkpoint by; None: no validation, and no best checkpoint.
+        model: the network; in YAML ``{preset: base}``, with any of its fields overridden.
+        backbone: ViTPose file or sdtc checkpoint to initialise the backbone from.
+        load_from: sdtc checkpoint to initialise all weights from; weights of a smaller delta are inflated.
+        augmentation: strengths and probabilities.
         sigma: of the heatmap targets, heatmap pixels.
-        masked: masked training with reconstruction (Eq. 15); False trains by Eq. 14 alone.
+        masked: masked training with reconstruction (Eq. 15); False trains with Eq. 14 only.
         optimizer: ``"adamw"`` (paper) or ``"muon"``, see `sdtc.training.optimizer`.
-        learning_rate, weight_decay: of the optimizer (paper: 5e-4).
-        decay: ``"steps"`` multiplies the rate by gamma at each milestone; ``"linear"`` takes it to 0 at the end, and
-            ignores those two.
-        epochs, milestones, gamma: paper: 50, (20, 40), 0.1.
-        warmup_steps: steps in which the rate rises linearly from 0.
-        batch_size: windows per step, over all processes together.
-        clip_norm: largest norm of the gradient.
-        precision: ``"no"`` (fp32), ``"bf16"`` or ``"fp16"`` autocast.
-        cache_images: decode every image once and hold all of them in memory, 3 bytes a pixel and training process;
-            the processes that read share it where they are forked (Linux).
-        workers: processes that read data, per training process.
-        threads: CPU threads of the training process; 0 leaves it to torch.
+        learning_rate, weight_decay: of the optimiser (paper: a learning rate of 5e-4).
+        decay: of the learning rate: ``"steps"`` multiplies it by gamma at each milestone, ``"linear"`` decreases it to
+            0 over the run and ignores gamma and milestones.
+        epochs, milestones, gamma: milestones are in epochs (paper: 50, (20, 40), 0.1).
+        warmup_steps: number of steps in which the learning rate rises linearly from 0.
+        batch_size: windows per step, over all training processes.
+        clip_norm: gradients are clipped to this norm.
+        precision: of autocast, ``"no"`` (fp32), ``"bf16"`` or ``"fp16"``.
+        cache_images: decode every image once and keep all of them in memory, 3 bytes per pixel in each training
+            process; its workers share them where processes are forked (Linux).
+        workers: data loading workers per training process.
+        threads: CPU threads per training process; 0: as many as torch chooses.
         device: ``"auto"`` or ``"cpu"``.
-        seed: of weights, order, augmentation and masks.
-        save_seconds: at most this long between saves of the state to resume from.
-        validate_every: epochs.
-        half_weights: keep the best checkpoint's weights in fp16, half the size; the state to resume from stays in fp32.
+        seed: of initial weights, order of the data, augmentation and masks.
+        save_seconds: longest time between two saves of the state to resume from.
+        validate_every: epochs between two validations.
+        half_weights: store the best checkpoint in fp16, half the size; the state to resume from stays in fp32.
     """
 
     train: DataConfig
@@ -103,7 +104,9 @@ class TrainConfig:
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is '{getattr(self, name)}': expected {' or '.join(allowed)}")
         if self.backbone and self.load_from:
-            raise ConfigError("backbone and load_from are both given: load_from holds a backbone, leave the other out")
+            raise ConfigError(
+                "backbone and load_from are both given: load_from includes a backbone, so leave out backbone"
+            )
         if self.precision not in ("no", "bf16", "fp16"):
             raise ConfigError(f"precision is '{self.precision}': expected no, bf16 or fp16")
         if self.device not in ("auto", "cpu"):
@@ -112,11 +115,11 @@ class TrainConfig:
             raise ConfigError("workers, threads and warmup_steps cannot be negative")
 
     def rate_at(self, epoch: int, step: int, steps: int) -> float:
-        """Return the learning rate of a step: a function of nothing else, so that resuming needs no scheduler state.
+        """Return the learning rate of a step. It depends on nothing else, so that resuming needs no scheduler state.
 
         Args:
-            epoch, step: from 0.
-            steps: of the whole run.
+            epoch, step: counted from 0, over the whole run.
+            steps: number of steps of the whole run.
         """
         if self.decay == "linear":
             rate = self.learning_rate * (1 - step / steps)
@@ -130,10 +133,10 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
 
     Args:
         source: a YAML file, or the name of one that comes with the package.
-        changes: ``key=value`` with dots for nested keys, e.g. ``model.delta=1``; values are YAML.
+        changes: values to override, ``key=value`` with dots for nested keys, e.g. ``model.delta=1``; values are YAML.
 
     Raises:
-        ConfigError: no such file, not YAML, or a key or value that does not exist.
+        ConfigError: the file cannot be read or is not YAML, or it has an unknown key or an unusable value.
     """
     yaml = require("yaml", "train", "sdtc-train")
     text = _read(source)
@@ -146,11 +149,11 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
     for change in changes or []:
         key, separator, value = change.partition("=")
         if not separator or not key:
-            raise ConfigError(f"--set {change}: expected key=value, e.g. --set model.delta=1")
+            raise ConfigError(f"`changes` {change}: expected key=value, e.g. model.delta=1")
         try:
             _assign(data, key, yaml.safe_load(value))
         except yaml.YAMLError:
-            raise ConfigError(f"--set {change}: '{value}' is not a YAML value") from None
+            raise ConfigError(f"`changes` {change}: '{value}' is not a YAML value") from None
     data = dict(data)
     data["model"] = _with_preset(data.get("model", {}))
     return build_settings(TrainConfig, data, source)
@@ -179,12 +182,12 @@ def _assign(data: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
-            raise ConfigError(f"--set {key}: '{parent}' holds a value, not keys")
+            raise ConfigError(f"`changes` {key}: '{parent}' is a value and has no keys")
     data[last] = value
 
 
 def _with_preset(model: Any) -> Any:
-    """Fill a model's fields from ``preset``, the given ones on top."""
+    """Expand the key ``preset`` of a model into all fields; those given beside it override the preset's."""
     if not isinstance(model, dict) or "preset" not in model:
         return model
     changes = dict(model)

@@ -1,8 +1,8 @@
-"""The trainer: one run from a configuration, on one process or several, resumable to the bit on a CPU.
+"""The trainer: runs a training configuration in one process or several.
 
-Everything random is a function of (seed, epoch, step): the order of the data, its augmentation and the masks. So a
-state to resume from is the weights, the optimiser and two numbers, and a batch holds the same samples whether one
-process or several share it.
+A resumed run gives the same weights as an uninterrupted one (on a CPU to the bit): the order of the data, its
+augmentation and the masks depend on (seed, epoch, step) only. So the state to resume from is the weights, the state of
+the optimisers and two counters, and a batch has the same samples in one process or shared by several.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.core.files import make_directory
-from sdtc.core.images import ImageCache
+from sdtc.core.image_file import ImageCache
 from sdtc.model.builder import build
 from sdtc.model.checkpoint import (
     checkpoint_data,
@@ -48,13 +48,13 @@ class Trainer:
     """One training run.
 
     Args:
-        config: what to do.
+        config: of the run.
         output: folder for checkpoints and logs.
-        resume: continue from the folder's last state; without one, start anew.
-        quiet: no progress bar.
+        resume: continue from the last state in the folder; without one, start from the beginning.
+        quiet: show neither a progress bar nor the results of each epoch.
 
     Raises:
-        SdtcError: data, configuration or an earlier state is not usable.
+        SdtcError: the data, the configuration or the state to resume from is not usable.
     """
 
     def __init__(self, config: TrainConfig, output: Path, resume: bool = False, quiet: bool = False) -> None:
@@ -68,7 +68,7 @@ class Trainer:
         )
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         if config.batch_size % self.world:
-            raise ConfigError(f"batch_size {config.batch_size} cannot be shared among {self.world} processes")
+            raise ConfigError(f"batch_size {config.batch_size} cannot be divided among {self.world} processes")
         self.quiet = quiet or self.rank > 0
         train = read_annotations(config.train.root, config.train.split, config.train.annotations)
         self.validation: AnnotationSet | None = None
@@ -78,7 +78,7 @@ class Trainer:
         if len(self.data) < config.batch_size:
             raise ConfigError(
                 f"batch_size {config.batch_size} is larger than the training set of {len(self.data)} people: "
-                "lower it with --set batch_size=N"
+                "lower `batch_size`"
             )
 
         torch.manual_seed(config.seed)
@@ -105,7 +105,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches only: the rest of an epoch's order is left out, another rest each time."""
+        """Number of whole batches in an epoch; the samples that remain are skipped, different ones in each epoch."""
         return len(self.data) // self.config.batch_size
 
     @property
@@ -114,13 +114,13 @@ class Trainer:
         return self.epoch * self.steps_per_epoch + self.step_in_epoch
 
     def run(self) -> None:
-        """Train to the end.
+        """Train until all epochs are done.
 
         Raises:
-            SdtcError: the loss is no longer finite, or a file cannot be read or written.
+            SdtcError: the loss is not finite, or a file cannot be read or written.
         """
         total = self.config.epochs * self.steps_per_epoch
-        if self.config.cache_images and self.epoch < self.config.epochs:  # not for a run that is over
+        if self.config.cache_images and self.epoch < self.config.epochs:  # not for a run that is complete
             self.data.read = self._cache_images()
         saved = time.monotonic()
         with tqdm(total=total, initial=self.step, unit="step", disable=True if self.quiet else None) as bar:
@@ -142,16 +142,16 @@ class Trainer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave the process group: processes that end while others still talk to them abort."""
+        """Leave the process group: a process that exits while others still communicate with it aborts."""
         if kind is None:
             self.accelerator.wait_for_everyone()
-        # The wrapper around the network holds on to the group, and a group that ends with the interpreter aborts it.
+        # The distributed wrapper refers to the group; a group that exists until the interpreter exits makes it abort.
         self.module = self.masked
         self.accelerator.free_memory()
         self.accelerator.end_training()
 
     def _epoch(self) -> Iterator[Losses]:
-        """Take the rest of an epoch's steps."""
+        """Run the remaining steps of an epoch."""
         self.module.train()
         loader = iter(self._loader())
         while True:
@@ -173,7 +173,7 @@ class Trainer:
         if not torch.isfinite(losses.total):
             raise SdtcError(
                 f"the loss is {float(losses.total.detach())} at step {self.step} (epoch {self.epoch + 1}): lower "
-                f"learning_rate, or use --set precision=no; the last good state is in '{self.output / LAST}'"
+                f"learning_rate, or use `precision='no'`; the last good state is in '{self.output / LAST}'"
             )
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -187,7 +187,7 @@ class Trainer:
         return self.config.rate_at(epoch, step, self.config.epochs * self.steps_per_epoch)
 
     def compute_losses(self, batch: dict[str, Tensor]) -> Losses:
-        """Run the network on this process's share of a batch, with this step's masks."""
+        """Return the losses of the network on this process's share of a batch, with this step's masks."""
         tubes, frames = self._masks() if self.config.masked else (None, None)
         with self.accelerator.autocast():
             output = self.module(batch["clip"], tubes, frames)
@@ -196,7 +196,7 @@ class Trainer:
         )
 
     def _masks(self) -> tuple[Tensor | None, Tensor | None]:
-        """Draw the masks of the whole batch and take this process's share."""
+        """Sample the masks of the whole batch, and return this process's share of them."""
         generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step))
         masks = sample_masks(self.config.model, self.config.batch_size, generator)
         tubes, frames = (None if mask is None else mask[self._share()].to(self.accelerator.device) for mask in masks)
@@ -223,7 +223,7 @@ class Trainer:
         if self.validation is not None and (
             self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
         ):
-            # Every process would get the same answer: one does the work, and the others wait.
+            # Every process would compute the same score: one validates, and the others wait.
             if self.rank == 0:
                 bar.set_description("validating")
                 score = validate(self.network, self.validation, self.accelerator.device, self.data.read)
@@ -262,13 +262,13 @@ class Trainer:
         data: dict[str, Any] = read_checkpoint_data(path)
         state = data.get("training")
         if not isinstance(state, dict):
-            raise CheckpointError(f"'{path}' is a checkpoint without a training state: it cannot be resumed from")
+            raise CheckpointError(f"'{path}' has no training state, only weights: training cannot resume from it")
         now = {"seed": self.config.seed, "samples": len(self.data), "batch_size": self.config.batch_size}
         for name, value in now.items():
             if state.get(name) != value:
                 raise CheckpointError(
-                    f"'{path}' was made with {name} {state.get(name)}, now it is {value}: resume with what it was made "
-                    "with, or start anew in another --output"
+                    f"'{path}' was made with {name} {state.get(name)}, now it is {value}: resume with the old value, "
+                    "or start a new run in another `output`"
                 )
         try:
             self.network.load_state_dict(data["state_dict"])
@@ -292,5 +292,5 @@ def _describe(row: dict[str, str], epochs: int) -> str:
 
 
 def _mix(seed: int, step: int) -> int:
-    """Return one seed for a step; neighbouring steps and seeds have nothing in common."""
+    """Return the seed of a step; those of neighbouring steps and seeds are unrelated."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""The command `sdtc-visualize`: the paper's figures of any clip and checkpoint, as PNG."""
+"""The command `sdtc-visualize`: the paper's figures for any checkpoint and data set, as PNG files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sdtc.model.config import ModelConfig
     from sdtc.visualization.panels import Page
 
-# Figures of the paper, and the file that each becomes.
+# The figures of the paper, and the file that each is written to.
 FILES = {
     "6": "figure6-contexts.png",
     "7": "figure7-poses.png",
@@ -27,32 +27,32 @@ FILES = {
     "overlay": "overlay.png",
 }
 JOINTS = "nose,left_wrist,right_wrist,left_ankle,right_ankle"
-MOST = 24  # panels in a row or people on a page
-_DESCRIPTION = "Draw Figures 6, 7, 8, 11, 12 and 13 of the paper, and an overlay, of any clip and checkpoint."
+MOST = 24  # panels in a row, or people on a page
+_DESCRIPTION = "Draw Figures 6, 7, 8, 11, 12 and 13 of the paper, and an overlay, for any checkpoint and data set."
 _EPILOG = f"""figures:
   6        context maps O_S and O_M (Eq. 6) over the keyframe's crop
-  7        poses over frames, above the annotated ones
-  8        what tube masks and frame masks leave of a window
+  7        predicted poses in several frames, above the annotated ones
+  8        a window under a tube mask and under a frame mask
   11       features R_P, R_F, aggregated M and R, and F, beside the keyframe's crop
-  12       true heatmaps above predicted ones
+  12       target heatmaps above predicted ones
   13       the people with the largest errors
-  overlay  predictions over the ground truth
+  overlay  predicted poses over the annotated ones
 
 examples:
-  sdtc-synth --clips 2 --frames 20 --output data          a data set to try it on
-  sdtc-visualize --checkpoint ckpt.pth --data data        everything, of the first clip, into ./figures
+  sdtc-synth --clips 2 --frames 20 --output data          a data set to try it with
+  sdtc-visualize --checkpoint ckpt.pth --data data        all figures of the first clip, into ./figures
   sdtc-visualize --checkpoint ckpt.pth --data data --figures 6,11 --clip 000001_synthetic --frame 7 --person 0
   sdtc-visualize --checkpoint ckpt.pth --data data --figures 6 --channels 3,17,42
   sdtc-visualize --checkpoint ckpt.pth --data data --figures 8 --mask-ratio 0.75 --seed 3
   sdtc-visualize --checkpoint ckpt.pth --data posetrack18 --figures 13 --count 12 --device cuda
 
-The data lie as PoseTrack distributes them, images/<split>/<sequence>/ and annotations/<split>/, or as sdtc-synth writes
-them. Figures 6, 8, 11 and 12 are about one person in one keyframe: without --frame the one nearest to the middle of the
-clip, without --person whoever is largest in it. Figures 7 and overlay spread --count annotated frames over the clip.
-Figure 13 looks at everybody in the split, or with --clip in that clip. Everything uses the annotated boxes.
+The data set has PoseTrack's layout, images/<split>/<sequence>/ and annotations/<split>/; sdtc-synth writes it too.
+Figures 6, 8, 11 and 12 show one person in one keyframe: by default the annotated frame nearest to the middle of the
+clip, and the person with the largest box in it. Figure 7 and the overlay show --count annotated frames, evenly spread
+over the clip. Figure 13 is chosen from all people in the split, or in the clip if --clip is given. All poses are
+predicted in the annotated boxes.
 
-A figure that a network has nothing to show in is left out, with a line that says why; asked for by --figures, it is an
-error.
+A figure that does not apply to the network is skipped, and a line says why. If --figures asks for it, that is an error.
 
 files, written to --output:
   {", ".join(FILES.values())}
@@ -68,26 +68,48 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     required = parser.add_argument_group("required")
-    required.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a PyTorch checkpoint")
+    required.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE",
+        help="a PyTorch checkpoint, or the name of one that comes with the package, e.g. tiny",
+    )  # fmt: skip
     required.add_argument("--data", type=Path, required=True, metavar="ROOT", help="a data set in PoseTrack's layout")
     what = parser.add_argument_group("what to draw")
-    what.add_argument("--figures", metavar="LIST", help=f"some of {','.join(FILES)} (default: all that there are)")
-    what.add_argument("--split", default="val", help="of the data set (default: %(default)s)")
-    what.add_argument("--clip", metavar="NAME", help="a folder of images (default: the first)")
-    what.add_argument("--frame", type=int, metavar="N", help="the keyframe, as its file is numbered")
-    what.add_argument("--person", type=int, metavar="TRACK_ID", help="in the keyframe")
-    how = parser.add_argument_group("how")
+    what.add_argument(
+        "--figures", metavar="LIST", help=f"figures to draw, some of {','.join(FILES)} (default: all that apply)"
+    )
+    what.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
+    what.add_argument("--clip", metavar="NAME", help="clip to show, the name of its image folder (default: the first)")
+    what.add_argument(
+        "--frame", type=int, metavar="N",
+        help="keyframe, the number in its file name (default: the annotated frame nearest to the middle of the clip)",
+    )  # fmt: skip
+    what.add_argument(
+        "--person", type=int, metavar="TRACK_ID",
+        help="person to show, by its track id (default: the one with the largest box in the keyframe)",
+    )  # fmt: skip
+    how = parser.add_argument_group("how to draw it")
     how.add_argument(
         "--count", type=int, default=6, metavar="N",
-        help="channels of 6, frames of 7 and overlay, people of 13 (default: %(default)s)",
+        help="number of channels in figure 6, of frames in figure 7 and the overlay, and of people in figure 13 "
+        "(default: %(default)s)",
     )  # fmt: skip
-    how.add_argument("--channels", metavar="LIST", help="of 6 (default: those that vary most over the picture)")
-    how.add_argument("--joints", default=JOINTS, metavar="LIST", help="of 12 (default: %(default)s)")
-    how.add_argument("--mask-ratio", type=float, metavar="R", help="of 8 (default: the checkpoint's, or 0.5)")
-    how.add_argument("--seed", type=int, default=0, metavar="S", help="of the masks of 8 (default: %(default)s)")
-    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     how.add_argument(
-        "--output", type=Path, default=Path("figures"), metavar="DIR", help="where to write (default: ./%(default)s)"
+        "--channels", metavar="LIST",
+        help="channels in figure 6 (default: those with the largest variance over the image)",
+    )  # fmt: skip
+    how.add_argument("--joints", default=JOINTS, metavar="LIST", help="joints in figure 12 (default: %(default)s)")
+    how.add_argument(
+        "--mask-ratio", type=float, metavar="R",
+        help="share of patches or frames that figure 8 masks (default: the checkpoint's mask ratio, or 0.5 if it is 0)",
+    )  # fmt: skip
+    how.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="seed of the masks in figure 8 (default: %(default)s)"
+    )
+    how.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default: %(default)s)"
+    )
+    how.add_argument(
+        "--output", type=Path, default=Path("figures"), metavar="DIR", help="folder to write to (default: %(default)s)"
     )
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
@@ -96,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 @command("sdtc-visualize")
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    asked = None if args.figures is None else _figures(args.figures)
+    requested = None if args.figures is None else _figures(args.figures)
     channels = None if args.channels is None else _channels(args.channels)
     joints = _names("--joints", args.joints)
     if not 1 <= args.count <= MOST:
@@ -106,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= args.seed < 1 << 63:
         raise InputError(f"--seed is {args.seed}: expected 0 to 2^63 - 1")
 
-    # Only now: `--help` and a mistyped option need none of this.
+    # Imported only now: `--help` and mistyped options should not wait for torch.
     for module in ("torch", "matplotlib"):
         require(module, "train", "sdtc-visualize")
     from sdtc.core.files import make_directory
@@ -123,13 +145,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_names(config, channels or [], joints)
     annotations = read_annotations(args.data, args.split)
     selection = select(annotations, args.clip, args.frame, args.person)
-    everybody = (
+    candidates = (  # for figure 13
         [i for found in selection.frames.values() for i in found] if args.clip else range(len(annotations.people))
     )
     missing = unavailable(config)
-    if not any(has_head(annotations.people[i]) for i in everybody):
+    if not any(has_head(annotations.people[i]) for i in candidates):
         missing["13"] = "nobody has a head box ('bbox_head') to measure errors by"
-    for figure in asked or ():
+    for figure in requested or ():
         if figure in missing:
             raise InputError(f"figure {figure}: {missing[figure]}")
     make_directory(args.output)
@@ -142,9 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"clip     {selection.clip}, frame {person.number}, person {person.track_id}", quiet=args.quiet)
 
     def failures() -> Page:
-        say(f"running  {len(everybody):,} people for figure 13", quiet=args.quiet)
+        say(f"running  {len(candidates):,} people for figure 13", quiet=args.quiet)
         where = f"of {selection.clip}" if args.clip else f"of split '{args.split}'"
-        return scene.failures(everybody, args.count, f"From {len(everybody):,} annotations {where}; {name}.")
+        return scene.failures(candidates, args.count, f"From {len(candidates):,} annotations {where}; {name}.")
 
     draw: dict[str, Callable[[], Page]] = {
         "6": lambda: scene.contexts(channels, args.count),
@@ -156,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "overlay": lambda: scene.overlay(args.count),
     }
     for figure, file in FILES.items():
-        if asked and figure not in asked:
+        if requested and figure not in requested:
             continue
         if figure in missing:
             say(f"skipped  figure {figure}: {missing[figure]}", quiet=args.quiet)
@@ -167,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _names(option: str, value: str) -> list[str]:
-    """Split a list at its commas, and drop what is there twice."""
+    """Split a list at its commas, and drop duplicates."""
     names = list(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
     if not 1 <= len(names) <= MOST:
         raise InputError(f"{option} has {len(names)} entries: expected 1 to {MOST}, separated by commas")
@@ -191,7 +213,7 @@ def _channels(value: str) -> list[int]:
 
 
 def _check_names(config: ModelConfig, channels: Sequence[int], joints: Sequence[str]) -> None:
-    """Complain of channels and joints that a network does not have, before any work."""
+    """Reject channels and joints that a network does not have, before any work is done."""
     from sdtc.core.skeleton import get_skeleton
 
     known = get_skeleton(config.skeleton).keypoints

@@ -12,13 +12,15 @@ from sdtc.core.crops import crop_frame, expand_boxes, image_to_crop
 from sdtc.core.heatmaps import decode_heatmaps
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.evaluation.ap import MATCH_DISTANCE
-from sdtc.training.annotations import Person
+from sdtc.training.annotations import AnnotatedPerson
 from sdtc.visualization.inside import Trace, context_maps, most_varied
 from sdtc.visualization.panels import (
+    MIN_SCORE,
     PALETTE,
     PREDICTED,
     TRUTH,
     Page,
+    PanelGrid,
     draw_predicted,
     draw_truth,
     grey,
@@ -34,38 +36,38 @@ _FAILURE_PANEL = (384, 288)  # pixels
 
 @dataclass(frozen=True)
 class PosedFrame:
-    """A frame with everybody annotated in it.
+    """A frame with its P annotated people and their predicted poses.
 
     Attributes:
         image: uint8 ``[H, W, 3]`` RGB.
         number: of the frame.
-        people: P of them.
-        predicted: their estimated poses ``[P, J, 3]``, image pixels.
+        people: the annotations.
+        predicted: ``[P, J, 3]`` (x, y, score), image pixels.
     """
 
     image: np.ndarray
     number: int
-    people: Sequence[Person]
+    people: Sequence[AnnotatedPerson]
     predicted: np.ndarray
 
 
 def draw_contexts(crop: np.ndarray, trace: Trace, channels: Sequence[int] | None, count: int, about: str) -> Page:
-    """Figure 6: context maps O_S and O_M (Eq. 6) of a few channels, over the keyframe's crop.
+    """Draw Figure 6: context maps O_S and O_M (Eq. 6) of some channels, over the keyframe's crop.
 
     Args:
         crop: of the keyframe, uint8 ``[H, W, 3]`` RGB.
         trace: of the window.
-        channels: which; None for those of O_S, and those of O_M, that vary most over the picture.
-        count: of channels, where they are not given.
-        about: what the picture is of, for the caption.
+        channels: None: those of O_S, and those of O_M, with the largest variance over the image.
+        count: number of channels, if `channels` is None.
+        about: clip, person and network, for the caption.
     """
     rows = {"$O_S$": context_maps(trace.features["R_bar"]), "$O_M$": context_maps(trace.features["M_bar"])}
     columns = len(channels) if channels is not None else min(count, len(trace.features["R_bar"]))
-    which = "chosen channels" if channels is not None else "the channels that vary most over the picture"
+    which = "selected channels" if channels is not None else "channels with the largest variance over the image"
     page = Page(
-        [2, 2], columns + 1, crop.shape[:2], 1.35, "Figure 6: context maps",
-        f"Softmax over channels (Eq. 6) of appearance ($O_S$) and of motion ($O_M$), {which}, each from its least "
-        f"share to its peak. {about}",
+        PanelGrid([2, 2], columns + 1, crop.shape[:2], 1.35), "Figure 6: context maps",
+        f"Softmax over channels (Eq. 6) of appearance ($O_S$) and of motion ($O_M$); {which}, each scaled from its "
+        f"minimum to its peak. {about}",
     )  # fmt: skip
     for row, (name, maps) in enumerate(rows.items()):
         page.show(row, 0, crop, "keyframe" if row == 0 else "")
@@ -78,18 +80,18 @@ def draw_contexts(crop: np.ndarray, trace: Trace, channels: Sequence[int] | None
 
 
 def draw_poses(frames: Sequence[PosedFrame], skeleton: Skeleton, about: str) -> Page:
-    """Figure 7: poses over frames, the estimated above the annotated; every person keeps a colour.
+    """Draw Figure 7: poses over frames, predicted above annotated, with a colour per person.
 
     Args:
         frames: in order.
-        skeleton: of the estimated poses.
-        about: what the picture is of, for the caption.
+        skeleton: of the predicted poses.
+        about: clip and network, for the caption.
     """
     columns, view = _columns(len(frames), 6), _around_people(frames)
     blocks = ceil(len(frames) / columns)
     page = Page(
-        [1, 0] * blocks, columns, view[:1:-1], min(13 / columns, 4.5), "Figure 7: poses over frames",
-        f"A colour for every person; faint where a score is below 0.2. {about}",
+        PanelGrid([1, 0] * blocks, columns, view[:1:-1], min(13 / columns, 4.5)), "Figure 7: poses over frames",
+        f"One colour per person; joints with a score below {MIN_SCORE} are faint. {about}",
     )  # fmt: skip
     tracks = list(dict.fromkeys(person.track_id for frame in frames for person in frame.people))
     for place, frame in enumerate(frames):
@@ -107,11 +109,11 @@ def draw_poses(frames: Sequence[PosedFrame], skeleton: Skeleton, about: str) -> 
 
 
 def draw_overlay(frames: Sequence[PosedFrame], skeleton: Skeleton, about: str) -> Page:
-    """Estimated poses over the annotated ones, in two colours; arguments as in :func:`draw_poses`."""
+    """Draw the predicted poses over the annotated ones, in two colours; arguments as in :func:`draw_poses`."""
     columns, view = _columns(len(frames), 4), _around_people(frames)
     page = Page(
-        [1] * ceil(len(frames) / columns), columns, view[:1:-1], min(13 / columns, 6.5),
-        "Predictions against ground truth", f"Predictions are faint where a score is below 0.2. {about}",
+        PanelGrid([1] * ceil(len(frames) / columns), columns, view[:1:-1], min(13 / columns, 6.5)),
+        "Predictions over ground truth", f"Predicted joints with a score below {MIN_SCORE} are faint. {about}",
         {"truth": TRUTH, "predicted": PREDICTED},
     )  # fmt: skip
     for place, frame in enumerate(frames):
@@ -125,14 +127,14 @@ def draw_overlay(frames: Sequence[PosedFrame], skeleton: Skeleton, about: str) -
 def draw_masks(
     clip: np.ndarray, tube_mask: np.ndarray | None, frame_mask: np.ndarray | None, grid: tuple[int, int], about: str
 ) -> Page:
-    """Figure 8: what a tube mask (Eq. 1) and a frame mask (Eq. 4) leave of a window.
+    """Draw Figure 8: a window under a tube mask (Eq. 1) and under a frame mask (Eq. 4).
 
     Args:
         clip: uint8 ``[T, H, W, 3]`` RGB.
-        tube_mask: bool ``[L]``, True where masked; None where there is no such level.
-        frame_mask: bool ``[T]``, likewise.
+        tube_mask: bool ``[L]``, True where masked; None if the network has no patch level.
+        frame_mask: bool ``[T]``, True where masked; None if the network has no frame level.
         grid: (rows, columns) of tokens; L is their product.
-        about: what the picture is of, for the caption.
+        about: clip, person and network, for the caption.
     """
     T = len(clip)
     rows = {"the window": clip}
@@ -144,8 +146,8 @@ def draw_masks(
         everywhere = np.broadcast_to(frame_mask[:, None], (T, grid[0] * grid[1]))
         rows[label] = masked_clip(clip, everywhere, grid)
     page = Page(
-        [1] + [0] * (len(rows) - 1), T, clip.shape[1:3], 1.6, "Figure 8: masks",
-        f"Grey patches are replaced by a learned embedding in training; nothing is masked afterwards. {about}",
+        PanelGrid([1] + [0] * (len(rows) - 1), T, clip.shape[1:3], 1.6), "Figure 8: masks",
+        f"In training, a learned embedding replaces the grey patches; inference masks nothing. {about}",
     )  # fmt: skip
     for row, (label, images) in enumerate(rows.items()):
         for t, image in enumerate(images):
@@ -155,7 +157,7 @@ def draw_masks(
 
 
 def masked_clip(clip: np.ndarray, masks: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return a window ``[T, H, W, 3]`` with the patches where ``masks [T, L]`` is True in grey, seams between them."""
+    """Return a window ``[T, H, W, 3]`` with patches in grey where ``masks [T, L]`` is True, and lines between them."""
     (rows, columns), (H, W) = grid, clip.shape[1:3]
     down, across = H // rows, W // columns
     cells = masks.reshape(-1, rows, columns).repeat(down, 1).repeat(across, 2)  # [T, H, W]
@@ -166,21 +168,21 @@ def masked_clip(clip: np.ndarray, masks: np.ndarray, grid: tuple[int, int]) -> n
 
 
 def draw_features(crop: np.ndarray, trace: Trace, about: str) -> Page:
-    """Figure 11: R_P, R_F, M̄, R̄ and F beside the keyframe's crop, as far as the network has them.
+    """Draw Figure 11: R_P, R_F, M̄, R̄ and F beside the keyframe's crop, as far as the network has them.
 
-    A plain mean over channels shows little but the encodings of place; here every channel is taken from its mean over
-    the picture first.
+    A plain mean over channels shows little but the positional encodings, so each channel's mean over the image is
+    subtracted first, see :func:`salience`.
 
     Args:
         crop: of the keyframe, uint8 ``[H, W, 3]`` RGB.
         trace: of the window.
-        about: what the picture is of, for the caption.
+        about: clip, person and network, for the caption.
     """
     names = [name for name in _CAPTIONED if name in trace.features]
     page = Page(
-        [1], len(names) + 1, crop.shape[:2], 1.8, "Figure 11: features",
-        "Mean over channels of the distance from the channel's mean over the picture, each map from its least value to "
-        f"its peak: bright where tokens stand out. {about}",
+        PanelGrid([1], len(names) + 1, crop.shape[:2], 1.8), "Figure 11: features",
+        "Mean over channels of the absolute difference from the channel's mean over the image, each map scaled "
+        f"from its minimum to its peak: bright where tokens stand out. {about}",
     )  # fmt: skip
     page.show(0, 0, crop, "keyframe")
     for column, name in enumerate(names, 1):
@@ -190,37 +192,43 @@ def draw_features(crop: np.ndarray, trace: Trace, about: str) -> Page:
 
 
 def salience(maps: np.ndarray) -> np.ndarray:
-    """Return the mean over channels of ``|X - its mean over the picture|``: ``[C, rows, columns]`` to a map."""
+    """Return the mean over channels of ``|X - mean of X over the image|``: ``[C, rows, columns]`` to a map."""
     return np.abs(maps - maps.mean(axis=(1, 2), keepdims=True)).mean(axis=0)
 
 
-def draw_heatmaps(
-    crop: np.ndarray,
-    person: Person,
-    true: np.ndarray,
-    labelled: np.ndarray,
-    trace: Trace,
-    skeleton: Skeleton,
-    joints: Sequence[str],
-    about: str,
-) -> Page:
-    """Figure 12: the true heatmaps above the predicted: maximum over joints, then single joints.
+@dataclass(frozen=True)
+class LabelledCrop:
+    """The keyframe's crop of one person, with the targets of training.
+
+    Attributes:
+        crop: uint8 ``[H, W, 3]`` RGB.
+        person: the annotation.
+        heatmaps: targets of PoseTrack's joints, ``[15, h, w]``.
+        weights: ``[15]``, 0 for joints without a label.
+    """
+
+    crop: np.ndarray
+    person: AnnotatedPerson
+    heatmaps: np.ndarray
+    weights: np.ndarray
+
+
+def draw_heatmaps(truth: LabelledCrop, trace: Trace, skeleton: Skeleton, joints: Sequence[str], about: str) -> Page:
+    """Draw Figure 12: target heatmaps above predicted ones, first the maximum over all joints, then single joints.
 
     Args:
-        crop: of the keyframe, uint8 ``[H, W, 3]`` RGB.
-        person: in it.
-        true: targets of PoseTrack's joints, ``[15, h, w]``.
-        labelled: 0 for joints without a target, ``[15]``.
+        truth: crop and targets.
         trace: of the window.
         skeleton: of the predicted heatmaps.
-        joints: names.
-        about: what the picture is of, for the caption.
+        joints: names of the single joints.
+        about: clip, person and network, for the caption.
     """
+    crop, person, targets = truth.crop, truth.person, truth.heatmaps
     size = crop.shape[:2]
-    extent = heatmap_extent(size, true.shape[-2:])
+    extent = heatmap_extent(size, targets.shape[-2:])
     page = Page(
-        [2, 1], len(joints) + 2, size, 1.6, "Figure 12: heatmaps",
-        f"Each map from its least value to its peak. {about}",
+        PanelGrid([2, 1], len(joints) + 2, size, 1.6), "Figure 12: heatmaps",
+        f"Each map is scaled from its minimum to its peak. {about}",
         {"truth": TRUTH, "predicted": PREDICTED},
     )  # fmt: skip
     box = expand_boxes(person.box, size)
@@ -229,13 +237,13 @@ def draw_heatmaps(
     draw_predicted(page.show(1, 0, crop), decode_heatmaps(trace.heatmaps, size), skeleton)
     page.name_row(0, "truth")
     page.name_row(1, "predicted")
-    heat(page.show(0, 1, grey(crop), f"all joints\npeak {true.max():.2f}"), true.max(0), extent)
+    heat(page.show(0, 1, grey(crop), f"all joints\npeak {targets.max():.2f}"), targets.max(0), extent)
     heat(page.show(1, 1, grey(crop), f"peak {trace.heatmaps.max():.2f}"), trace.heatmaps.max(0), extent)
     for column, name in enumerate(joints, 2):
-        known = name in POSETRACK.keypoints and labelled[POSETRACK.keypoints.index(name)] > 0
+        known = name in POSETRACK.keypoints and truth.weights[POSETRACK.keypoints.index(name)] > 0
         title = name.replace("_", " ")
         if known:
-            target = true[POSETRACK.keypoints.index(name)]
+            target = targets[POSETRACK.keypoints.index(name)]
             heat(page.show(0, column, grey(crop), f"{title}\npeak {target.max():.2f}"), target, extent)
         else:
             page.show(0, column, grey(crop), f"{title}\nnot labelled")
@@ -250,30 +258,30 @@ class Failure:
 
     Attributes:
         image: the keyframe, uint8 ``[H, W, 3]`` RGB.
-        person: annotated in it.
-        predicted: the estimated pose ``[J, 3]``, image pixels.
-        errors: of the joints, head sizes; NaN where not labelled.
+        person: the annotation.
+        predicted: ``[J, 3]`` (x, y, score), image pixels.
+        errors: of the joints, in head sizes; NaN for joints without a label.
     """
 
     image: np.ndarray
-    person: Person
+    person: AnnotatedPerson
     predicted: np.ndarray
     errors: np.ndarray
 
 
 def draw_failures(failures: Sequence[Failure], skeleton: Skeleton, about: str) -> Page:
-    """Figure 13: people whose poses are furthest off, with the truth.
+    """Draw Figure 13: the people with the largest errors, with their annotated poses.
 
     Args:
-        failures: the worst first.
-        skeleton: of the estimated poses.
+        failures: the largest error first.
+        skeleton: of the predicted poses.
         about: what they were chosen from, for the caption.
     """
     columns = _columns(len(failures), 6)
     page = Page(
-        [4] * ceil(len(failures) / columns), columns, _FAILURE_PANEL, 2.1, "Figure 13: failure cases",
-        f"The largest mean distances of the labelled joints from the truth, in head sizes (0.6 × the head box's "
-        f"diagonal). {about}",
+        PanelGrid([4] * ceil(len(failures) / columns), columns, _FAILURE_PANEL, 2.1), "Figure 13: failure cases",
+        f"The people with the largest mean distance between predicted and annotated joints, in head sizes (0.6 × the "
+        f"diagonal of the head box). {about}",
         {"truth": TRUTH, "predicted": PREDICTED},
     )  # fmt: skip
     for place, failure in enumerate(failures):
@@ -296,17 +304,17 @@ def draw_failures(failures: Sequence[Failure], skeleton: Skeleton, about: str) -
 
 
 def _around_people(frames: Sequence[PosedFrame]) -> tuple[int, int, int, int]:
-    """Return the part (x, y, width, height) of the pictures that holds everybody in all of them, with some room."""
+    """Return the part (x, y, width, height) of the images that contains all people of all frames, with a margin."""
     boxes = np.array([person.box for frame in frames for person in frame.people], np.float64)
     size = np.array(frames[0].image.shape[1::-1])  # width, height
     low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
     centre, extent = (low + high) / 2, np.maximum((high - low) * 1.2, 16)
-    extent = np.minimum(np.maximum(extent, extent[::-1] * 0.75), size)  # neither too tall nor too wide
+    extent = np.minimum(np.maximum(extent, extent[::-1] * 0.75), size)  # limits the aspect ratio
     low = np.clip(centre - extent / 2, 0, size - extent)
     x, y, width, height = (int(value) for value in (*low, *extent))
     return x, y, width, height
 
 
 def _columns(count: int, most: int) -> int:
-    """Return the columns of a grid of at most so many, its rows as full as can be."""
+    """Return the number of columns, at most `most`, that fills the rows of a grid of panels evenly."""
     return ceil(count / ceil(count / most))

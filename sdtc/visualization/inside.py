@@ -1,4 +1,4 @@
-"""What happens inside a network on one window: intermediate maps by forward hooks. The network stays as it is."""
+"""Intermediate features of a network on one window, recorded with forward hooks. The network is not changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sdtc.model.config import ModelConfig
 from sdtc.model.network import PoseNetwork
 
-# The paper's features (Figure 11), and the modules that they come out of; those that a network lacks, it lacks.
+# The paper's features (Figure 11), and the modules whose output they are. Not every network has all of them.
 FEATURES = {
     "R_P": "motion.patch_level",  # Eq. 3
     "R_F": "motion.frame_level",
@@ -25,11 +25,11 @@ FEATURES = {
 
 @dataclass(frozen=True)
 class Trace:
-    """One window seen from inside.
+    """The heatmaps and features of one window.
 
     Attributes:
         heatmaps: Ĥ_t, float32 ``[J, h, w]``.
-        features: keyframe maps float32 ``[C, rows, columns]`` on the token grid, by their names in `FEATURES`.
+        features: by their names in `FEATURES`, maps of the keyframe float32 ``[C, rows, columns]`` on the token grid.
     """
 
     heatmaps: np.ndarray
@@ -37,7 +37,7 @@ class Trace:
 
 
 def trace(network: PoseNetwork, clip: Tensor) -> Trace:
-    """Run a network in evaluation mode on one window, uint8 ``[T, H, W, 3]`` RGB."""
+    """Run a network in evaluation mode on one window, uint8 ``[T, H, W, 3]`` RGB, and record its features."""
     config = network.config
     modules = dict(network.named_modules())
     features: dict[str, np.ndarray] = {}
@@ -61,13 +61,13 @@ def context_maps(X: np.ndarray) -> np.ndarray:
 
 
 def most_varied(maps: np.ndarray, count: int) -> list[int]:
-    """Return the channels of ``[C, rows, columns]`` with the largest variance over the picture, the largest first."""
+    """Return the channels of ``[C, rows, columns]`` with the largest variance over the image, the largest first."""
     variance = maps.reshape(len(maps), -1).var(axis=1)
     return [int(channel) for channel in np.argsort(-variance, kind="stable")[:count]]
 
 
 def unavailable(config: ModelConfig) -> dict[str, str]:
-    """Return, for every figure of the paper that a network has nothing to show in, why."""
+    """Return the figures of the paper that do not apply to a network, each with the reason."""
     if config.kind == "vitpose":
         why = "a ViTPose has neither motion encoder nor fusion"
         return {"6": why, "8": "a ViTPose is not trained by masks", "11": why}

@@ -1,23 +1,20 @@
-"""A network and a data set brought together: every figure's numbers, computed once, and the figure drawn from them."""
+"""Computes what each figure shows from a network and a data set, every value once, and draws the figure."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from sdtc.core.errors import InputError
-from sdtc.core.images import read_image
 from sdtc.core.skeleton import get_skeleton
 from sdtc.model.config import ReconstructionConfig
 from sdtc.model.network import PoseNetwork
 from sdtc.model.reconstruction import sample_masks
 from sdtc.training.annotations import AnnotationSet
-from sdtc.training.dataset import Sample, WindowDataset
+from sdtc.training.dataset import Sample, WindowDataset, read_keyframe
 from sdtc.training.validation import predict
 from sdtc.visualization import figures
 from sdtc.visualization.inside import Trace, trace
@@ -26,12 +23,12 @@ from sdtc.visualization.selection import Selection, joint_errors, spread, worst
 
 
 class FigureScene:
-    """Figures of one selection.
+    """The figures of one network for one selected person in a keyframe.
 
     Args:
-        network: in evaluation mode, where it shall run.
+        network: in evaluation mode, on the device to run on.
         annotations: of a split.
-        selection: of a person in a keyframe of it.
+        selection: clip, keyframe and person.
         name: of the network, for captions.
     """
 
@@ -45,12 +42,12 @@ class FigureScene:
 
     @cached_property
     def sample(self) -> Sample:
-        """The window of the chosen person, as training sees it without augmentation."""
+        """The window of the selected person, as in training without augmentation."""
         return WindowDataset(self.annotations, self.network.config)[self.selection.person]
 
     @cached_property
     def trace(self) -> Trace:
-        """The network over that window."""
+        """Heatmaps and features of the network on that window."""
         return trace(self.network, self.sample["clip"])
 
     @property
@@ -59,7 +56,7 @@ class FigureScene:
         return self.sample["clip"][self.network.config.delta].numpy()
 
     def poses(self, indices: Iterable[int]) -> np.ndarray:
-        """Estimate people in their annotated boxes, in batches and nobody twice.
+        """Predict the poses of people in their annotated boxes, in batches, and each person only once.
 
         Args:
             indices: into `AnnotationSet.people`.
@@ -76,14 +73,14 @@ class FigureScene:
         return np.stack([self._poses[index] for index in indices])
 
     def contexts(self, channels: Sequence[int] | None, count: int) -> Page:
-        """Figure 6: these channels, or the `count` of them that vary most over the picture."""
+        """Draw Figure 6, of these channels or of the `count` with the largest variance over the image."""
         return figures.draw_contexts(self.crop, self.trace, channels, count, self._about)
 
     def posed_frames(self, count: int) -> list[figures.PosedFrame]:
-        """Return `count` annotated frames, spread over the clip, with everybody's estimated pose; 1: the keyframe."""
+        """Return `count` annotated frames, spread over the clip, with all predicted poses; of 1, the keyframe."""
         numbers = spread(list(self.selection.frames), count) if count > 1 else [self._person.number]
         chosen = {number: self.selection.frames[number] for number in numbers}
-        self.poses(index for indices in chosen.values() for index in indices)  # all frames in one go
+        self.poses(index for indices in chosen.values() for index in indices)  # batched over all frames
         return [
             figures.PosedFrame(
                 self._image(indices[0]), number, [self.annotations.people[i] for i in indices], self.poses(indices)
@@ -92,15 +89,15 @@ class FigureScene:
         ]
 
     def poses_over_frames(self, count: int) -> Page:
-        """Figure 7."""
+        """Draw Figure 7, of `count` frames."""
         return figures.draw_poses(self.posed_frames(count), self.skeleton, self._clip_about)
 
     def overlay(self, count: int) -> Page:
-        """Predictions against ground truth."""
+        """Draw predicted over annotated poses in `count` frames."""
         return figures.draw_overlay(self.posed_frames(count), self.skeleton, self._clip_about)
 
     def masks(self, ratio: float | None, seed: int) -> Page:
-        """Figure 8; without a ratio at that of the network's last training, or the paper's where that had no masks."""
+        """Draw Figure 8. Without a ratio, use the network's own mask ratio, or the default one if that is 0."""
         config = self.network.config
         if ratio is None:
             ratio = config.reconstruction.mask_ratio or ReconstructionConfig().mask_ratio
@@ -115,24 +112,24 @@ class FigureScene:
         return figures.draw_masks(self.sample["clip"].numpy(), tubes, frames, config.grid, about)
 
     def features(self) -> Page:
-        """Figure 11."""
+        """Draw Figure 11."""
         return figures.draw_features(self.crop, self.trace, self._about)
 
     def heatmaps(self, joints: Sequence[str]) -> Page:
-        """Figure 12: all joints together, and these."""
+        """Draw Figure 12, of all joints together and of these joints."""
         delta = self.network.config.delta
-        true, labelled = self.sample["heatmaps"][delta].numpy(), self.sample["weights"][delta].numpy()
-        return figures.draw_heatmaps(
-            self.crop, self._person, true, labelled, self.trace, self.skeleton, joints, self._about
+        truth = figures.LabelledCrop(
+            self.crop, self._person, self.sample["heatmaps"][delta].numpy(), self.sample["weights"][delta].numpy()
         )
+        return figures.draw_heatmaps(truth, self.trace, self.skeleton, joints, self._about)
 
     def failures(self, indices: Sequence[int], count: int, about: str) -> Page:
-        """Figure 13.
+        """Draw Figure 13.
 
         Args:
-            indices: into `AnnotationSet.people`: whom to choose from.
-            count: of failures.
-            about: whom they were chosen from, for the caption.
+            indices: of the people to choose from, into `AnnotationSet.people`.
+            count: number of failures to show.
+            about: what they were chosen from, for the caption.
         """
         people = [self.annotations.people[index] for index in indices]
         poses = self.poses(indices)
@@ -144,8 +141,4 @@ class FigureScene:
         return figures.draw_failures(chosen, self.skeleton, about)
 
     def _image(self, index: int) -> np.ndarray:
-        path: Path = self.annotations.people[index].image
-        image = read_image(path)
-        if image is None:
-            raise InputError(f"image '{path}' is missing or broken: restore it, or take its annotations out")
-        return image
+        return read_keyframe(self.annotations.people[index].image)

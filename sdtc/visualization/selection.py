@@ -1,4 +1,4 @@
-"""Which clip, keyframe and people a figure is about. NumPy only."""
+"""Selects the clip, keyframe and people that a figure shows. NumPy only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from sdtc.core.errors import InputError
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.evaluation.ap import head_size
-from sdtc.training.annotations import AnnotationSet, Person
+from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Selection:
 
     Attributes:
         clip: name of the clip's folder of images.
-        frames: indices into `AnnotationSet.people` by frame number, of all labelled frames of the clip, in order.
-        person: index of the chosen person in the keyframe.
+        frames: all annotated frames of the clip in order: by frame number, indices into `AnnotationSet.people`.
+        person: index of the selected person in the keyframe.
     """
 
     clip: str
@@ -32,17 +32,17 @@ class Selection:
 def select(
     annotations: AnnotationSet, clip: str | None = None, frame: int | None = None, track_id: int | None = None
 ) -> Selection:
-    """Choose a person in a keyframe.
+    """Select a person in a keyframe.
 
     Args:
         annotations: of a split.
-        clip: name of a folder of images; the first of the split if not given.
-        frame: number of the keyframe; if not given, the labelled one (of the person, if that is given) nearest to the
-            middle of the clip.
-        track_id: of the person; if not given, whoever has the largest box in the keyframe.
+        clip: name of a folder of images; None: the first of the split.
+        frame: number of the keyframe; None: the annotated frame nearest to the middle of the clip, of those with the
+            person of `track_id` if that is given.
+        track_id: of the person; None: the person with the largest box in the keyframe.
 
     Raises:
-        InputError: there is no such clip, frame or person; those that there are, are named.
+        InputError: there is no such clip, frame or person; the message names those that exist.
     """
     people = annotations.people
     clips = list(dict.fromkeys(person.image.parent.name for person in people))
@@ -70,30 +70,30 @@ def select(
         tracks = [people[i].track_id for i in frames[frame]]
         raise InputError(
             f"person {track_id} is not in frame {frame} of clip '{clip}': expected one of {_some(tracks)}, or "
-            "another --frame"
+            "another `frame`"
         )
     return Selection(clip, frames, max(found, key=lambda i: float(np.prod(people[i].box[2:]))))
 
 
 def spread(numbers: Sequence[int], count: int) -> list[int]:
-    """Return `count` of the numbers, evenly spread from the first to the last; all, where there are no more."""
+    """Return `count` of the numbers, evenly spread from the first to the last, or all if there are fewer."""
     places = np.linspace(0, len(numbers) - 1, min(count, len(numbers)))
     return [numbers[int(place)] for place in places.round()]
 
 
 def shared_joints(skeleton: Skeleton) -> tuple[list[int], list[int]]:
-    """Return the joints that a network's skeleton and PoseTrack's annotations both have: its indices, and theirs."""
+    """Return the joints that a skeleton and PoseTrack's both have, as indices into the one and into the other."""
     names = [name for name in skeleton.keypoints if name in POSETRACK.keypoints]
     return [skeleton.keypoints.index(name) for name in names], [POSETRACK.keypoints.index(name) for name in names]
 
 
-def has_head(person: Person) -> bool:
-    """Whether errors of a person can be measured in head sizes."""
+def has_head(person: AnnotatedPerson) -> bool:
+    """Return whether a person has a head box, so that errors can be measured in head sizes."""
     return bool(head_size(person.head_box) > 0)
 
 
-def joint_errors(people: Sequence[Person], predicted: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Return the distance of every joint from the truth.
+def joint_errors(people: Sequence[AnnotatedPerson], predicted: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Return the distances between predicted and annotated joints.
 
     Args:
         people: P annotated people.
@@ -101,8 +101,8 @@ def joint_errors(people: Sequence[Person], predicted: np.ndarray, skeleton: Skel
         skeleton: of the poses.
 
     Returns:
-        float64 ``[P, n]`` in head sizes (see `sdtc.evaluation.ap`), for the n joints that the skeletons share; NaN
-        where a joint is not labelled, and for people without a head box.
+        float64 ``[P, n]`` in head sizes (see `sdtc.evaluation.ap`), for the n joints of both skeletons; NaN for joints
+        without a label and for people without a head box.
     """
     mine, theirs = shared_joints(skeleton)
     truth = np.stack([person.keypoints for person in people])[:, theirs].astype(np.float64)  # [P, n, 3]
@@ -112,15 +112,15 @@ def joint_errors(people: Sequence[Person], predicted: np.ndarray, skeleton: Skel
     return np.where(usable, distances / np.where(heads > 0, heads, 1.0), np.nan)
 
 
-def worst(people: Sequence[Person], errors: np.ndarray, count: int) -> list[int]:
-    """Return the indices of the people whose mean error is largest, the worst first (Figure 13).
+def worst(people: Sequence[AnnotatedPerson], errors: np.ndarray, count: int) -> list[int]:
+    """Return the indices of the people with the largest mean errors, the largest first (Figure 13).
 
-    Somebody who is followed through a clip counts once, in the frame where the error is largest.
+    A track counts once, in the frame where its error is largest.
 
     Args:
         people: P annotated people.
         errors: from :func:`joint_errors`.
-        count: at most so many.
+        count: largest number of people to return.
     """
     counted = (~np.isnan(errors)).sum(1)
     means = np.where(counted > 0, np.nansum(errors, 1) / np.maximum(counted, 1), -1.0)

@@ -53,6 +53,7 @@ def test_every_row_is_a_network_of_its_own(ablations) -> None:
     assert all(config.backbone.frozen for config, _ in configurations)
 
 
+@pytest.mark.slow
 def test_features_of_the_cache_are_the_backbones(ablations, data, backbone, tmp_path) -> None:
     """A row sees what training from pictures would show it: the same windows, the same features, the same answer."""
     config = get_preset("tiny")
@@ -77,6 +78,7 @@ def test_features_of_the_cache_are_the_backbones(ablations, data, backbone, tmp_
         )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped_and_tells_measured_beside_paper(
     ablations, data, backbone, tmp_path, capsys, monkeypatch
 ) -> None:

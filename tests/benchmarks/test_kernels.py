@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ def kernels():
     return module
 
 
+@pytest.mark.slow
 def test_the_harness_on_the_cpu(kernels, tmp_path, capsys) -> None:
     arguments = ["--device", "cpu", "--calls", "2", "--batch", "1", "2", "--preset", "tiny", "--dtype", "fp32"]
     for runs in (1, 2):
@@ -36,6 +38,14 @@ def test_the_harness_on_the_cpu(kernels, tmp_path, capsys) -> None:
     out = capsys.readouterr().out
     assert "temporal_attention" in out
     assert "1.0x" in out
+
+
+def test_calls_are_timed_in_microseconds_after_a_warm_up(kernels, monkeypatch) -> None:
+    clock = iter([1.0, 1.25, 2.0, 2.5])
+    monkeypatch.setattr(kernels, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    calls: list[None] = []
+    assert kernels.time_calls(lambda: calls.append(None), 2, "cpu").tolist() == [250_000.0, 500_000.0]
+    assert len(calls) == 3
 
 
 def test_the_crops_it_compares_with_are_the_same_crops(kernels) -> None:

@@ -40,7 +40,7 @@ def output(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tiny_bundle, output, tmp_path_factory) -> subprocess.CompletedProcess:
-    """Two ways over one bundle, where nobody can import torch."""
+    """Two methods over one bundle, where nobody can import torch."""
     poison = tmp_path_factory.mktemp("poison")
     (poison / "torch.py").write_text("raise RuntimeError('torch was imported')")
     arguments = ["--engine", tiny_bundle / "model.onnx", "--people", "1", "2", "--case", *OURS, "--frames", "4"]
@@ -64,14 +64,16 @@ def case(latency, bundle: Path, output: Path, **other):
     return dataclasses.replace(given, **other)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_without_torch(run, rows, output) -> None:
-    assert [(row["case"], row["people"]) for row in rows] == [(way, n) for n in ("1", "2") for way in OURS]
+    assert [(row["case"], row["people"]) for row in rows] == [(method, n) for n in ("1", "2") for method in OURS]
     assert "note" not in run.stderr
     assert "ONNX Runtime, streaming, over whole windows: " in run.stdout
     if find_spec("matplotlib"):
         assert (output / "latency.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_rows_have_every_column(latency, rows) -> None:
     for row in rows:
         assert tuple(row) == latency._COLUMNS
@@ -90,6 +92,7 @@ def test_rows_have_every_column(latency, rows) -> None:
         assert float(row["ms_per_person"]) == pytest.approx(1e3 / rate / people, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_people_who_stand_still_are_encoded_once(latency, rows, tiny_bundle, output) -> None:
     for row in rows:  # of the five frames of a window one is new, once all are in view
         assert (float(row["reused"]) > 0.7) is row["case"].endswith("streaming")
@@ -97,13 +100,14 @@ def test_people_who_stand_still_are_encoded_once(latency, rows, tiny_bundle, out
     assert wandering["reused"] < 0.3
 
 
+@pytest.mark.slow
 def test_a_second_run_appends(latency, rows, tiny_bundle, output, capsys, monkeypatch) -> None:
     """And Ctrl-C keeps what was measured before it."""
     run_child = latency._run_child
     turns = []
 
     def once(task, limit):
-        turns.append(task["way"])
+        turns.append(task["method"])
         if len(turns) > 2:
             raise KeyboardInterrupt
         return run_child(task, limit)
@@ -118,6 +122,7 @@ def test_a_second_run_appends(latency, rows, tiny_bundle, output, capsys, monkey
     assert [row["case"] for row in found[len(rows) :]] == OURS
 
 
+@pytest.mark.slow
 def test_a_plain_export_is_the_same_network(latency, one_case, micro_checkpoint, output, tmp_path, monkeypatch) -> None:
     from sdtc.model import PRESETS, load_checkpoint, save_checkpoint
 
@@ -130,15 +135,16 @@ def test_a_plain_export_is_the_same_network(latency, one_case, micro_checkpoint,
     height, width = network.config.input_size
     clips = np.random.default_rng(0).integers(0, 256, (3, 3, height, width, 3), dtype=np.uint8)
     given = case(latency, tmp_path, output, folder=str(tmp_path), preset="micro")
-    want, got = (one_case.PLAIN[way](given)[0](clips) for way in ("torch", "stock-onnx"))
+    want, got = (one_case.PLAIN[method](given)[0](clips) for method in ("torch", "stock-onnx"))
     np.testing.assert_allclose(got, want, atol=0.01)
 
 
-@pytest.mark.parametrize("way", ["torch", "vitpose"])
-def test_what_one_would_use_instead(latency, way, tiny_checkpoint, rows, output, tmp_path) -> None:
-    pytest.importorskip(latency.WAYS[way].module)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["torch", "vitpose"])
+def test_what_one_would_use_instead(latency, method, tiny_checkpoint, rows, output, tmp_path) -> None:
+    pytest.importorskip(latency.METHODS[method].module)
     (tmp_path / "checkpoint.pth").write_bytes(tiny_checkpoint.read_bytes())
-    given = case(latency, tmp_path, output, folder=str(tmp_path), way=way)
+    given = case(latency, tmp_path, output, folder=str(tmp_path), method=method)
     answer = latency._run_child(dataclasses.asdict(given), 120)
     assert answer["keyframes"] >= latency.MIN_KEYFRAMES
     assert answer["latency_p50_ms"] > 0.98 * answer["pose_p50_ms"] > 0
@@ -175,6 +181,7 @@ def test_people_wander_by_their_drift(one_case) -> None:
     assert all((found[:, 0] >= 0).all() for found in boxes)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_hangs_is_a_sentence(latency, tmp_path, monkeypatch) -> None:
     shell = tmp_path / "python"
     shell.write_text(

@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ def memory():
 
 
 def test_people_come_and_go_the_same_for_a_seed(memory) -> None:
-    first, second = (memory.Passers(6, (288, 384), seed=3) for _ in range(2))
+    first, second = (memory.RandomWalkers(6, (288, 384), seed=3) for _ in range(2))
     counts, boxes = [], np.zeros((0, 4))
     for _ in range(2000):
         found = first.detect(None)
@@ -49,6 +50,7 @@ def test_the_slope_of_what_is_known(memory, rng) -> None:
     assert memory.fit_slope(np.full(30, 100.0)) == (0.0, float("inf"))
 
 
+@pytest.mark.slow
 def test_a_run_without_an_input(memory, tiny_bundle, tmp_path, capsys) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra train")
     arguments = [
@@ -74,10 +76,11 @@ def test_a_run_without_an_input(memory, tiny_bundle, tmp_path, capsys) -> None:
     assert (tmp_path / "memory.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) -> None:
     kept = []
-    detect = memory.Passers.detect
-    monkeypatch.setattr(memory.Passers, "detect", lambda self, f: kept.append(np.ones(2**17)) or detect(self, f))
+    detect = memory.RandomWalkers.detect
+    monkeypatch.setattr(memory.RandomWalkers, "detect", lambda self, f: kept.append(np.ones(2**17)) or detect(self, f))
     arguments = [
         "--engine",
         str(tiny_bundle / "model.onnx"),
@@ -94,12 +97,14 @@ def test_what_grows_fails(memory, tiny_bundle, tmp_path, capsys, monkeypatch) ->
     assert float(row["kib_per_1000_frames"]) == pytest.approx(1_024_000, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_video_is_measured_and_drawn(memory, tiny_bundle, tmp_path) -> None:
-    from sdtc.synthetic import SyntheticClip, write_clip
+    from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
-    write_clip(SyntheticClip(seed=5, num_frames=12, size=(240, 320), num_people=2), tmp_path)
+    write_clip(SyntheticClip(ClipOptions(seed=5, num_frames=12, size=(240, 320), num_people=2)), tmp_path)
     arguments = ["--engine", str(tiny_bundle), "--input", str(tmp_path / "000005_synthetic.mp4")]
     assert memory.main([*arguments, "--max-frames", "5", "--output", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "000005_synthetic.mp4").exists()
+    with av.open(str(tmp_path / "out" / "000005_synthetic.mp4")) as overlay:
+        assert sum(1 for _ in overlay.decode(video=0)) == 5
     (row,) = csv.DictReader((tmp_path / "out" / "memory.csv").open())
     assert (row["input"], row["frames"]) == ("000005_synthetic", "5")

@@ -81,9 +81,9 @@ def test_annotations_are_found_by_file_name_and_keep_track_ids(tmp_path) -> None
         ([(0, [1, 2, "3", 4], 1)], "four finite numbers"),
         ([(0, [1, 2, True, 4], 1)], "four finite numbers"),
         ([(0, [1, 2, math.inf, 4], 1)], "four finite numbers"),
-        ([(0, [1, 2, 2e39, 4], 1)], "expected at most 1,000,000 pixels"),
-        ([(0, [1, 2, 3, 10**400], 1)], "expected at most 1,000,000 pixels"),
-        ([(0, [-1.1e6, 2, 3, 4], 1)], "expected at most 1,000,000 pixels"),
+        ([(0, [1, 2, 2e39, 4], 1)], "expected .* at most 1,000,000 pixels"),
+        ([(0, [1, 2, 3, 10**400], 1)], "expected .* at most 1,000,000 pixels"),
+        ([(0, [-1.1e6, 2, 3, 4], 1)], "expected .* at most 1,000,000 pixels"),
         ([(0, [1, 2, 1e-50, 4], 1)], "has no area"),
         ([("x", [1, 2, 3, 4], 1)], "image_id is 'x', expected a whole number"),
         ([(None, [1, 2, 3, 4], 1)], "image_id is None, expected a whole number"),
@@ -125,8 +125,8 @@ def test_bad_fields_name_the_entry_and_themselves(tmp_path, extra, sentence) -> 
     ("entry", "sentence"),
     [
         (5, "entry 0 is 5: expected an object"),
-        ({"bbox": [1, 2, 3, 4]}, "entry 0 has no usable 'image_id' and 'bbox' .*: 'image_id' is missing"),
-        ({"image_id": 0}, "entry 0 has no usable 'image_id' and 'bbox' .*: 'bbox' is missing"),
+        ({"bbox": [1, 2, 3, 4]}, "entry 0 has no usable 'image_id': expected a whole number from 0 to"),
+        ({"image_id": 0}, "entry 0 has no usable 'bbox': expected four finite numbers x, y, width, height"),
     ],
     ids=["number", "image_id", "bbox"],
 )
@@ -147,7 +147,7 @@ def test_ids_as_programs_write_them(tmp_path, image) -> None:
 def test_the_largest_values_stay_finite(tmp_path) -> None:
     file = BoxFile(detections(tmp_path, (2**63 - 1, [-1e6, 1e6, 1e6, 1e6], 1), track_id=2**63 - 1))
     (boxes,) = file.by_image.values()
-    assert np.isfinite(boxes.boxes).all()
+    assert boxes.boxes.tolist() == [[-1e6, 1e6, 1e6, 1e6]]
     assert boxes.track_ids is not None
     assert boxes.track_ids.tolist() == [2**63 - 1]
 
@@ -211,27 +211,29 @@ def test_detections_keep_keypoints_of_any_label(tmp_path) -> None:
 @pytest.mark.parametrize("keypoints", ["x", [1, 2], [1, 2, "3"], [[1, 2, 3]], [1, 2, None]], ids=str)
 def test_keypoints_that_cannot_be_judged(tmp_path, keypoints) -> None:
     path = annotations(tmp_path, {"a.jpg": 0}, {"image_id": 0, "bbox": [1, 2, 3, 4], "keypoints": keypoints})
-    with pytest.raises(InputError, match=r"entry 0: keypoints is .* expected three numbers x, y, label"):
+    with pytest.raises(InputError, match=r"annotation 0: keypoints is .* expected three numbers x, y, label"):
         BoxFile(path)
 
 
 @pytest.mark.parametrize(
-    "image",
+    ("image", "sentence"),
     [
-        5,
-        {"id": 1},
-        {"file_name": "a.jpg"},
-        {"file_name": 5, "id": 1},
-        *({"file_name": "a", "id": i} for i in (1.5, -1)),
+        (5, " is 5: expected an object"),
+        ({"id": 1}, " has no usable 'file_name': expected the name of a file"),
+        ({"file_name": "a.jpg"}, " has no usable 'id': expected a whole number"),
+        ({"file_name": 5, "id": 1}, ": file_name is 5, expected the name of a file"),
+        ({"file_name": "a", "id": 1.5}, ": id is 1.5, expected a whole number"),
+        ({"file_name": "a", "id": -1}, ": id is -1, expected a whole number"),
     ],
     ids=str,
 )
-def test_bad_images_are_named(tmp_path, image) -> None:
+def test_bad_images_are_named(tmp_path, image, sentence) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps({"images": [image], "annotations": []}))
-    with pytest.raises(InputError, match=r"image 0(: id is| has no usable 'file_name' and 'id')"):
+    with pytest.raises(InputError, match=f"image 0{sentence}"):
         BoxFile(tmp_path / "boxes.json")
 
 
+@pytest.mark.slow
 def test_mutated_files_only_raise_named_errors(tmp_path) -> None:
     """Whatever is read can be cropped: finite boxes with an area, scores and ids that fit their arrays."""
     values = (

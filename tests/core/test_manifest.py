@@ -190,6 +190,7 @@ def places(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
         yield from places(data[0], (*path, 0))
 
 
+@pytest.mark.slow
 def test_mutated_manifests_only_raise_named_errors(tiny_bundle, tmp_path) -> None:
     whole = json.loads((tiny_bundle / "model.json").read_text()) | {"engine": ENGINE}
     values = (

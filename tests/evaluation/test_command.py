@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -55,7 +54,8 @@ def poses(dataset, tmp_path) -> Path:
     return folder
 
 
-def test_table_json_and_plot(labelled, poses, tmp_path, capsys) -> None:
+@pytest.mark.slow
+def test_table_json_and_plot(labelled, poses, tmp_path, capsys, figures) -> None:
     output, plot = tmp_path / "ap.json", tmp_path / "ap.png"
     arguments = ["--truth", labelled, "--predictions", poses, "--dataset", "posetrack2018"]
     assert main([str(a) for a in [*arguments, "--output", output, "--plot", plot]]) == 0
@@ -89,6 +89,13 @@ def test_table_json_and_plot(labelled, poses, tmp_path, capsys) -> None:
     picture = cv2.imread(str(plot))
     assert min(picture.shape[:2]) > 600
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+    bars, curves, labels = figures[0].axes
+    assert [bar.get_height() for bar in bars.patches] == [result["ap"][column] for column in COLUMNS]
+    assert [line.get_label().split()[0] for line in curves.lines] == list(COLUMNS)
+    for line, column in zip(curves.lines, COLUMNS, strict=True):
+        assert 100 * np.mean(line.get_ydata()) == pytest.approx(result["ap"][column], abs=0.3)
+    cells = [f"{row['ap'][column]:.1f}" for row in (result, hard, none) for column in COLUMNS]
+    assert [text.get_text() for text in labels.texts] == cells
 
 
 def test_a_row_for_those_who_carry_any_of_several_labels(labelled, poses, tmp_path, capsys) -> None:
@@ -228,16 +235,14 @@ class TestMistakes:
 
 def test_help_is_quick_and_has_examples() -> None:
     """In a fresh process, which loads neither NumPy nor anything else heavy."""
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "sdtc.evaluation.cli", "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0
     assert "examples:\n  sdtc-eval --truth" in done.stdout
-    assert time.perf_counter() - start < 5  # 0.05 s alone; the machine may be busy
-    assert not {"numpy", "cv2", "torch", "matplotlib"} & {
-        line.split("|")[-1].strip() for line in done.stderr.splitlines()
-    }
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "sdtc.core.command_line" in loaded
+    assert not {"numpy", "cv2", "av", "torch", "onnxruntime", "matplotlib"} & loaded
 
 
 def test_torch_is_for_checkpoints_and_matplotlib_for_plots(dataset, poses) -> None:

@@ -76,6 +76,7 @@ def pattern(dataset, torch_engine, tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_pytorch_onnx_and_sdtc_infer_agree(pattern, torch_engine, tiny_bundle, tmp_path) -> None:
     """Within 0.1 AP in every column and every row."""
     truth, from_torch = run(torch_engine, pattern)
@@ -133,6 +134,7 @@ def test_detector_boxes(pattern, micro_engine, detections) -> None:
     np.testing.assert_array_equal(mine.people.keypoints, plain.people.keypoints)
 
 
+@pytest.mark.slow
 def test_detector_boxes_and_sdtc_infers_two_formats(pattern, torch_engine, tiny_bundle, detections, tmp_path) -> None:
     truth = read_truth([pattern / "annotations" / "val" / "000005_synthetic.json"])
     boxes = file_boxes(detections, truth)
@@ -340,7 +342,7 @@ class TestTorchSession:
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         assert choose_device("auto") == choose_device("cpu") == "cpu"
-        with pytest.raises(EngineError, match="no usable CUDA: use --device cpu"):
+        with pytest.raises(EngineError, match="no usable CUDA: use `device='cpu'`"):
             choose_device("cuda")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         assert [choose_device(device) for device in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]

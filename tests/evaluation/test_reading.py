@@ -154,37 +154,40 @@ class TestTruth:
             ({"annotations": []}, "has the keys annotations: expected a list under 'images'"),
             ({"images": []}, "expected a list under 'annotations'"),
             ({"annolist": []}, "old PoseTrack17 format"),
-            (document([5], []), "entry 0 of 'images' is 5"),
+            (document([5], []), "image 0 is 5: expected an object"),
             (document([{"file_name": "a.jpg"}], []), "image 0 has no usable 'id'"),
-            (document([{"id": "x", "file_name": "a.jpg"}], []), "image 0 has the id 'x': expected a whole number"),
+            (document([{"id": "x", "file_name": "a.jpg"}], []), "image 0: id is 'x', expected a whole number"),
             (document([{"id": 1}], []), "image 0 has no usable 'file_name'"),
             (document([image(0), image(0)], []), f"two images with the id {IDS[0]}"),
-            (document([image(0)], [person(1)]), f"annotation 0 has image_id {IDS[1]}, which none of its images has"),
+            (document([image(0)], [person(1)]), f"annotation 0: image_id is {IDS[1]}, expected the id of one of"),
             (document([image(0)], [{"keypoints": pose()}]), "annotation 0 has no usable 'image_id'"),
-            (document([image(0)], [{"image_id": IDS[0]}]), "annotation 0 has no list 'keypoints'"),
+            (document([image(0)], [{"image_id": IDS[0]}]), "annotation 0 has no usable 'keypoints': expected 51"),
             (
                 document([image(0)], [person(0), person(0, keypoints=pose()[:45])]),
-                r"annotation 1 has 45 numbers in 'keypoints' \(15 joints\): expected 51",
+                r"annotation 1: keypoints is .* \(45 values\), expected 51 finite numbers: .* 17 joints",
             ),
             (
                 document([image(0)], [person(0)], [{"keypoints": list(POSETRACK.keypoints)}]),
-                r"has 51 numbers in 'keypoints' \(17 joints\): expected 45",
+                r"keypoints is .* \(51 values\), expected 45 finite numbers: .* 15 joints",
             ),
             (
                 document([image(0)], [person(0)], [{"keypoints": ["nose", "left_eye"]}]),
                 "names 2 joints, but not head_bottom, head_top",
             ),
-            (document([image(0)], [person(0), person(0, keypoints=[float("nan"), *pose()[1:]])]), "annotation 1 has"),
-            (document([image(0)], [person(0, keypoints=[None, *pose()[1:]])]), "annotation 0 has a keypoint"),
-            (document([image(0)], [person(0, keypoints=["a", *pose()[1:]])]), "annotation 0 has a keypoint"),
-            (document([image(0)], [person(0, keypoints=[10**400, *pose()[1:]])]), "annotation 0 has a keypoint"),
-            (document([image(0)], [person(0, bbox_head=None)]), "labelled joints and no 'bbox_head'"),
-            (document([image(0)], [person(0, bbox_head=[1, 2, 3])]), r"the bbox_head \[1, 2, 3\]: expected four"),
+            (
+                document([image(0)], [person(0), person(0, keypoints=[float("nan"), *pose()[1:]])]),
+                r"annotation 1: keypoints is \[nan, .* 51 finite",
+            ),
+            (document([image(0)], [person(0, keypoints=[None, *pose()[1:]])]), r"annotation 0: keypoints is \[None, "),
+            (document([image(0)], [person(0, keypoints=["a", *pose()[1:]])]), r"annotation 0: keypoints is \['a', "),
+            (document([image(0)], [person(0, keypoints=[10**400, *pose()[1:]])]), r"annotation 0: keypoints is \[1000"),
+            (document([image(0)], [person(0, bbox_head=None)]), "bbox_head is None, expected four .* head sizes"),
+            (document([image(0)], [person(0, bbox_head=[1, 2, 3])]), r"bbox_head is \[1, 2, 3\], expected four"),
             (document([image(0)], [person(0, bbox_head=[1, 2, 3, float("inf")])]), "expected four finite"),
             (document([image(0, ignore_regions_x=[[1, 2]])], []), "image 0: ignore_regions_x"),
             (document([image(0, ignore_regions_x=[[1, 2]], ignore_regions_y=[[1]])], []), "image 0: ignore_regions_x"),
             (document([image(0, ignore_regions_x=5)], []), "image 0: ignore_regions_x"),
-            (document([image(0)], [person(0, difficulty="blur")]), "difficulty 'blur': expected a list"),
+            (document([image(0)], [person(0, difficulty="blur")]), "difficulty is 'blur', expected a list"),
         ],
     )  # fmt: skip
     def test_refusals_are_one_sentence_that_names_the_file(self, write, data, message) -> None:
@@ -296,7 +299,7 @@ class TestPredictions:
         beyond = [guess(0, 5, image_id=78), guess(0, 6, image_id=77), guess(0, 7, image_id=77)]
         mine = guess(0, 1, scores=[0.25] * 17)
         data = document([image(0), *extra], [*beyond, mine])
-        with pytest.raises(InputError, match=r"2 images that the .* first 'x/000078.jpg' \(id 78\).*--ignore-extra"):
+        with pytest.raises(InputError, match=r"2 images that .* first 'x/000078.jpg' \(id 78\).*`ignore_extra=True`"):
             self.read(write, truth, data)
         found = self.read(write, truth, data, ignore_extra=True)
         assert found.people.frames.tolist() == [0]
@@ -312,18 +315,18 @@ class TestPredictions:
             ("nothing", "is not valid JSON"),
             ({"poses": []}, "has the keys poses: expected a list under 'images'"),
             ("5", "is 5: expected a list under 'images'"),
-            ([5], "entry 0 has no usable 'image_id'"),
-            ([{"image_id": IDS[0]}], "entry 0 has no list 'keypoints'"),
-            ([{"image_id": None, "keypoints": pose()}], "entry 0 has no usable 'image_id'"),
-            ([{"image_id": IDS[0], "keypoints": pose()[:45]}], r"entry 0 has 45 numbers .*\(15 joints\): expected 51"),
-            ([guess(0), guess(0, keypoints=[float("nan"), *pose()[1:]])], "entry 1 has a keypoint that is not"),
-            (document([image(0)], [guess(1)]), "annotation 0 has image_id .* which none of its images has"),
-            (document([image(0)], [guess(0, scores=[1] * 15)]), "annotation 0 has 15 of them in 'scores'"),
-            (document([image(0)], [guess(0, scores="high")]), "annotation 0 has 'high' in 'scores'"),
-            (document([image(0)], [guess(0, scores=[float("nan")] * 17)]), "annotation 0 has a score that is not"),
-            (document([image(0)], [guess(0, scores=[], score=None)]), "annotation 0 has a score that is not"),
-            (document([image(0), image(0)], []), f"list image id {IDS[0]} twice"),
-            (document([image(0), {"id": 3, "file_name": NAMES[0]}], []), "two of its images are image 'images"),
+            ([5], "entry 0 is 5: expected an object"),
+            ([{"image_id": IDS[0]}], "entry 0 has no usable 'keypoints': expected 51"),
+            ([{"image_id": None, "keypoints": pose()}], "entry 0: image_id is None, expected a whole number"),
+            ([{"image_id": IDS[0], "keypoints": pose()[:45]}], r"entry 0: keypoints is .*\(45 values\), expected 51"),
+            ([guess(0), guess(0, keypoints=[float("nan"), *pose()[1:]])], r"entry 1: keypoints is \[nan, .* 51 finite"),
+            (document([image(0)], [guess(1)]), "annotation 0: image_id is .* expected the id of one of"),
+            (document([image(0)], [guess(0, scores=[1] * 15)]), r"annotation 0: scores is .*15 values\), expected 17"),
+            (document([image(0)], [guess(0, scores="high")]), "annotation 0: scores is 'high', expected 17 finite"),
+            (document([image(0)], [guess(0, scores=[float("nan")] * 17)]), r"annotation 0: scores is \[nan, .* finite"),
+            (document([image(0)], [guess(0, scores=[], score=None)]), "annotation 0: score is None, expected a number"),
+            (document([image(0), image(0)], []), f"has two images with the id {IDS[0]}"),
+            (document([image(0), {"id": 3, "file_name": NAMES[0]}], []), "two images that are image 'images"),
             (
                 document([{"id": 3, "file_name": "z/1.jpg"}], []),
                 r"no image of the predictions .* theirs begin with 'z/1.jpg' \(id 3\), the ground truth's with 1000001",
@@ -342,7 +345,7 @@ class TestPredictions:
             read_predictions(paths, truth)
 
     def test_json_lines(self, write, truth) -> None:
-        with pytest.raises(InputError, match="JSON lines: run  sdtc-infer --format posetrack"):
+        with pytest.raises(InputError, match="JSON lines: run sdtc-infer again with `format='posetrack'`"):
             read_predictions([write("poses.jsonl", "{}\n{}\n")], truth)
 
 

@@ -46,6 +46,7 @@ def test_comparison_is_the_mean_distance_of_visible_joints(tmp_path) -> None:
         demo.compare(tmp_path / "poses.json", tmp_path / "truth.json")
 
 
+@pytest.mark.slow
 def test_the_demo_runs_to_its_table(tmp_path, capsys) -> None:
     """All that `make demo` does after installing; people walk out of its clip, and back in."""
     assert demo.main(["--output", str(tmp_path / "demo"), "--frames", "60"]) == 0

@@ -133,6 +133,7 @@ def test_manifest_carries_measured_parity(tiny_bundle) -> None:
     assert manifest.trained is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_reduced_precision(tiny_checkpoint, tmp_path, precision) -> None:
     export(
@@ -153,6 +154,7 @@ def test_reduced_precision(tiny_checkpoint, tmp_path, precision) -> None:
     assert low > 0.97 * sum(np.prod(t.dims) for t in weights)
 
 
+@pytest.mark.slow
 def test_a_vitpose_checkpoint_exports_as_it_is(tmp_path) -> None:
     transformers = pytest.importorskip("transformers")
     backbone = transformers.VitPoseBackboneConfig(
@@ -168,6 +170,7 @@ def test_a_vitpose_checkpoint_exports_as_it_is(tmp_path) -> None:
     assert ort_session(tmp_path / "bundle" / "model.onnx").run(None, {"clip": clip})[0].shape == (3, 17, 3)
 
 
+@pytest.mark.slow
 def test_a_wrong_graph_is_not_handed_over(micro_checkpoint, tmp_path, monkeypatch) -> None:
     """Break the decoding of the exported graph by a pixel: nothing may be left, and the old bundle must survive."""
     from sdtc.export import graphs
@@ -192,6 +195,7 @@ def test_a_wrong_graph_is_not_handed_over(micro_checkpoint, tmp_path, monkeypatc
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_leaves_nothing(micro_checkpoint, tmp_path, monkeypatch) -> None:
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -201,6 +205,7 @@ def test_an_interrupted_export_leaves_nothing(micro_checkpoint, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_verification_on_real_frames(micro_checkpoint, tmp_path, real_data) -> None:
     video = real_data / "videos" / "street-5-frames.mp4"
     export(micro_checkpoint, tmp_path, ExportOptions(batch=(1, 2, 4), plan=False, verify_on=video), quiet=True)
@@ -282,11 +287,12 @@ def test_files_that_no_export_wrote_are_not_replaced(micro_checkpoint, tmp_path)
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("precious")
-        with pytest.raises(InputError, match="has, but no bundle"):
+        with pytest.raises(InputError, match="bundle's files, but no bundle"):
             export(micro_checkpoint, folder, ExportOptions(plan=False), quiet=True)
         assert [path.read_text() for path in folder.iterdir()] == ["precious"]
 
 
+@pytest.mark.slow
 def test_a_packaged_checkpoint_replaces_its_own_bundle_and_a_mistyped_one_does_not(tmp_path) -> None:
     for _ in range(2):
         export(Path("tiny"), tmp_path, ExportOptions(batch=(1, 1, 2), plan=False), quiet=True)
@@ -362,10 +368,9 @@ def test_output_folder_that_cannot_be_written(tiny_checkpoint, tmp_path, capsys)
     assert "cannot write to the folder" in capsys.readouterr().err
 
 
-def test_base_exports_within_tolerance_and_its_engine_builds_in_a_minute(tmp_path) -> None:
+@pytest.mark.slow
+def test_base_exports_within_tolerance_and_its_engine_holds_the_weights_once(tmp_path) -> None:
     """The paper's size. The untrained head is scaled up, so that its heatmaps are as large as trained ones."""
-    import time
-
     from sdtc.export import engine_builder, graphs
 
     torch.manual_seed(0)
@@ -386,8 +391,6 @@ def test_base_exports_within_tolerance_and_its_engine_builds_in_a_minute(tmp_pat
     assert difference.keypoints < 0.01
     del session
     target = engine_builder.find_target("tensorrt-rtx", ("8.6",))
-    start = time.perf_counter()
     shapes = ((1, *spec.shape), (4, *spec.shape), (16, *spec.shape))
     engine_builder.build_engine(path, tmp_path / "model.plan", target, "clip", shapes)
-    assert time.perf_counter() - start < 60
-    assert (tmp_path / "model.plan").stat().st_size > 300e6
+    assert 300e6 < (tmp_path / "model.plan").stat().st_size < 1.2 * path.stat().st_size

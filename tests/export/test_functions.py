@@ -9,9 +9,10 @@ import torch
 from onnx import TensorProto, helper
 
 from sdtc.export.functions import OPSET, add_functions
-from sdtc.kernels.attention import spatial_attention_reference, temporal_attention_reference
-from sdtc.kernels.cross_attention import cross_attention_reference
-from sdtc.kernels.refinement import self_refinement_reference
+from sdtc.kernels.operators.cross_attention.reference import cross_attention_reference
+from sdtc.kernels.operators.self_refinement.reference import self_refinement_reference
+from sdtc.kernels.operators.spatial_attention.reference import spatial_attention_reference
+from sdtc.kernels.operators.temporal_attention.reference import temporal_attention_reference
 
 TYPES = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16}
 

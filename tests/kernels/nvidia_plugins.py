@@ -89,15 +89,15 @@ SHAPES = {
 def check(operator, dtype, batch, rest, tactic, answer, aot) -> None:
     """Hold what TensorRT gets to what the kernel takes."""
     entry, ptx, launch, scalars = answer
-    plan = operator.plan(*operator.static([batch, *rest]), dtype, operator.tactics[tactic - 1])
+    expected = operator.configure(*operator.static([batch, *rest]), dtype, operator.tactics[tactic - 1])
     grid = [getattr(launch, f"grid_{axis}")._expr for axis in "xyz"]
     block = [getattr(launch, f"block_{axis}")._expr.value for axis in "xyz"]
-    assert [size.value for size in grid] == [plan.blocks(batch), 1, 1]
+    assert [size.value for size in grid] == [expected.blocks(batch), 1, 1]
     assert not grid[0].constant, "the grid must follow the batch"
-    assert block == [32 * plan.num_warps, 1, 1]
+    assert block == [32 * expected.num_warps, 1, 1]
     assert f".reqntid {block[0]}" in ptx, "the PTX fixes the block size"
     assert launch.shared_mem._expr.value <= 48 << 10
-    assert [scalar._expr.value for scalar in scalars] == [batch * plan.items for _ in plan.scalars]
+    assert [scalar._expr.value for scalar in scalars] == [batch * expected.items for _ in expected.scalars]
     # What TensorRT passes: input pointers, scalars, output pointers.
     assert aot.ptx_parameters(ptx) == ["u64"] * len(operator.inputs) + ["u32"] * len(scalars) + ["u64"]
     assert re.search(rf"\.visible \.entry {entry}\(", ptx)

@@ -1,23 +1,13 @@
-"""Ahead-of-time compilation, without a GPU.
-
-In one process Triton either interprets kernels or compiles them: here it compiles, in processes of its own.
-"""
+"""Ahead-of-time compilation, without a GPU."""
 
 from __future__ import annotations
-
-import csv
-import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
 from sdtc.core.errors import KernelError
 
 pytest.importorskip("triton", reason="needs the extra kernels")
-from sdtc.kernels import aot, report
+from sdtc.kernels import aot
 
 ENTRY = """
 .visible .entry kernel(
@@ -36,105 +26,28 @@ ENTRY = """
 """
 
 
-def compiling(*command: str, **environment: str) -> subprocess.CompletedProcess:
-    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"} | environment
-    return subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, check=False)
-
-
-def script(code: str, **environment: str) -> dict:
-    run = compiling("-c", textwrap.dedent(code), **environment)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory) -> list[dict[str, str]]:
-    """The report on every kernel of `base` for every architecture: minutes if nothing is in the cache."""
-    folder = tmp_path_factory.mktemp("report")
-    run = compiling("-m", "sdtc.kernels.report", "--output", str(folder))
-    assert run.returncode == 0, run.stderr
-    assert "kernels.csv" in run.stdout
-    assert (folder / "kernels.png").is_file()
-    with (folder / "kernels.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def test_every_kernel_compiles_for_every_architecture(rows) -> None:
-    assert {row["architecture"] for row in rows} == {f"sm_{arch}" for arch in aot.ARCHITECTURES}
-    per_architecture = {arch: sum(row["architecture"] == arch for row in rows) for arch in ("sm_75", "sm_80", "sm_120")}
-    assert per_architecture == {"sm_75": 23, "sm_80": 33, "sm_120": 33}  # Turing has no bf16
-
-
-def test_nothing_is_spilled(rows) -> None:
-    assert [row for row in rows if row["spilled_bytes"] != "0"] == []
-
-
-def test_shared_memory_is_what_a_plugin_has(rows) -> None:
-    assert max(int(row["shared_bytes"]) for row in rows) <= 48 << 10
-
-
-def test_tokens_are_loaded_and_stored_in_vectors(rows) -> None:
-    for row in rows:
-        if row["operator"].endswith(("temporal_attention", "spatial_attention", "joint_attention")):
-            assert row["vector_loads"] == row["loads"], row
-            assert row["vector_stores"] == row["stores"], row
-        elif row["operator"] == "gather_tokens":  # but for the slot
-            assert int(row["vector_loads"]) == int(row["loads"]) - 1 == int(row["vector_stores"]) == int(row["stores"])
-        elif row["operator"] != "crop_frame":  # whose three bytes a pixel lie wherever the box is
-            assert int(row["vector_loads"]) >= 1, row
-
-
-def test_attention_in_half_precision_uses_tensor_cores(rows) -> None:
-    for row in rows:
-        attention = row["operator"].endswith("attention") and row["tactic"] != "rows"
-        if attention and row["dtype"] != "fp32" and row["architecture"] != "sm_75":
-            assert int(row["tensor_core"]) > 0, row
-
-
-def test_fused_operators_move_a_third_of_the_bytes_or_less(rows) -> None:
-    for row in rows:
-        if row["operator"] in ("temporal_attention", "self_refinement"):
-            assert int(row["unfused_bytes"]) >= 3 * int(row["compulsory_bytes"])
-
-
-def test_a_multiprocessor_holds_at_least_one_block(rows) -> None:
-    assert all(int(row["blocks_per_sm"]) >= 1 and 0 < float(row["occupancy"]) <= 1 for row in rows)
-
-
-def test_what_is_compiled_is_found_again_in_a_second(rows) -> None:
-    """For every architecture and kernel at once."""
-    found = script(
-        """
-        import json, time
-        from sdtc.kernels import aot, report
-        start = time.perf_counter()
-        work = [(case.launch, arch) for case in report.cases() for arch in aot.ARCHITECTURES
-                if aot.supports(arch, case.dtype)]
-        aot.compile_all(work)
-        print(json.dumps({"seconds": time.perf_counter() - start, "kernels": len(work)}))
-        """
-    )
-    assert found["kernels"] == len(rows)
-    assert found["seconds"] < 2  # one on a machine that does nothing else
-
-
-def test_the_largest_shapes_compile_without_spills_too() -> None:
+@pytest.mark.slow
+def test_the_largest_shapes_compile_without_spills_too(script) -> None:
     found = script(
         """
         import json
         from sdtc.kernels import aot
-        from sdtc.kernels.gpu import (
-            crop_frame, cross_attention, decode_heatmaps, self_refinement, spatial_attention, temporal_attention)
+        from sdtc.kernels.operators.crop_frame import launch as crop_frame
+        from sdtc.kernels.operators.cross_attention import launch as cross_attention
+        from sdtc.kernels.operators.decode_heatmaps import launch as decode_heatmaps
+        from sdtc.kernels.operators.self_refinement import launch as self_refinement
+        from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
+        from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
         launches = [
-            *(temporal_attention.plan(16, 48, 2, D, dtype, tactic)
+            *(temporal_attention.configure(16, 48, 2, D, dtype, tactic)
               for D in (64, 128) for dtype in ("fp16", "fp32") for tactic in temporal_attention.TACTICS),
-            *(spatial_attention.plan(1, 3072, 2, D, dtype, tactic)
+            *(spatial_attention.configure(1, 3072, 2, D, dtype, tactic)
               for D in (64, 128) for dtype in ("fp16", "fp32") for tactic in spatial_attention.TACTICS),
-            *(self_refinement.plan(384, N, dtype, tactic) for N in (256, 512)
+            *(self_refinement.configure(384, N, dtype, tactic) for N in (256, 512)
               for dtype in ("fp16", "fp32") for tactic in self_refinement.TACTICS),
-            *(cross_attention.plan(384, N, dtype) for N in (256, 512) for dtype in ("fp16", "fp32")),
-            decode_heatmaps.plan(17, 256, 256, (1024, 1024), "fp32"),
-            crop_frame.plan((256, 192), "fp16", (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)),
+            *(cross_attention.configure(384, N, dtype) for N in (256, 512) for dtype in ("fp16", "fp32")),
+            decode_heatmaps.configure(17, 256, 256, (1024, 1024), "fp32"),
+            crop_frame.configure((256, 192)),
         ]
         compiled = aot.compile_all([(launch, 80) for launch in launches])
         print(json.dumps([[launch.kernel.fn.__name__, str(dict(launch.constants)), done.local, done.shared]
@@ -146,15 +59,16 @@ def test_the_largest_shapes_compile_without_spills_too() -> None:
     assert [kernel for kernel in found if kernel[3] > (99 if "'N': 512" in kernel[1] else 48) << 10] == []
 
 
-def test_the_cache_knows_kernels_by_content_and_survives_damage(tmp_path) -> None:
+@pytest.mark.slow
+def test_the_cache_knows_kernels_by_content_and_survives_damage(script, tmp_path) -> None:
     result = script(
         f"""
         import dataclasses, json
         from pathlib import Path
         from sdtc.kernels import aot
-        from sdtc.kernels.gpu import decode_heatmaps
+        from sdtc.kernels.operators.decode_heatmaps import launch as decode_heatmaps
         cache = Path({str(tmp_path)!r})
-        launch = decode_heatmaps.plan(3, 8, 6, (32, 24), "fp32")
+        launch = decode_heatmaps.configure(3, 8, 6, (32, 24), "fp32")
         first = aot.compile_kernel(launch, 80, cache)
         entry, = cache.iterdir()
         again = aot.compile_kernel(launch, 80, cache)
@@ -172,14 +86,15 @@ def test_the_cache_knows_kernels_by_content_and_survives_damage(tmp_path) -> Non
     assert result == {"same": [True, True], "entries": 3, "parameters": ["u64", "u64"], "elf": True, "paths": False}
 
 
-def test_stripped_ptx_is_still_assembled(tmp_path) -> None:
+@pytest.mark.slow
+def test_stripped_ptx_is_still_assembled(script, tmp_path) -> None:
     result = script(
         f"""
         import json, subprocess, triton
         from pathlib import Path
         from sdtc.kernels import aot
-        from sdtc.kernels.gpu import temporal_attention
-        compiled = aot.compile_kernel(temporal_attention.plan(5, 48, 4, 16, "fp16"), 80)
+        from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
+        compiled = aot.compile_kernel(temporal_attention.configure(5, 48, 4, 16, "fp16"), 80)
         path = Path({str(tmp_path / "kernel.ptx")!r})
         path.write_text(compiled.ptx)
         tool = triton.knobs.nvidia.ptxas.path
@@ -212,28 +127,8 @@ def test_other_gpus_are_refused(capability) -> None:
         aot.architecture_for(capability)
 
 
-def test_occupancy_by_hand() -> None:
-    """128 threads of 64 registers: 8 blocks of 8,192 registers, of 2,048 threads on sm_80 half."""
-    kernel = aot.Compiled("kernel", 80, "", b"", num_warps=4, shared=0, registers=64, local=0)
-    assert report.residency(kernel) == (8, 0.5)
-    limited = aot.Compiled("kernel", 86, "", b"", num_warps=4, shared=48 << 10, registers=32, local=0)
-    assert report.residency(limited) == (2, 256 / 1536)  # of 100 KiB, 49 each
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--arch", "70"], "sm_70 is not supported: expected some of sm_75"),
-        (["--workers", "0"], "--workers is 0"),
-        (["--output", "nowhere"], "the folder 'nowhere' does not exist"),
-    ],
-)
-def test_the_command_refuses_what_it_cannot_do(arguments, said, capsys) -> None:
-    assert report.main(arguments) == 2
-    assert said in capsys.readouterr().err
-
-
-def test_interpreted_kernels_cannot_be_compiled(tmp_path) -> None:
+@pytest.mark.slow
+def test_interpreted_kernels_cannot_be_compiled(compiling, tmp_path) -> None:
     run = compiling("-m", "sdtc.kernels.report", "--arch", "80", "--output", str(tmp_path), TRITON_INTERPRET="1",
                     SDTC_CACHE=str(tmp_path))  # fmt: skip
     assert run.returncode == 2

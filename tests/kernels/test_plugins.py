@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("triton", reason="needs the extra kernels")
 
 
+@pytest.mark.slow
 def test_nvidias_decorators_and_expressions_take_our_plugins() -> None:
     for module in ("tensorrt_rtx", "tensorrt_bindings"):
         if not _installed(module):

@@ -248,6 +248,7 @@ def damage(whole: bytes, front: int, rng: random.Random) -> bytes:
     return bytes(damaged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "pickle-in-zip", "legacy", "safetensors"])
 @pytest.mark.filterwarnings("error")
 def test_damaged_files_only_raise_named_errors(tmp_path, micro, kind) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+import pytest
 
 from sdtc.evaluation.inference import open_checkpoint
-from sdtc.synthetic import SyntheticClip
+from sdtc.synthetic import ClipOptions, SyntheticClip
 
 
 def auc(low: np.ndarray, high: np.ndarray) -> float:
@@ -15,6 +16,7 @@ def auc(low: np.ndarray, high: np.ndarray) -> float:
     return float((low[:, None] < high).mean() + (low[:, None] == high).mean() / 2)
 
 
+@pytest.mark.slow
 def test_scores_of_the_packaged_network_follow_occlusion() -> None:
     """Two clips that training has not seen. Over 30 of the validation set: 0.84 and 0.69 at the median, AUC 0.75."""
     scores, hidden, right = [], [], []
@@ -22,7 +24,7 @@ def test_scores_of_the_packaged_network_follow_occlusion() -> None:
         for seed in (900_001, 900_003):
             window: deque = deque(maxlen=5)
             for index, frame in enumerate(
-                SyntheticClip(seed, 30, (288, 384), num_people=3, difficulties=("occluded",), lively=True)
+                SyntheticClip(ClipOptions(seed, 30, (288, 384), num_people=3, difficulties=("occluded",), lively=True))
             ):
                 window.append(frame)
                 if index < 4 or index % 3:

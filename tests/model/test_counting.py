@@ -57,6 +57,10 @@ def test_info_prints_a_table_and_json(capsys, tiny_checkpoint) -> None:
     text = capsys.readouterr().out
     assert "181.8 GFLOPs" in text
     assert "fusion.smca_r" in text
+    assert main(["tiny"]) == 0
+    total = sum(parameter.numel() for parameter in build(get_preset("tiny")).parameters())
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("inference")]
+    assert row[1:3] == [f"{total:,}"] * 2  # all of it trainable
     assert main([str(tiny_checkpoint), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert {"parameters", "gmacs", "gflops", "gflops_without_attention_products"} <= set(data)

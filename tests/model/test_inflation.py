@@ -32,6 +32,7 @@ def frames():
     return torch.randint(0, 256, (2, *TINY.input_size, 3), generator=torch.Generator().manual_seed(7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("small", "large"), [(0, 0), (0, 1), (0, 2), (1, 1)])
 def test_a_still_clip_gives_the_small_networks_heatmaps(tmp_path, frames, small, large) -> None:
     source, target = with_delta(small), with_delta(large)
@@ -60,9 +61,13 @@ def test_the_new_frames_are_seen(tmp_path, frames) -> None:
 @pytest.mark.parametrize(
     ("small", "large", "said"),
     [
-        ({"delta": 2}, {"delta": 1}, "of the same delta, or a smaller one"),
+        ({"delta": 2}, {"delta": 1}, "expected kind 'sdtc' and the same delta, or a smaller one"),
         ({"delta": 0}, {"delta": 2, "width": 32}, "of another shape"),
-        ({"delta": 0, "kind": "vitpose"}, {"delta": 2}, "network 'vitpose'"),
+        (
+            {"delta": 0, "kind": "vitpose"},
+            {"delta": 2},
+            "of kind 'vitpose' and delta 0 for one of kind 'sdtc' and delta 2",
+        ),
         ({"delta": 0, "fusion": "add"}, {"delta": 2}, "missing"),
     ],
 )

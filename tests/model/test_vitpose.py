@@ -103,6 +103,7 @@ def in_format(name: str) -> dict[str, Tensor]:
 FORMATS = ("original ViTPose", "mmpose 1.x", "Hugging Face")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SHAPES)
 def test_tokens_equal_hugging_face(size, tmp_path) -> None:
     width, depth, heads = SHAPES[size]
@@ -122,6 +123,7 @@ def test_tokens_equal_hugging_face(size, tmp_path) -> None:
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classic", [False, True], ids=["simple", "classic"])
 def test_whole_vitpose_equals_hugging_face(classic, tmp_path) -> None:
     reference = make_hugging_face(384, 12, 12, classic)
@@ -141,6 +143,7 @@ def test_whole_vitpose_equals_hugging_face(classic, tmp_path) -> None:
     torch.testing.assert_close(got / scale, want / scale, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classic", [False, True], ids=["simple", "classic"])
 @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
 def test_three_formats_load_to_the_same_tensors(classic, wrapped) -> None:
@@ -159,6 +162,7 @@ def test_three_formats_load_to_the_same_tensors(classic, wrapped) -> None:
             assert torch.equal(value, loaded[0].state[key]), key
 
 
+@pytest.mark.slow
 def test_a_backbone_without_prefix_is_found(tmp_path) -> None:
     state = make_hugging_face(384, 12, 12, False).backbone.state_dict()
     torch.save({"model": state}, tmp_path / "backbone.pth")
@@ -167,6 +171,7 @@ def test_a_backbone_without_prefix_is_found(tmp_path) -> None:
     assert torch.equal(network.backbone.norm.weight, state["layernorm.weight"])
 
 
+@pytest.mark.slow
 def test_backbone_of_a_wrapped_original_file_into_another_input_size(tmp_path) -> None:
     import dataclasses
 
@@ -199,6 +204,7 @@ def test_position_grids() -> None:
         position_grid(191)
 
 
+@pytest.mark.slow
 def test_partial_files_name_the_missing_keys(tmp_path) -> None:
     state = make_hugging_face(384, 12, 12, False).state_dict()
     del state["backbone.encoder.layer.7.mlp.fc1.bias"]
@@ -211,6 +217,7 @@ def test_partial_files_name_the_missing_keys(tmp_path) -> None:
         load_backbone(network, tmp_path / "partial.pth")
 
 
+@pytest.mark.slow
 def test_left_over_keys_are_named(tmp_path) -> None:
     state = make_hugging_face(384, 12, 12, False).state_dict()
     state["backbone.encoder.layer.0.mlp.experts.0.weight"] = torch.zeros(1)
@@ -219,6 +226,7 @@ def test_left_over_keys_are_named(tmp_path) -> None:
         load_checkpoint(tmp_path / "moe.pth")
 
 
+@pytest.mark.slow
 def test_a_backbone_alone_gives_no_poses(tmp_path) -> None:
     state = {k: v for k, v in make_hugging_face(384, 12, 12, False).state_dict().items() if "head" not in k}
     torch.save(state, tmp_path / "backbone.pth")
@@ -226,6 +234,7 @@ def test_a_backbone_alone_gives_no_poses(tmp_path) -> None:
         load_checkpoint(tmp_path / "backbone.pth")
 
 
+@pytest.mark.slow
 def test_wrong_width_shows_both_shapes(tmp_path) -> None:
     torch.save(make_hugging_face(384, 12, 12, False).state_dict(), tmp_path / "s.pth")
     with pytest.raises(CheckpointError, match=r"\(384,\) instead of \(768,\)|instead of"):

@@ -10,7 +10,7 @@ import pytest
 
 from sdtc.core.errors import InputError
 from sdtc.core.skeleton import POSETRACK
-from sdtc.synthetic import RenderedFrame, SyntheticClip
+from sdtc.synthetic import ClipOptions, RenderedFrame, SyntheticClip
 from sdtc.synthetic import clip as clip_module
 from sdtc.synthetic import difficulty as difficulty_module
 from sdtc.synthetic.clip import OCCLUDER
@@ -23,7 +23,7 @@ FRAMES = 12
 
 
 def hard(seed: int, *difficulties: str, frames: int = FRAMES, people: int | None = 3) -> SyntheticClip:
-    return SyntheticClip(seed, frames, SIZE, people, difficulties=difficulties, lively=True)
+    return SyntheticClip(ClipOptions(seed, frames, SIZE, people, difficulties=difficulties, lively=True))
 
 
 def label(frame: RenderedFrame, name: str) -> np.ndarray:
@@ -46,7 +46,7 @@ def everything() -> list[tuple[SyntheticClip, list[RenderedFrame]]]:
 
 def test_a_plain_clip_is_drawn_as_before_there_were_difficulties() -> None:
     for seed in range(3):
-        clip = SyntheticClip(seed, 6, SIZE, 3)
+        clip = SyntheticClip(ClipOptions(seed, 6, SIZE, 3))
         camera, people = clip.scene.camera, clip.scene.people
         for index, frame in enumerate(clip):
             time = index / clip.fps
@@ -56,11 +56,12 @@ def test_a_plain_clip_is_drawn_as_before_there_were_difficulties() -> None:
                 clip._people[i].shadow(canvas, camera, index, time)
             for i in order:
                 clip._people[i].draw(canvas, camera, index, time, i + 1)
-            assert np.array_equal(frame.image, canvas.finish())
+            assert np.array_equal(frame.image, to_bytes(canvas.image))
             assert np.array_equal(frame.mask, canvas.mask)
             assert not frame.difficulty[:, 2:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["blur", "defocus", "low_light"])
 def test_between_the_spells_nothing_changes(name: str) -> None:
     plain, clip = hard(11, frames=24), hard(11, name, frames=24)
@@ -94,6 +95,7 @@ def test_occluders_change_nothing_but_what_they_cover() -> None:
     assert covered > 1000
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_bytes_in_any_order(
     everything: list[tuple[SyntheticClip, list[RenderedFrame]]],
 ) -> None:
@@ -151,7 +153,7 @@ def test_crossing_follows_from_the_boxes(everything: list[tuple[SyntheticClip, l
 def test_people_who_cross_meet_in_the_picture_going_opposite_ways() -> None:
     opposite = 0
     for seed in range(20):
-        first, second = clip_module.build_scene(seed, 40, SIZE, 2, 25, ["crossing"]).people
+        first, second = clip_module.build_scene(ClipOptions(seed, 40, SIZE, 2, 25, ["crossing"])).people
         places = [person.points[:, POINT["pelvis"]][:, [0, 2]] for person in (first, second)]
         bearings = [place[:, 0] / place[:, 1] for place in places]
         apart = bearings[0] - bearings[1]
@@ -202,6 +204,7 @@ def test_defocus_and_low_light_follow_from_the_optics(
 # What the pictures show
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["blur", "defocus"])
 def test_labelled_frames_are_less_sharp_than_they_were(name: str) -> None:
     ratios = []
@@ -225,7 +228,7 @@ def test_motion_blurs_what_moves_on_both_sides_of_the_annotated_moment() -> None
         clip.scene = dataclasses.replace(clip.scene, camera=camera, optics=optics)
         clip._background.camera = camera
         frame = clip[8]
-        changed = np.abs(frame.image.astype(int) - clip._draw(8)[0].finish()).max(axis=-1) > 2
+        changed = np.abs(frame.image.astype(int) - to_bytes(clip._draw(8)[0].image)).max(axis=-1) > 2
         people = np.zeros(SIZE, bool)
         for x, y, w, h in frame.boxes.astype(int):
             people[max(y - 12, 0) : y + h + 12, max(x - 12, 0) : x + w + 12] = True  # with their shadows
@@ -287,7 +290,7 @@ def test_a_shake_moves_people_and_background_together_and_shows_no_edge() -> Non
 
 
 def lively(seed: int) -> tuple[DrawnPerson, ...]:
-    return clip_module.build_scene(seed, 60, SIZE, 4, 25, lively=True).people
+    return clip_module.build_scene(ClipOptions(seed, 60, SIZE, 4, 25, lively=True)).people
 
 
 def test_lively_people_are_still_people() -> None:
@@ -320,7 +323,7 @@ def test_the_wrists_of_lively_people_are_where_no_gait_would_have_them() -> None
         return float(np.mean([person.points[:, wrist, 1] > person.points[:, shoulder, 1] for person in people]))
 
     assert np.mean([raised(lively(seed)) for seed in range(10)]) > 0.1
-    plain = [clip_module.build_scene(seed, 60, SIZE, 4, 25).people for seed in range(10)]
+    plain = [clip_module.build_scene(ClipOptions(seed, 60, SIZE, 4, 25)).people for seed in range(10)]
     assert np.mean([raised(people) for people in plain]) < 0.1
 
 
@@ -339,12 +342,15 @@ def test_between_two_frames_people_are_between() -> None:
     ("arguments", "word"),
     [
         ({"difficulties": ["fog"]}, "'fog' is unknown: expected some of occluded, crossing"),
-        ({"difficulties": ["crossing"], "num_people": 1}, "crossing needs at least 2"),
+        (
+            {"difficulties": ["crossing"], "num_people": 1},
+            "`num_people` is 1: the difficulty crossing needs at least 2",
+        ),
     ],
 )
 def test_bad_difficulties(arguments: dict[str, object], word: str) -> None:
     with pytest.raises(InputError, match=word):
-        SyntheticClip(**arguments)  # type: ignore[arg-type]
+        SyntheticClip(ClipOptions(**arguments))  # type: ignore[arg-type]
 
 
 def test_nobody_to_occlude_is_fine() -> None:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from sdtc.core.errors import InputError, OutputError
 from sdtc.core.posetrack import POSETRACK_CATEGORY, from_slots
 from sdtc.core.skeleton import POSETRACK
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 from sdtc.synthetic import clip as clip_module
 from sdtc.synthetic.cli import main
 from sdtc.synthetic.people import ACTIONS, POINT, Body, DrawnPerson, Gait
-from sdtc.synthetic.render import Camera, Canvas, PersonPainter
+from sdtc.synthetic.render import Camera, Canvas, PersonPainter, to_bytes
 
 SMALL = (180, 320)
 FPS = 25
@@ -29,7 +29,7 @@ few = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_
 
 
 def walkers(seed: int, frames: int = 40) -> list[DrawnPerson]:
-    return list(clip_module.build_scene(seed, frames, SMALL, 4, FPS).people)
+    return list(clip_module.build_scene(ClipOptions(seed, frames, SMALL, 4, FPS)).people)
 
 
 def joint(person: DrawnPerson, name: str) -> np.ndarray:
@@ -43,29 +43,31 @@ def arrays(clip: SyntheticClip) -> list[bytes]:
     return [getattr(frame, f.name).tobytes() for frame in clip for f in dataclasses.fields(frame)]
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_the_same_seed_makes_the_same_bytes(seed: int) -> None:
-    assert arrays(SyntheticClip(seed, 2, SMALL)) == arrays(SyntheticClip(seed, 2, SMALL))
+    assert arrays(SyntheticClip(ClipOptions(seed, 2, SMALL))) == arrays(SyntheticClip(ClipOptions(seed, 2, SMALL)))
 
 
+@pytest.mark.slow
 def test_different_seeds_and_different_frames_differ() -> None:
-    clips = [SyntheticClip(seed, 3, SMALL) for seed in range(8)]
+    clips = [SyntheticClip(ClipOptions(seed, 3, SMALL)) for seed in range(8)]
     assert len({clip[0].image.tobytes() for clip in clips}) == 8
     for clip in clips:
         assert clip[0].image.tobytes() != clip[2].image.tobytes()
 
 
 def test_frames_do_not_depend_on_the_order_of_asking_nor_on_the_global_random_state() -> None:
-    clip = SyntheticClip(5, 4, SMALL)
+    clip = SyntheticClip(ClipOptions(5, 4, SMALL))
     np.random.seed(1)
     last = clip[3].image.copy()
     assert np.array_equal(list(clip)[3].image, last)
 
 
 def test_a_person_stays_the_same_when_others_are_added() -> None:
-    alone, crowd = (SyntheticClip(3, 5, SMALL, num_people=n).scene for n in (1, 4))
-    assert alone.camera == crowd.camera == SyntheticClip(3, 5, SMALL).scene.camera
+    alone, crowd = (SyntheticClip(ClipOptions(3, 5, SMALL, num_people=n)).scene for n in (1, 4))
+    assert alone.camera == crowd.camera == SyntheticClip(ClipOptions(3, 5, SMALL)).scene.camera
     assert alone.people[0].look == crowd.people[0].look
     assert np.array_equal(alone.people[0].points, crowd.people[0].points)
 
@@ -73,10 +75,11 @@ def test_a_person_stays_the_same_when_others_are_added() -> None:
 # Ground truth against the picture
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_shapes_and_types(seed: int) -> None:
-    clip = SyntheticClip(seed, 3, SMALL)
+    clip = SyntheticClip(ClipOptions(seed, 3, SMALL))
     assert len(clip) == len(list(clip)) == 3
     for frame in clip:
         people = len(frame.track_ids)
@@ -90,10 +93,11 @@ def test_shapes_and_types(seed: int) -> None:
         assert set(np.unique(frame.mask)) <= {0, *(frame.track_ids + 1)}
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_visible_joints_lie_in_the_drawn_silhouette(seed: int) -> None:
-    for frame in SyntheticClip(seed, 12, num_people=1):
+    for frame in SyntheticClip(ClipOptions(seed, 12, num_people=1)):
         for person in range(len(frame.track_ids)):
             # one pixel of tolerance: the tip of a nose is thinner than a pixel when it is far away
             silhouette = cv2.dilate((frame.mask == frame.track_ids[person] + 1).astype(np.uint8), np.ones((3, 3)))
@@ -102,11 +106,12 @@ def test_visible_joints_lie_in_the_drawn_silhouette(seed: int) -> None:
                     assert silhouette[round(float(y)), round(float(x))], name
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_visibility_and_occlusion_follow_the_picture(seed: int) -> None:
     height, width = 180, 320
-    for frame in SyntheticClip(seed, 6, (height, width), num_people=4):
+    for frame in SyntheticClip(ClipOptions(seed, 6, (height, width), num_people=4)):
         x, y, v = np.moveaxis(frame.keypoints, -1, 0)
         inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
         assert np.array_equal(v == 1, inside)
@@ -117,10 +122,11 @@ def test_visibility_and_occlusion_follow_the_picture(seed: int) -> None:
                 assert frame.occluded[person, k] == (shown not in (0, track + 1))
 
 
+@pytest.mark.slow
 def test_whoever_is_nearer_covers_the_other() -> None:
     covered = 0
     for seed in range(6):
-        clip = SyntheticClip(seed, 10, SMALL, num_people=4)
+        clip = SyntheticClip(ClipOptions(seed, 10, SMALL, num_people=4))
         for index, frame in enumerate(clip):
             for person, k in zip(*np.nonzero(frame.occluded), strict=True):
                 x, y = np.rint(frame.keypoints[person, k, :2]).astype(int)
@@ -130,10 +136,11 @@ def test_whoever_is_nearer_covers_the_other() -> None:
     assert covered > 20
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_boxes_lie_in_the_picture_and_contain_the_visible_joints(seed: int) -> None:
-    for frame in SyntheticClip(seed, 6, SMALL, num_people=3):
+    for frame in SyntheticClip(ClipOptions(seed, 6, SMALL, num_people=3)):
         low, high = frame.boxes[:, :2], frame.boxes[:, :2] + frame.boxes[:, 2:]
         assert (low >= 0).all()
         assert (high <= SMALL[::-1]).all()
@@ -144,11 +151,12 @@ def test_boxes_lie_in_the_picture_and_contain_the_visible_joints(seed: int) -> N
             assert (visible <= high[person] + 0.5).all()
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_head_boxes_hold_the_head_and_little_else(seed: int) -> None:
     head = [POSETRACK.keypoints.index(name) for name in ("nose", "head_bottom", "head_top")]
-    for frame in SyntheticClip(seed, 4, SMALL, num_people=2):
+    for frame in SyntheticClip(ClipOptions(seed, 4, SMALL, num_people=2)):
         for points, (x, y, width, height) in zip(frame.keypoints[:, head, :2], frame.head_boxes, strict=True):
             length = np.hypot(*(points[1] - points[2]))
             assert (points >= (x - 0.2 * length, y - 0.01)).all()
@@ -164,10 +172,11 @@ def test_the_camera_projects_as_a_pinhole_does() -> None:
     np.testing.assert_allclose(camera.project(points, 0), expected)
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_people_and_background_pan_together(seed: int) -> None:
-    camera = SyntheticClip(seed, 1, SMALL).scene.camera
+    camera = SyntheticClip(ClipOptions(seed, 1, SMALL)).scene.camera
     point = np.array([[0.3, 1.0, 5.0]])
     moved = camera.project(point, 2.0) - camera.project(point, 0.5)
     np.testing.assert_allclose(moved[0], camera.shift(2.0) - camera.shift(0.5))
@@ -267,7 +276,7 @@ def test_the_texture_turns_with_the_body(heading: float, seen: str) -> None:
     canvas = Canvas(np.zeros((300, 300, 3), np.uint8), np.array([0.0, 0.0, 1.0]))
     painter.draw(canvas, camera, 0, 0.0, 1)
     rows, columns = np.nonzero(canvas.mask)
-    pixel = canvas.finish()[int(rows.mean()), int(columns.mean())]
+    pixel = to_bytes(canvas.image)[int(rows.mean()), int(columns.mean())]
     assert tuple(pixel > 60) == tuple(channel > 0 for channel in colours[seen])
 
 
@@ -291,12 +300,13 @@ def test_motion_is_continuous(seed: int) -> None:
             assert 0.7 * person.gait.speed < np.median(pelvis) < 1.5 * person.gait.speed
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.sampled_from([(640, 32), (32, 640), (360, 640), (640, 360)]), st.sampled_from([1, 25, 120]))
 def test_nobody_comes_too_near_whatever_the_format_and_the_frame_rate(
     seed: int, size: tuple[int, int], fps: float
 ) -> None:
-    for person in clip_module.build_scene(seed, 300, size, 2, fps).people:
+    for person in clip_module.build_scene(ClipOptions(seed, 300, size, 2, fps)).people:
         assert person.points[..., 2].min() > 0.7
 
 
@@ -305,19 +315,22 @@ def test_every_action_and_every_view_occurs() -> None:
     assert {person.gait.action for person in people} == set(ACTIONS)
     quarters = {int(np.floor((person.facing[0, 0] + np.pi / 4) / (np.pi / 2))) % 4 for person in people}
     assert quarters == {0, 1, 2, 3}
-    counts = {len(clip_module.build_scene(seed, 1, SMALL, None, FPS).people) for seed in range(40)}
+    counts = {len(clip_module.build_scene(ClipOptions(seed, 1, SMALL, None, FPS)).people) for seed in range(40)}
     assert counts == {1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_most_people_are_in_the_picture_and_a_long_clip_does_not_run_empty() -> None:
     shown = [
-        len(SyntheticClip(seed, 1000, SMALL, num_people=3)[index].boxes) for seed in range(4) for index in (0, 999)
+        len(SyntheticClip(ClipOptions(seed, 1000, SMALL, num_people=3))[index].boxes)
+        for seed in range(4)
+        for index in (0, 999)
     ]
     assert np.mean(shown) > 2
 
 
 def test_no_people_is_a_clip_too(tmp_path: Path) -> None:
-    clip = SyntheticClip(0, 2, SMALL, num_people=0)
+    clip = SyntheticClip(ClipOptions(0, 2, SMALL, num_people=0))
     assert all(frame.keypoints.shape == (0, 15, 3) and frame.boxes.shape == (0, 4) for frame in clip)
     assert json.loads(write_clip(clip, tmp_path, video=False).read_text())["annotations"] == []
 
@@ -330,7 +343,7 @@ def files(root: Path) -> set[str]:
 
 
 def test_what_is_written(tmp_path: Path) -> None:
-    clip = SyntheticClip(41, 5, SMALL, num_people=4, fps=2)
+    clip = SyntheticClip(ClipOptions(41, 5, SMALL, num_people=4, fps=2))
     # two frames a second: enough happens in five that somebody leaves, somebody is cut off and somebody covered
     assert any(frame.track_ids.tolist() != list(range(len(frame.track_ids))) for frame in clip)
     assert any((frame.keypoints[..., 2] == 0).any() for frame in clip)
@@ -374,14 +387,14 @@ def test_the_keys_are_those_of_posetrack_and_ours(tmp_path: Path) -> None:
         "id width height",
         "annotations": "bbox_head keypoints track_id image_id bbox scores category_id id iscrowd num_keypoints",
     }
-    data = json.loads(write_clip(SyntheticClip(0, 1, SMALL, 1), tmp_path, video=False).read_text())
+    data = json.loads(write_clip(SyntheticClip(ClipOptions(0, 1, SMALL, 1)), tmp_path, video=False).read_text())
     assert set(data) == {"images", "annotations", "categories", "info"}
     assert set(data["images"][0]) == {*sample["images"].split(), "difficulty"}
     assert set(data["annotations"][0]) == {*sample["annotations"].split(), "occluded", "difficulty"}
 
 
 def test_the_video_plays_and_starts_fast(tmp_path: Path) -> None:
-    clip = SyntheticClip(1, 6, SMALL, fps=30)
+    clip = SyntheticClip(ClipOptions(1, 6, SMALL, fps=30))
     write_clip(clip, tmp_path, name="000007_street")
     path = tmp_path / "000007_street.mp4"
     with av.open(str(path)) as video:
@@ -397,11 +410,12 @@ def test_the_video_plays_and_starts_fast(tmp_path: Path) -> None:
 
 
 def test_writing_again_replaces(tmp_path: Path) -> None:
-    write_clip(SyntheticClip(1, 5, SMALL), tmp_path)
-    write_clip(SyntheticClip(1, 2, SMALL), tmp_path)
+    write_clip(SyntheticClip(ClipOptions(1, 5, SMALL)), tmp_path)
+    write_clip(SyntheticClip(ClipOptions(1, 2, SMALL)), tmp_path)
     assert len(list(tmp_path.rglob("*.jpg"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("moment", ["frame", "annotations"])
 def test_an_interrupted_run_leaves_nothing(
@@ -415,7 +429,7 @@ def test_an_interrupted_run_leaves_nothing(
         if len(calls) == 3 and moment == "frame":
             fail()
 
-    clip, calls = SyntheticClip(1, 4, SMALL), []
+    clip, calls = SyntheticClip(ClipOptions(1, 4, SMALL)), []
     if moment == "annotations":
         monkeypatch.setattr("sdtc.core.files.json.dumps", fail)
     with pytest.raises(OutputError if isinstance(error, OSError) else error):  # type: ignore[arg-type]
@@ -429,14 +443,14 @@ def test_an_interrupted_run_leaves_nothing(
 
 
 def test_an_interrupted_run_keeps_what_was_there(tmp_path: Path) -> None:
-    write_clip(SyntheticClip(1, 2, SMALL), tmp_path)
+    write_clip(SyntheticClip(ClipOptions(1, 2, SMALL)), tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
 
     def fail() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_clip(SyntheticClip(1, 3, SMALL, fps=30), tmp_path, on_frame=fail)
+        write_clip(SyntheticClip(ClipOptions(1, 3, SMALL, fps=30)), tmp_path, on_frame=fail)
     assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 
 
@@ -445,7 +459,7 @@ def test_one_frame_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     original = SyntheticClip.__getitem__
     monkeypatch.setattr(SyntheticClip, "__getitem__", lambda self, i: drawn.append(i) or original(self, i))
     seen = []
-    write_clip(SyntheticClip(1, 3, SMALL), tmp_path, video=False, on_frame=lambda: seen.append(len(drawn)))
+    write_clip(SyntheticClip(ClipOptions(1, 3, SMALL)), tmp_path, video=False, on_frame=lambda: seen.append(len(drawn)))
     assert seen == [1, 2, 3]
 
 
@@ -464,37 +478,37 @@ def test_one_frame_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         ({"size": (360, 100_000)}, "width"),
         ({"num_people": -1}, "people"),
         ({"num_people": 21}, "people"),
-        ({"fps": 0}, "frame rate"),
-        ({"fps": float("nan")}, "frame rate"),
+        ({"fps": 0}, "`fps` is 0"),
+        ({"fps": float("nan")}, "`fps` is nan"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, object], word: str) -> None:
     with pytest.raises(InputError, match=word):
-        SyntheticClip(**arguments)  # type: ignore[arg-type]
+        SyntheticClip(ClipOptions(**arguments))  # type: ignore[arg-type]
 
 
 def test_a_frame_that_is_not_there() -> None:
     with pytest.raises(IndexError):
-        SyntheticClip(0, 3, SMALL)[3]
+        SyntheticClip(ClipOptions(0, 3, SMALL))[3]
 
 
 @pytest.mark.parametrize("name", ["street", "12345_x", "../000001_x", "000001_a/b", ""])
 def test_bad_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="six digits"):
-        write_clip(SyntheticClip(0, 1, SMALL), tmp_path, name=name)
+    with pytest.raises(InputError, match=r"`name` is '.*': expected six digits"):
+        write_clip(SyntheticClip(ClipOptions(0, 1, SMALL)), tmp_path, name=name)
     assert files(tmp_path) == set()
 
 
 def test_an_odd_size_is_fine_for_pictures_but_not_for_video(tmp_path: Path) -> None:
-    clip = SyntheticClip(0, 1, (181, 321))
-    with pytest.raises(InputError, match="even"):
+    clip = SyntheticClip(ClipOptions(0, 1, (181, 321)))
+    with pytest.raises(InputError, match=r"`size` is 181x321: H\.264 needs an even height and width"):
         write_clip(clip, tmp_path)
     write_clip(clip, tmp_path, video=False)
     assert len(files(tmp_path)) == 2
 
 
 def test_a_missing_or_unwritable_directory(tmp_path: Path) -> None:
-    clip = SyntheticClip(0, 1, SMALL)
+    clip = SyntheticClip(ClipOptions(0, 1, SMALL))
     with pytest.raises(OutputError, match="does not exist"):
         write_clip(clip, tmp_path / "missing")
     (tmp_path / "images").write_text("a file where a folder should be")
@@ -505,6 +519,7 @@ def test_a_missing_or_unwritable_directory(tmp_path: Path) -> None:
 # The command
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new" / "folder"
     options = f"--output {output} --clips 2 --frames 2 --size 90x160 --people 1 --seed 8 --fps 10".split()

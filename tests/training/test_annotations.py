@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from sdtc.core.boxes import BoxFile
 from sdtc.core.errors import InputError
-from sdtc.synthetic import SyntheticClip, write_clip
-from sdtc.training.annotations import read_annotations
+from sdtc.evaluation.reading import read_predictions, read_truth
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
+from sdtc.training.annotations import NO_TRACK, read_annotations
 
 
 def entry(**changes) -> dict:
@@ -83,18 +85,55 @@ def test_unusable_people_are_skipped_and_counted(tmp_path, change, reason) -> No
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"keypoints": [1.0] * 45}, "'keypoints' has 45 numbers, expected 51"),
-        ({"keypoints": [float("nan")] * 51}, "'keypoints' holds a number that is not finite"),
-        ({"bbox": [1, 2, float("inf"), 4]}, "'bbox' holds a number that is not finite"),
-        ({"bbox": "here"}, "'bbox' is not a list of numbers"),
-        ({"image_id": 2}, "image 2, which the file does not list"),
-        ({"image_id": None}, "no usable 'image_id'"),
+        ({"keypoints": [1.0] * 45}, r"keypoints is .*\(45 values\), expected 51 finite"),
+        ({"keypoints": [float("nan")] * 51}, r"keypoints is \[nan, .* expected 51 finite"),
+        ({"bbox": [1, 2, float("inf"), 4]}, r"bbox is \[1, 2, inf, 4\], expected four finite"),
+        ({"bbox": "here"}, "bbox is 'here', expected four finite numbers"),
+        ({"image_id": 2}, "image_id is 2, expected the id of one of the file's images"),
+        ({"image_id": None}, "image_id is None, expected a whole number"),
     ],
     ids=str,
 )
 def test_damaged_annotations_name_the_place(tmp_path, change, sentence) -> None:
     with pytest.raises(InputError, match=rf"000007_seq\.json', annotation 1.*{sentence}"):
         read_annotations(write_set(tmp_path, [entry(), entry(**change)]), "val")
+
+
+def test_annotations_without_ids_lengths_and_head_boxes(tmp_path) -> None:
+    """Nothing is known of other frames then: the window ends at the keyframe, and nobody is found again."""
+    bare = entry()
+    del bare["track_id"], bare["bbox_head"]
+    images = [{"id": 1, "file_name": "images/val/000007_seq/000002.jpg"}]
+    entries = [bare, bare | {"track_id": None, "bbox_head": []}, bare | {"track_id": -1, "bbox_head": None}]
+    result = read_annotations(write_set(tmp_path, entries, images), "val")
+    assert [person.track_id for person in result.people] == [NO_TRACK] * 3
+    assert [(person.first, person.number, person.last) for person in result.people] == [(0, 2, 2)] * 3
+    assert not any(person.head_box.any() for person in result.people)
+    assert result.people[0].frame(1).name == "000002.jpg"
+    assert result.tracks() == {}
+
+
+@pytest.mark.parametrize("form", [int, float, str])
+def test_ids_as_programs_write_them_mean_the_same_to_every_reader(tmp_path, form) -> None:
+    images = [
+        {"id": form(1), "file_name": "images/val/000007_seq/000002.jpg", "nframes": form(30), "width": 80, "height": 60}
+    ]
+    root = write_set(tmp_path, [entry(image_id=form(1), track_id=form(4))], images)
+    path = root / "annotations" / "val" / "000007_seq.json"
+    (person,) = read_annotations(root, "val").people
+    assert (person.image_id, person.track_id, person.last) == (1, 4, 29)
+    boxes = BoxFile(path).by_image[1]
+    assert boxes.track_ids is not None
+    assert boxes.track_ids.tolist() == [4]
+    truth = read_truth([path])
+    assert (truth.images[0].id, truth.people.frames.tolist()) == (1, [0])
+    assert read_predictions([path], truth).people.frames.tolist() == [0]
+
+
+def test_a_keypoint_that_float32_cannot_hold(tmp_path) -> None:
+    keypoints = [1e39, *entry()["keypoints"][1:]]
+    with pytest.raises(InputError, match=r"annotation 0: keypoints is .* numbers that fit into float32"):
+        read_annotations(write_set(tmp_path, [entry(keypoints=keypoints)]), "val")
 
 
 def test_files_that_are_missing_or_damaged(tmp_path) -> None:
@@ -109,10 +148,10 @@ def test_files_that_are_missing_or_damaged(tmp_path) -> None:
     with pytest.raises(InputError, match="not valid JSON"):
         read_annotations(root, "val")
     path.write_text('{"annotations": []}')
-    with pytest.raises(InputError, match="no list 'images'"):
+    with pytest.raises(InputError, match="has the keys annotations: expected a list under 'images'"):
         read_annotations(root, "val")
     path.write_text('{"annotations": [], "images": [{"id": 1}]}')
-    with pytest.raises(InputError, match="image 0 has no usable 'id' and 'file_name'"):
+    with pytest.raises(InputError, match="image 0 has no usable 'file_name'"):
         read_annotations(root, "val")
     path.write_text(text)
     (root / "images" / "val" / "000007_seq" / "000002.jpg").unlink()
@@ -121,7 +160,7 @@ def test_files_that_are_missing_or_damaged(tmp_path) -> None:
 
 
 def test_synthetic_clips_read_back(tmp_path) -> None:
-    clip = SyntheticClip(seed=3, num_frames=5, size=(120, 160), num_people=2)
+    clip = SyntheticClip(ClipOptions(seed=3, num_frames=5, size=(120, 160), num_people=2))
     write_clip(clip, tmp_path, video=False)
     people = read_annotations(tmp_path, "val").people
     frame = clip[2]

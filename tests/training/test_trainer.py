@@ -20,10 +20,10 @@ import torch
 import yaml
 
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError
-from sdtc.core.images import ImageCache
+from sdtc.core.image_file import ImageCache
 from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
 from sdtc.model.decoding import decode_heatmaps
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 from sdtc.training.annotations import read_annotations
 from sdtc.training.cli import main
 from sdtc.training.dataset import WindowDataset
@@ -48,7 +48,24 @@ MODEL = {
 def data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for seed in (1, 2):
-        write_clip(SyntheticClip(seed=seed, num_frames=12, size=(96, 128), num_people=2), root, video=False)
+        write_clip(
+            SyntheticClip(ClipOptions(seed=seed, num_frames=12, size=(96, 128), num_people=2)), root, video=False
+        )
+    return root
+
+
+@pytest.fixture(scope="module")
+def bare_data(data, tmp_path_factory) -> Path:
+    """The same people, without track ids, lengths of sequences and head boxes, as COCO's own files are."""
+    root = tmp_path_factory.mktemp("bare")
+    (root / "images").symlink_to(data / "images")
+    (root / "annotations" / "val").mkdir(parents=True)
+    for path in (data / "annotations" / "val").glob("*.json"):
+        content = json.loads(path.read_text())
+        for record in [*content["images"], *content["annotations"]]:
+            for key in ("track_id", "nframes", "bbox_head"):
+                record.pop(key, None)
+        (root / "annotations" / "val" / path.name).write_text(json.dumps(content))
     return root
 
 
@@ -84,7 +101,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
-def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys) -> None:
+def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys, figures) -> None:
     out = tmp_path / "run"
     assert main([str(config_file), "--output", str(out)]) == 0
     assert "2 epochs, best validation AP" in capsys.readouterr().out
@@ -93,6 +110,11 @@ def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([1e-3, 1e-4])
     assert float(rows[1]["total"]) < float(rows[0]["total"])
+    losses, ap = figures[-1].axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in losses.lines}
+    for name in ("total", "heatmaps", "contexts", "heatmap_sequence"):
+        assert drawn[name.replace("_", " ")] == [float(row[name]) for row in rows]
+    assert list(ap.lines[0].get_ydata()) == [float(row["val_ap"]) for row in rows]
     assert load_checkpoint(out / "best.pth").trained
     # deployable: nothing of the reconstruction branch is among the weights
     assert not [key for key in weights(out / "last.pth") if "decoder" in key or "mask" in key]
@@ -100,6 +122,7 @@ def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys)
     assert "holds a run already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"kind": "vitpose", "delta": 0}, {"motion": "optical_flow"}, {"motion_encoder": "vit"}], ids=str
 )
@@ -115,12 +138,14 @@ def test_networks_that_are_not_masked_train_and_resume_too(data, tmp_path, chang
     assert row["total"] == row["heatmaps"]
 
 
+@pytest.mark.slow
 def test_an_epoch_is_told_where_a_log_shows_it(config_file, tmp_path, capsys) -> None:
     assert main([str(config_file), "--output", str(tmp_path / "run")]) == 0
     lines = re.findall(r"epoch (\d)/2: loss [\d.e-]+, validation AP [\d.]+, [\d.]+ windows/s", capsys.readouterr().err)
     assert lines == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_overfitting_one_batch_to_near_zero(data) -> None:
     config = load_config_from(settings(data, model=MODEL | {"width": 64, "heads": 4}))
     dataset = WindowDataset(read_annotations(data, "val"), config.model)
@@ -151,6 +176,7 @@ def load_config_from(values: dict) -> TrainConfig:
     return build_settings(TrainConfig, values, "test")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_with_and_without_workers(data, tmp_path) -> None:
     for name, workers in (("a", 0), ("b", 2)):
         Trainer(load_config_from(settings(data, epochs=1, workers=workers)), tmp_path / name, quiet=True).run()
@@ -162,6 +188,7 @@ def test_the_same_seed_gives_the_same_weights_with_and_without_workers(data, tmp
     )
 
 
+@pytest.mark.slow
 def test_images_held_in_memory_are_the_images(data, tmp_path) -> None:
     for name, cached in (("read", False), ("held", True)):
         config = load_config_from(settings(data, epochs=1, cache_images=cached, workers=int(cached)))
@@ -181,6 +208,7 @@ def test_images_that_are_gone_or_broken_are_the_same_in_memory(tmp_path) -> None
     assert cache(tmp_path / "late.png")[0, 0].tolist() == [255, 0, 0]  # never asked for before: read now, RGB
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_network_of_fewer_frames(data, tmp_path) -> None:
     """A learning rate of next to nothing leaves the weights that were loaded, inflated, as they are."""
     small = load_config_from(settings(data, epochs=1, model=MODEL | {"delta": 0}))
@@ -211,6 +239,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
     assert all(p.ndim != 2 for p in optimizers[0].param_groups[0]["params"])
 
 
+@pytest.mark.slow
 def test_a_run_with_muon_resumes_to_the_bit(data, tmp_path) -> None:
     config = load_config_from(settings(data, optimizer="muon", decay="linear", epochs=3))
     Trainer(config, tmp_path / "whole", quiet=True).run()
@@ -220,11 +249,12 @@ def test_a_run_with_muon_resumes_to_the_bit(data, tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         first.run()
     second = Trainer(config, tmp_path / "parts", resume=True, quiet=True)
-    assert second.step > 0
+    assert second.step == first.step - 1 > 0  # an epoch's last step is saved with its end
     second.run()
     assert_same(weights(tmp_path / "whole" / "last.pth"), weights(tmp_path / "parts" / "last.pth"))
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_as_never_killed(data, config_file, tmp_path) -> None:
     """Kill -9 in the middle of an epoch; the state was saved at some step before."""
     changes = ["--set", "epochs=6", "--set", "save_seconds=0", "--quiet"]
@@ -277,6 +307,7 @@ with Trainer(config, Path(sys.argv[2]), quiet=True) as trainer:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one_with_the_double_batch(data, tmp_path) -> None:
     script = tmp_path / "gradients.py"
     script.write_text(_GRADIENTS)
@@ -293,6 +324,7 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(data, tmp
         torch.testing.assert_close(b[name], gradient, atol=1e-7 + 1e-4 * float(gradient.abs().max()), rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_training_under_torchrun(config_file, tmp_path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "sdtc.training.cli", str(config_file), "--output", str(tmp_path / "run"), "--set", "epochs=1"]
@@ -305,12 +337,12 @@ def test_training_under_torchrun(config_file, tmp_path) -> None:
 
 
 def test_context_loss_is_about_hidden_places_only() -> None:
-    predicted, target = torch.zeros(2, 3, 4, 5, requires_grad=True), torch.ones(2, 3, 4, 5)
+    predicted, target = torch.zeros(2, 3, 4, 5, requires_grad=True), torch.full((2, 3, 4, 5), 3.0)
     tubes = torch.tensor([[True, False, False, True]] * 2)
     frames = torch.tensor([[True, False, False]] * 2)
     loss = context_loss(predicted, target, tubes, frames)
     loss.backward()
-    assert float(loss.detach()) == 1.0
+    assert float(loss.detach()) == 3.0  # L1: squared it would be 9
     touched = predicted.grad.abs().sum(-1) > 0
     assert torch.equal(touched, tubes[:, None] & frames[:, :, None])
     nothing = context_loss(predicted, target, torch.zeros_like(tubes), frames)
@@ -327,9 +359,27 @@ def test_loss_terms_and_their_weight(data) -> None:
     losses = masked_losses(out, batch["heatmaps"], batch["weights"], tubes, frames, config.model.reconstruction)
     want = losses.heatmaps + 0.01 * losses.contexts + losses.heatmap_sequence  # Eq. 16, λ = 0.01
     torch.testing.assert_close(losses.total.detach(), want)
+    torch.testing.assert_close(losses.contexts, (out.contexts - out.context_targets).abs().mean().detach())  # Eq. 15
     assert losses.contexts > 0
     alone = masked_losses(out, batch["heatmaps"], batch["weights"], None, None, config.model.reconstruction)
     torch.testing.assert_close(alone.total.detach(), losses.heatmaps)
+
+
+def test_people_without_track_ids_are_targets_in_their_keyframe_only(data, bare_data) -> None:
+    config = load_config_from(settings(data)).model
+    known, unknown = (WindowDataset(read_annotations(root, "val"), config) for root in (data, bare_data))
+    assert len(known) == len(unknown)
+    assert any(known[i]["weights"][0].any() for i in range(len(known)))
+    for i in range(len(unknown)):
+        weights = unknown[i]["weights"]  # [T, J]
+        assert not weights[0].any()
+        assert not weights[2].any()
+        assert torch.equal(weights[1], known[i]["weights"][1])
+
+
+def test_training_without_track_ids_lengths_and_head_boxes(bare_data, tmp_path) -> None:
+    Trainer(load_config_from(settings(bare_data, epochs=1)), tmp_path / "run", quiet=True).run()
+    assert (tmp_path / "run" / "last.pth").is_file()
 
 
 def test_unlabelled_joints_take_no_gradient() -> None:
@@ -346,12 +396,13 @@ def test_unlabelled_joints_take_no_gradient() -> None:
         (["model.detla=1"], "unknown key 'detla' .*did you mean 'delta'"),
         (["epochs=many"], "epochs is 'many': expected int"),
         (["epochs=0"], "expected at least 1"),
-        (["nonsense"], "expected key=value"),
+        (["nonsense"], r"sdtc-train: error: --set nonsense: expected key=value, e\.g\. model\.delta=1"),
+        (["epochs.a=1"], "--set epochs.a: 'epochs' is a value and has no keys"),
         (["milestones=3"], "expected a list"),
         (["precision=int8"], "expected no, bf16 or fp16"),
         (["optimizer=sgd"], "expected adamw or muon"),
         (["decay=cosine"], "expected steps or linear"),
-        (["batch_size=1000"], "larger than the training set of"),
+        (["batch_size=1000"], r"larger than the training set of \d+ people: lower it with --set batch_size=N"),
         (["model.kind=vitpose"], "a ViTPose network sees one frame, so delta is 0"),
         (["train.root=/nowhere"], "does not exist"),
         (["backbone=/nowhere.pth"], "does not exist"),
@@ -398,12 +449,15 @@ def test_linear_decay_ends_at_nothing(data) -> None:
     assert rates == pytest.approx([1e-4, 0.91e-3, 0.51e-3, 0.01e-3])
 
 
+@pytest.mark.slow
 def test_resuming_with_another_configuration_is_refused(config_file, data, tmp_path, capsys) -> None:
     out = tmp_path / "run"
     assert main([str(config_file), "--output", str(out), "--set", "epochs=1", "--quiet"]) == 0
     resume = [str(config_file), "--output", str(out), "--resume", "--quiet", "--set"]
     assert main([*resume, "seed=5"]) == 2
-    assert "made with seed 0, now it is 5" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "made with seed 0, now it is 5" in error
+    assert "or start a new run in another --output" in error
     assert main([*resume, "model.width=32"]) == 2
     assert "does not fit this configuration" in capsys.readouterr().err
     save = out / "last.pth"
@@ -416,10 +470,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path) -> None:
     trainer = Trainer(load_config_from(settings(data)), tmp_path / "run", quiet=True)
     with torch.no_grad():
         trainer.network.head.conv.bias.fill_(float("nan"))
-    with pytest.raises(SdtcError, match=r"the loss is nan at step 0 .*lower learning_rate"):
+    with pytest.raises(SdtcError, match=r"the loss is nan at step 0 .*lower learning_rate, or use `precision='no'`"):
         trainer.run()
 
 
+@pytest.mark.slow
 def test_no_space_while_saving_keeps_the_old_state(data, tmp_path, monkeypatch) -> None:
     trainer = Trainer(load_config_from(settings(data, epochs=1)), tmp_path / "run", quiet=True)
     trainer.run()

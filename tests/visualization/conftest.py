@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sdtc.model import BackboneConfig, ModelConfig, build, load_checkpoint, save_checkpoint
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 from sdtc.training.annotations import AnnotationSet, read_annotations
 from sdtc.visualization.scene import FigureScene
 from sdtc.visualization.selection import select
@@ -21,7 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A PoseTrack18 root with the sequences 000001_synthetic and 000002_synthetic, 7 frames each. Do not change it."""
     root = tmp_path_factory.mktemp("data")
     for seed in (1, 2):
-        write_clip(SyntheticClip(seed=seed, num_frames=7, size=(96, 128), num_people=2), root, video=False)
+        write_clip(SyntheticClip(ClipOptions(seed=seed, num_frames=7, size=(96, 128), num_people=2)), root, video=False)
     return root
 
 

@@ -158,6 +158,7 @@ class TestMasks:
         assert f"\n{int(ratio * 12)} of 12 patches" in page.axes[1, 0].get_ylabel()
         assert f"\n{int(ratio * 3)} of 3 frames" in page.axes[2, 0].get_ylabel()
 
+    @pytest.mark.slow
     def test_the_seed_decides(self, scene) -> None:
         pictures = [np.array(scene.masks(0.5, seed).axes[1, 0].images[0].get_array()) for seed in (0, 0, 1)]
         assert (pictures[0] == pictures[1]).all()

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -28,6 +27,7 @@ def assert_drawn(path: Path) -> None:
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
 
 
+@pytest.mark.slow
 def test_every_figure(data, checkpoint, tmp_path, capsys) -> None:
     assert run("--checkpoint", checkpoint, "--data", data, "--output", tmp_path / "new" / "out", "--count", 3) == 0
     out, err = capsys.readouterr()
@@ -55,6 +55,7 @@ def test_quiet(data, checkpoint, tmp_path, capsys) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_figures_that_a_network_has_not(data, make_checkpoint, tmp_path, capsys) -> None:
     """Left out with a line by default; an error where they were asked for."""
     vitpose = make_checkpoint(kind="vitpose", delta=0, skeleton="coco")
@@ -107,13 +108,15 @@ class TestMistakes:
 
         return fails
 
+    @pytest.mark.slow
     def test_selection(self, fails) -> None:
         error = fails("--clip", "nowhere")
         assert "no clip 'nowhere'" in error
         assert "expected one of 000001_synthetic, 000002_synthetic" in error
         assert "no annotated frame 99: expected one of 0, 1, 2, 3, 4, 5, … (7 in all)" in fails("--frame", 99)
-        assert "person 8 is not in frame 2 of clip '000001_synthetic': expected one of 0, 1" in fails(
-            "--frame", 2, "--person", 8
+        assert (
+            "person 8 is not in frame 2 of clip '000001_synthetic': expected one of 0, 1, or another --frame"
+            in fails("--frame", 2, "--person", 8)
         )
         assert "clip '000001_synthetic' has no person 8" in fails("--person", 8)
 
@@ -155,16 +158,15 @@ class TestMistakes:
 
 def test_help_is_quick_and_has_examples() -> None:
     """In a fresh process, which loads neither NumPy nor anything else heavy."""
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "sdtc.visualization.cli", "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0
     assert "examples:\n  sdtc-synth" in done.stdout
     assert all(name in done.stdout for name in FILES.values())
-    assert time.perf_counter() - start < 5
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert not {"numpy", "cv2", "torch", "matplotlib"} & loaded
+    assert "sdtc.core.command_line" in loaded
+    assert not {"numpy", "cv2", "av", "torch", "onnxruntime", "matplotlib"} & loaded
 
 
 @pytest.mark.parametrize("module", ["torch", "matplotlib"])

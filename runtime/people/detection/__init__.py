@@ -1,6 +1,8 @@
-"""Person detection: where the people of a frame are, as boxes for the pose network. Neither tracking nor poses.
+"""Person detection: where the people of a frame are, as boxes for the pose network; no tracking, no poses.
 
-:func:`make_detector` gives either OpenCV's HOG people detector, which needs no download, or a detection network
+In: frames, and the detector that the user names. Out: `Detections`, the boxes and scores of each frame.
+
+:func:`make_detector` returns either OpenCV's HOG people detector, which needs no download, or a detection network
 in an ONNX file of one of the usual layouts (:mod:`~sdtc.runtime.people.detection.onnx_layouts`).
 """
 
@@ -24,7 +26,7 @@ def make_detector(spec: str, **options: Any) -> Detector:
         options: keyword arguments of :class:`HogDetector` or :class:`OnnxDetector`, e.g. ``score_threshold``.
 
     Raises:
-        InputError: the name is neither, or the detector cannot be had (see the two classes).
+        InputError: the name is neither, or the detector cannot be used (see the two classes).
     """
     if spec == "hog":
         return HogDetector(**options)

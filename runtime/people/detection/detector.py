@@ -1,4 +1,4 @@
-"""What every person detector shares: the result, the interface, clipping and suppression. NumPy only.
+"""What all person detectors share: the result, the interface, clipping and suppression. NumPy only.
 
 A box coordinate names a pixel *edge* here, as detectors are trained: the box (0, 0, W, H) is the whole image.
 """
@@ -44,10 +44,10 @@ class Detector(Protocol):
 
 
 def check_frame(frame: np.ndarray) -> None:
-    """Refuse anything but a colour image.
+    """Check that a frame is a colour image.
 
     Raises:
-        InputError: with what was given.
+        InputError: it is not.
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         raise InputError(f"a detector takes uint8 [H, W, 3] frames (RGB), got {frame.dtype} {list(frame.shape)}")
@@ -64,7 +64,7 @@ def make_detections(corners: np.ndarray, scores: np.ndarray, size: tuple[int, in
     height, width = size
     corners = np.clip(corners.reshape(-1, 4), 0, [width, height, width, height])
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    # `>` is false for NaN too: a network that overflowed finds nobody rather than somebody everywhere
+    # `>` is false for NaN too: a network that overflows finds nobody rather than people everywhere
     order = np.argsort(-scores, kind="stable")
     order = order[(boxes[order, 2] > 0) & (boxes[order, 3] > 0)]
     return Detections(boxes[order].astype(np.float32), np.clip(scores[order], 0, 1).astype(np.float32))

@@ -1,8 +1,8 @@
-"""People by OpenCV's HOG detector (Dalal and Triggs, 2005): no download, no GPU, upright people only.
+"""Person detection with OpenCV's HOG detector (Dalal and Triggs, 2005): no download, no GPU, upright people only.
 
 It is the fallback that makes the first run work, not a good detector: it misses people who sit, lie, bend,
-are cut off, or are smaller than about 100 pixels of the reduced frame. A network (``--detector MODEL.onnx``)
-is better in every respect.
+are cut off, or are smaller than about 100 pixels of the reduced frame. A detection network
+(`OnnxDetector`) is better in every respect.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Octave(NamedTuple):
     levels: int  # scales that HOG searches from here on, SCALE_STEP apart
     stride: int  # pixels between windows
     border: float  # of the height, added at top and bottom; half as much left and right
-    handicap: float  # taken off the margin
+    handicap: float  # subtracted from the margin
 
 
 # HOG shrinks its input bilinearly, so a large person would be seen through aliasing, and on a grid of 8 px times
@@ -66,7 +66,7 @@ class HogDetector:
             )
         if long_side < WINDOW[1] or not 0 < score_threshold < 1:
             raise InputError(
-                f"the HOG detector needs long_side >= {WINDOW[1]} and a score threshold between 0 and 1, "
+                f"the HOG detector needs `long_side` >= {WINDOW[1]} and `score_threshold` between 0 and 1, "
                 f"got {long_side} and {score_threshold}"
             )
         self.long_side = long_side
@@ -77,7 +77,7 @@ class HogDetector:
         """Find upright people.
 
         Args:
-            frame: uint8 ``[H, W, 3]``; HOG takes the strongest gradient of the three channels, so their order does
+            frame: uint8 ``[H, W, 3]``; HOG uses the strongest gradient of the three channels, so their order does
                 not matter.
 
         Raises:
@@ -98,7 +98,7 @@ class HogDetector:
     def _search(
         self, frame: np.ndarray, octave: _Octave, hog: cv2.HOGDescriptor, min_margin: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """People of one octave: corners ``[N, 4]`` in pixels of the frame, margins ``[N]``."""
+        """Search one octave: corners ``[N, 4]`` in pixels of the frame, margins ``[N]``."""
         height, width = frame.shape[:2]
         ratio = min(1.0, self.long_side / max(height, width)) * octave.reduction
         reduced = max(1, round(width * ratio)), max(1, round(height * ratio))
@@ -125,7 +125,7 @@ class HogDetector:
 
 
 def _hog(levels: int) -> cv2.HOGDescriptor:
-    """The descriptor that the default SVM belongs to; all values but ``levels`` are OpenCV's defaults."""
+    """Return the descriptor that the default SVM belongs to; all values but ``levels`` are OpenCV's defaults."""
     hog = cv2.HOGDescriptor(WINDOW, (16, 16), (8, 8), (8, 8), 9, 1, -1.0, 0, 0.2, True, levels, False)
     hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())  # type: ignore[attr-defined]
     return hog

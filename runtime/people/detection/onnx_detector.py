@@ -1,4 +1,4 @@
-"""People by a detection network in an ONNX file, run by ONNX Runtime. Its layouts are in ``onnx_layouts``."""
+"""Person detection with a network in an ONNX file, run by ONNX Runtime. The layouts are in ``onnx_layouts``."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ _IMAGE_TYPES = ("tensor(float)", "tensor(float16)", "tensor(uint8)")
 
 
 class OnnxDetector:
-    """A detection network, its layout recognised from the names and shapes of inputs and outputs.
+    """A detection network; its layout is recognised from the names and shapes of inputs and outputs.
 
     The network is run once on a blank frame when it is loaded: that gives the shapes of dynamic outputs, and a
     file that does not fit is refused here and not in the middle of a video.
 
     Args:
         path: the ONNX file.
-        layout: a name from ``onnx_layouts.LAYOUTS``, for files that recognition gets wrong; None recognises.
+        layout: a name from ``onnx_layouts.LAYOUTS``, for files that are recognised wrongly; None to recognise it.
         score_threshold: boxes below are dropped, 0-1.
         nms_iou: of two boxes that overlap by more, the worse one is dropped; for layouts that need it.
         person_class: the class number of people. None takes it from the class names that Ultralytics and RF-DETR
-            write into the file; without them it is 1 for 91 classes (COCO's own numbering, with a gap at 0) and
-            else 0.
-        input_size: (H, W) for graphs that leave them open; multiples of 32.
+            write into the file; without names it is 1 for 91 classes (COCO's own numbering, with a gap at 0), else 0.
+        input_size: (H, W) for graphs with a dynamic input size; multiples of 32.
         providers: of ONNX Runtime, in order of preference.
-        threads: that one inference may use; 0 leaves it to ONNX Runtime.
+        threads: CPU threads of one inference; 0 leaves the number to ONNX Runtime.
 
     Attributes:
         layout: name of the layout in use.
@@ -108,7 +107,7 @@ class OnnxDetector:
         return dict(zip((output.name for output in self._session.get_outputs()), values, strict=True))
 
     def _read_inputs(self, input_size: tuple[int, int]) -> None:
-        """Find the image input, its size, type and axis order, and the constants that other inputs get."""
+        """Find the image input, its size, type and axis order, and the constant values for other inputs."""
         inputs = self._session.get_inputs()
         images = [i for i in inputs if len(i.shape) == 4 and i.type in _IMAGE_TYPES and 3 in (i.shape[1], i.shape[3])]
         sizes = [i for i in inputs if len(i.shape) == 2 and i.shape[1] == 2 and i.type in _DTYPES]
@@ -116,8 +115,8 @@ class OnnxDetector:
         if len(images) != 1 or len(images) + len(sizes) != len(inputs) or len(sizes) > 1 or batch_fixed:
             found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
             raise InputError(
-                f"'{self.path}' is no person detector: expected one image input [1, 3, H, W] or [1, H, W, 3] of "
-                f"float32, float16 or uint8, and at most the frame's size [1, 2] beside it; it takes {found}"
+                f"'{self.path}' is not a person detector: expected one image input [1, 3, H, W] or [1, H, W, 3] of "
+                f"float32, float16 or uint8, and at most one more for the frame's size [1, 2]; its inputs are {found}"
             )
         image = images[0]
         self._image_name = image.name
@@ -134,15 +133,15 @@ class OnnxDetector:
         self._sizes_input = bool(sizes)
 
     def _recognise(self, outputs: dict[str, np.ndarray]) -> str:
-        # mmdetection's networks share names and shapes of outputs but not the normalisation; exporters keep the
-        # names of weights, and this one exists in its YOLOX head only
+        # mmdetection's networks share the names and shapes of outputs but not the normalisation; exporters keep the
+        # names of weights, and this one exists only in its YOLOX head
         yolox_head = _contains(self.path, b"multi_level_conv_obj")
         name = recognise(outputs, self.size, self._sizes_input, yolox_head)
         if name is None:
             known = "; ".join(f"{each_name}: {each.shapes}" for each_name, each in LAYOUTS.items())
             raise InputError(
-                f"'{self.path}' is of no known detector layout: for an input of {self.size[0]} x {self.size[1]} it "
-                f"puts out {_describe(outputs)}; known are {known}"
+                f"'{self.path}' is of no known detector layout: for an input of {self.size[0]} x {self.size[1]} "
+                f"its outputs are {_describe(outputs)}; known are {known}"
             )
         return name
 

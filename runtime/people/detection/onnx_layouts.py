@@ -1,6 +1,6 @@
-"""The output layouts of detection networks in ONNX: what goes in, what comes out. NumPy and OpenCV, no session.
+"""The input and output layouts of detection networks in ONNX files. NumPy and OpenCV; no session is opened here.
 
-Each layout is the convention of a project's own exporter. C is the number of classes, "cells" the number of
+Each layout is the convention of one project's exporter. C is the number of classes, "cells" the number of
 grid cells at strides 8, 16, 32 (8400 for 640 x 640; also with stride 4 or 64), pixels are those of the network's
 input.
 
@@ -29,8 +29,8 @@ mmdet          ``dets [1, N, 5]``, ``labels [1, N]``         corners in pixels, 
 mmdet-yolox    the same from mmdetection's YOLOX             corners in pixels, score          BGR 0-255, corner
 ============== ============================================= ================================= =================
 
-"Corner" and "centred" keep the aspect ratio and pad with grey (114); "stretched" does not. What cannot be told
-from a file and is not covered: YOLOX before version 0.1.1 (RGB, mean and std), and mmdet's other networks,
+"Corner" and "centred" keep the aspect ratio and pad with grey (114); "stretched" does not. Not covered, because a
+file does not show it: YOLOX before version 0.1.1 (RGB, mean and std), and mmdet's other networks,
 which may want RGB.
 """
 
@@ -49,7 +49,7 @@ GREY = 114
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0-255
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 SPARSE_COCO = 91  # classes numbered by COCO's category ids: person is 1, not 0
-LARGEST_LOG_SIZE = 8.0  # exp(8) = 2981 cells: no raw YOLOX size is larger, and a decoded one always is somewhere
+LARGEST_LOG_SIZE = 8.0  # exp(8) = 2981 cells: no raw YOLOX size exceeds 8, but some decoded size always does
 
 Outputs = Mapping[str, np.ndarray]
 Decoded = tuple[np.ndarray, np.ndarray]  # corners [N, 4] in pixels of the network's input, person scores [N]
@@ -57,15 +57,15 @@ Decoded = tuple[np.ndarray, np.ndarray]  # corners [N, 4] in pixels of the netwo
 
 @dataclass(frozen=True)
 class Layout:
-    """One convention.
+    """The convention of one exporter.
 
     Attributes:
-        shapes: the outputs in words, for error messages.
-        fit: how a frame is brought to the input size.
+        shapes: description of the outputs, for error messages.
+        fit: how a frame is fitted to the input size.
         bgr: channel order.
         mean, std: subtracted and divided by, in 0-255 and in the channel order.
         shrink: OpenCV's interpolation when the frame is larger than the input.
-        overlaps: several boxes per person come out, so they need suppression.
+        overlaps: the network returns several boxes per person, so they need suppression.
         decode: (outputs, (H, W) of the input, person class or None) -> boxes and scores. Raises ValueError,
             IndexError or KeyError if the outputs are not of this layout.
     """
@@ -95,13 +95,13 @@ class Placement(NamedTuple):
 def prepare(
     frame: np.ndarray, layout: Layout, size: tuple[int, int], dtype: np.dtype, channels_last: bool = False
 ) -> tuple[np.ndarray, Placement]:
-    """Make the network's input from a frame.
+    """Convert a frame to the network's input.
 
     Args:
         frame: uint8 ``[H, W, 3]``, RGB.
         layout: its ``fit``, ``bgr``, ``mean`` and ``std`` apply.
         size: (H, W) of the input.
-        dtype: of the input; a uint8 input gets the pixel values as they are: such a graph normalises by itself.
+        dtype: of the input; a uint8 input gets the pixel values unchanged, because such a graph normalises itself.
         channels_last: ``[1, H, W, 3]`` instead of ``[1, 3, H, W]``.
     """
     height, width = size
@@ -129,7 +129,7 @@ def prepare(
 
 
 def grid(rows: int, size: tuple[int, int]) -> tuple[tuple[int, ...], int] | None:
-    """Strides and boxes per cell (1 or 3) of a head with so many rows, or None if it is not a grid of this input."""
+    """Return strides and boxes per cell (1 or 3) of a head with `rows` rows; None if it is no grid of this input."""
     for strides in STRIDES:
         cells = sum((size[0] // stride) * (size[1] // stride) for stride in strides)
         if rows in (cells, 3 * cells):
@@ -138,10 +138,10 @@ def grid(rows: int, size: tuple[int, int]) -> tuple[tuple[int, ...], int] | None
 
 
 def recognise(outputs: Outputs, size: tuple[int, int], sizes_input: bool, yolox_head: bool) -> str | None:
-    """Name the layout of a network from the names and shapes of its outputs, never from their values.
+    """Return the name of a network's layout, from the names and shapes of its outputs, never from their values.
 
     Args:
-        outputs: of one run, by name, in the order of the graph.
+        outputs: of one run, by name, in the graph's order.
         size: (H, W) of the input.
         sizes_input: the graph also takes the size of the frame.
         yolox_head: the file names the layers of mmdetection's YOLOX head.
@@ -169,7 +169,7 @@ def recognise(outputs: Outputs, size: tuple[int, int], sizes_input: bool, yolox_
 
 
 def person_class(metadata: Mapping[str, str]) -> int | None:
-    """The class number of people, if the exporter wrote the class names into the file (Ultralytics, RF-DETR)."""
+    """Return the class number of people, if the exporter wrote class names into the file (Ultralytics, RF-DETR)."""
     try:
         if "names" in metadata:
             names = ast.literal_eval(metadata["names"])
@@ -182,7 +182,7 @@ def person_class(metadata: Mapping[str, str]) -> int | None:
 
 
 def _class_scores(table: np.ndarray, person: int | None) -> np.ndarray:
-    """One column of a table ``[N, C]``."""
+    """Return the people's column of a table ``[N, C]``."""
     if person is None:
         person = 1 if table.shape[1] == SPARSE_COCO else 0
     if not 0 <= person < table.shape[1]:
@@ -196,10 +196,10 @@ def _corners(centres_sizes: np.ndarray) -> np.ndarray:
 
 
 def _head(outputs: Outputs) -> np.ndarray:
-    """The first output, without the batch axis: segmentation models have more."""
+    """Return the first output, without the batch axis; segmentation models have more outputs."""
     head: np.ndarray = next(iter(outputs.values()))
     if head.ndim != 3:
-        raise ValueError("the first output has not three axes")
+        raise ValueError("the first output does not have three axes")
     return np.asarray(head[0], dtype=np.float32)
 
 
@@ -209,8 +209,8 @@ def _yolox(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decod
     if layout is None or layout[1] != 1:
         raise ValueError("not one row per cell")
     boxes = head[:, :4]
-    # The exporter's --decode_in_inference changes neither names nor shapes, so here values must tell: sizes are
-    # logarithms, or pixels, of which the cells of stride 32 alone always have more than LARGEST_LOG_SIZE.
+    # The exporter's --decode_in_inference changes neither names nor shapes, so here the values decide: sizes are
+    # logarithms, or pixels, and then those of the cells of stride 32 always exceed LARGEST_LOG_SIZE.
     if boxes[:, 2:].max() < LARGEST_LOG_SIZE:
         cells, strides = [], []
         for stride in layout[0]:
@@ -231,7 +231,7 @@ def _yolov5(outputs: Outputs, size: tuple[int, int], person: int | None) -> Deco
 def _yolov8(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
     head = _head(outputs).T  # [cells, 4 + C + extra]
     if grid(len(head), size) is None:
-        raise ValueError("the last axis does not count cells")
+        raise ValueError("the last axis is not the number of cells")
     return _corners(head), _class_scores(head[:, 4:], person)
 
 
@@ -241,7 +241,7 @@ def _yolo_end2end(outputs: Outputs, size: tuple[int, int], person: int | None) -
 
 
 def _detr_heads(outputs: Outputs) -> tuple[np.ndarray, np.ndarray] | None:
-    """Boxes ``[1, Q, 4]`` and logits ``[1, Q, C]``, by their names."""
+    """Return boxes ``[1, Q, 4]`` and logits ``[1, Q, C]``, found by their names."""
     boxes = [v for k, v in outputs.items() if v.ndim == 3 and v.shape[2] == 4 and ("box" in k or "det" in k)]
     logits = [v for k, v in outputs.items() if v.ndim == 3 and ("logit" in k or "label" in k)]
     if not boxes or not logits or boxes[0].shape[1] != logits[0].shape[1]:
@@ -278,7 +278,7 @@ def _scale(size: tuple[int, int]) -> np.ndarray:
 _ZERO, _ONE, _255 = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (255.0, 255.0, 255.0)
 _MEAN_BGR, _STD_BGR = IMAGENET_MEAN[::-1], IMAGENET_STD[::-1]
 
-# PIL and torchvision, with which DETRs are trained, filter when they shrink; RF-DETR and the YOLOs do not
+# PIL and torchvision, which DETRs are trained with, smooth when they shrink an image; RF-DETR and YOLOs do not
 _AREA, _LINEAR = cv2.INTER_AREA, cv2.INTER_LINEAR
 
 LAYOUTS = {

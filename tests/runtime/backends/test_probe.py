@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +20,10 @@ GRAPHS = ("encoder", "temporal")
 
 
 class FakeSession:
+    """A session that takes its time on a clock of its own."""
+
+    clock = 0.0
+
     def __init__(self, choice: Choice, graph: str, seconds: float) -> None:
         self.backend, self.graph, self.seconds = f"{choice.backend} {choice.precision}", graph, seconds
         self.inputs = {"x": TensorSpec((None, 4), np.dtype(np.uint8))}
@@ -28,7 +31,7 @@ class FakeSession:
 
     def run(self, inputs):
         assert inputs["x"].shape == (1, 4)
-        time.sleep(self.seconds)
+        FakeSession.clock += self.seconds
         return {}
 
     def close(self) -> None:
@@ -59,6 +62,7 @@ def machine(monkeypatch, tmp_path):
         return opened[-1]
 
     monkeypatch.setattr(probe, "open_session", open_session)
+    monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: FakeSession.clock))
     monkeypatch.setattr(sessions, "_is_installed", lambda module: True)
     monkeypatch.setattr(probe, "available_cpus", lambda: 2)
     monkeypatch.setenv("SDTC_CACHE", str(tmp_path / "cache"))
@@ -106,6 +110,7 @@ def test_the_fastest_is_taken_and_the_others_are_closed(manifest, machine, tmp_p
     assert len(opened.measured.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_it_is_measured_once_for_a_bundle_and_a_number_of_threads(manifest, machine, tmp_path) -> None:
     first = open_all(manifest, tmp_path)
     machine.seconds["openvino", "bf16"] = 1.0
@@ -180,6 +185,7 @@ def test_nothing_is_measured_where_there_is_no_choice(manifest, machine, tmp_pat
     assert not machine.cache.exists()
 
 
+@pytest.mark.slow
 def test_on_real_backends(manifest, tiny_bundle, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SDTC_CACHE", str(tmp_path))
     opened = probe.open_sessions(manifest, tiny_bundle, Choice("auto", "cpu"), GRAPHS, 1)

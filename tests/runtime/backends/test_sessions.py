@@ -70,6 +70,7 @@ def test_openvino_answers_as_onnxruntime(manifest, tiny_bundle) -> None:
     assert got["heatmaps"].flags.owndata  # not a view of memory that the next run overwrites
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_openvino_in_low_precision(manifest, tiny_bundle, with_engine, precision) -> None:
     ov = pytest.importorskip("openvino", reason="needs the extra openvino")
@@ -127,6 +128,7 @@ def test_a_container_that_allows_half_of_a_processor_gets_one_thread(monkeypatch
         assert available_cpus() == count
 
 
+@pytest.mark.slow
 def test_a_signal_after_openvino_was_closed_is_handled(tiny_bundle) -> None:
     """In a process of its own, which does not survive where OpenVINO leaves a stack for signals that is gone."""
     pytest.importorskip("openvino", reason="needs the extra openvino")
@@ -134,6 +136,7 @@ def test_a_signal_after_openvino_was_closed_is_handled(tiny_bundle) -> None:
         "import signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from sdtc.runtime.backends.openvino_session import OpenVINOSession as Session\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell runs behind
         "sessions = [Session(path) for path in sys.argv[1:]]\n"
         "while sessions: sessions.pop(0).close()\n"
         "try: signal.raise_signal(signal.SIGINT)\n"

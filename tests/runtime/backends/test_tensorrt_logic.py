@@ -582,12 +582,14 @@ def test_every_engine_of_a_bundle_is_compared(network, crops, tmp_path, monkeypa
     files = {"model.plan": "model", "model.encoder.plan": "encoder", "model.temporal.plan": "temporal"}
     monkeypatch.setattr(tensorrt_session, "TensorRTSession", lambda path, info: sessions[files[path.name]])
     target = Target("tensorrt-rtx", "1.7.1.116", ("8.6",))
-    arguments = (tmp_path, target, network, "fp32", Parity(), crops, bundle._Steps(quiet=True))
+    checkpoint, steps = SimpleNamespace(network=network), bundle._Steps(quiet=True)
+    export = bundle._BundleExport(tmp_path, checkpoint, bundle.ExportOptions(), target, steps)
+    export.crops = crops
     if sentence:
         with pytest.raises(ExportError, match=sentence):
-            bundle._verify_engine(*arguments)
+            export.verify_engines(target, Parity())
         return
-    figures = bundle._verify_engine(*arguments)
+    figures = export.verify_engines(target, Parity())
     assert figures["windows"] == figures["streaming_vs_window"]["windows"] == 13
 
 

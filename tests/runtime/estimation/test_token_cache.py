@@ -47,7 +47,7 @@ def test_a_person_who_moves_too_far_is_encoded_anew() -> None:
 
 
 def test_the_help_states_the_default() -> None:
-    assert f"taken anew (default: {HOLD})" in " ".join(_parser().format_help().split())
+    assert f"is updated (default: {HOLD})" in " ".join(_parser().format_help().split())
 
 
 def test_nothing_is_held_at_zero() -> None:

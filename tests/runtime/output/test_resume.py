@@ -29,7 +29,7 @@ from sdtc.runtime.people.detection import Detections
 from sdtc.runtime.people.tracking import MAX_LOST
 from sdtc.runtime.sources.images import ImageSequence
 from sdtc.runtime.sources.open import open_source
-from sdtc.synthetic import SyntheticClip, write_clip
+from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
 FRAMES = 60
 NAME = "000005_synthetic"
@@ -38,7 +38,7 @@ NAME = "000005_synthetic"
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    write_clip(SyntheticClip(seed=5, num_frames=FRAMES, size=(120, 160), num_people=3), folder)
+    write_clip(SyntheticClip(ClipOptions(seed=5, num_frames=FRAMES, size=(120, 160), num_people=3)), folder)
     return folder
 
 
@@ -85,6 +85,7 @@ def one_sentence(text: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_resumed_it_is_as_if_nothing_had_happened(clip, options, whole, tmp_path) -> None:
     out = tmp_path / "out"
     file = out / f"{NAME}.jsonl"
@@ -105,7 +106,7 @@ def test_killed_in_the_middle_and_resumed_it_is_as_if_nothing_had_happened(clip,
     assert list(out.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("done", [0, 1, 4, 5, 11])
+@pytest.mark.parametrize("done", [4, *(pytest.param(done, marks=pytest.mark.slow) for done in (0, 1, 5, 11))])
 def test_images_are_continued_by_name(gap, tmp_path, done) -> None:
     """Where the first line is torn, there is nothing yet."""
     options, want = gap
@@ -115,6 +116,7 @@ def test_images_are_continued_by_name(gap, tmp_path, done) -> None:
     assert file.read_bytes() == want
 
 
+@pytest.mark.slow
 def test_held_boxes_and_smoothing_go_on_too(options, clip, tmp_path) -> None:
     arguments = [*options, "--input", str(clip / f"{NAME}.mp4"), "--quiet", "--smooth"]
     arguments.remove("--exact")
@@ -130,6 +132,7 @@ def test_held_boxes_and_smoothing_go_on_too(options, clip, tmp_path) -> None:
         assert [(p["track_id"], p["bbox"]) for p in a["poses"]] == [(p["track_id"], p["bbox"]) for p in b["poses"]]
 
 
+@pytest.mark.slow
 def test_without_a_file_it_begins_at_the_beginning(options, clip, whole, tmp_path, capsys) -> None:
     arguments = [*options, "--input", str(clip / f"{NAME}.mp4"), "--output", str(tmp_path), "--resume"]
     assert main([*arguments, "--max-frames", "3"]) == 0
@@ -139,7 +142,7 @@ def test_without_a_file_it_begins_at_the_beginning(options, clip, whole, tmp_pat
     capsys.readouterr()
     assert main([*arguments, "--max-frames", "2"]) == 0  # more than was asked for is there
     out = capsys.readouterr().out
-    assert "all 3 frames were there" in out
+    assert "all 3 frames were done already" in out
     assert "done     0 frames" in out
     assert file.stat().st_mtime_ns == before
     assert main([*arguments, "--max-frames", "5"]) == 0
@@ -152,11 +155,12 @@ def test_what_is_complete_is_left_alone(options, clip, whole, tmp_path, capsys, 
     file.write_bytes(whole + torn)
     assert main([*options, "--input", str(clip / f"{NAME}.mp4"), "--output", str(tmp_path), "--resume"]) == 0
     out = capsys.readouterr().out
-    assert f"all {FRAMES} frames were there" in out
+    assert f"all {FRAMES} frames were done already" in out
     assert "stages   none" in out  # not even decoded
     assert file.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_each_input_of_a_glob_goes_on_where_it_was(options, clip, whole, tmp_path, capsys) -> None:
     for name in "abcd":
         (tmp_path / "in" / name).mkdir(parents=True)
@@ -192,6 +196,7 @@ def test_what_cannot_be_resumed(options, clip, tmp_path, capsys, given, sentence
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_file_of_something_else_is_refused_and_stays(options, clip, whole, gap, tmp_path, capsys) -> None:
     video = lines(whole)
     record = json.loads(video[0])
@@ -264,6 +269,7 @@ def frame(index: int, ids: list[int]) -> FrameResult:
 ids_of_frames = st.lists(st.lists(st.integers(0, 2**40), max_size=3, unique=True), max_size=50)
 
 
+@pytest.mark.slow
 @given(ids_of_frames, st.integers(0, 2**31))
 def test_progress_of_a_file_that_ends_anywhere(tmp_path_factory, people, cut) -> None:
     path = tmp_path_factory.mktemp("cut") / "p.jsonl"
@@ -290,6 +296,7 @@ def test_progress_of_a_file_that_ends_anywhere(tmp_path_factory, people, cut) ->
     assert [json.loads(line)["frame"] for line in path.read_text().splitlines()] == list(range(len(people)))
 
 
+@pytest.mark.slow
 def test_a_long_file_is_not_held(endless, tmp_path) -> None:
     with JsonlWriter(tmp_path / "p.jsonl") as writer:
         for index in range(10_000):
@@ -335,6 +342,7 @@ def noise(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lookahead", [0, 2])
 @pytest.mark.parametrize("mode", [{"exact": True}, {"hold": 0.0}], ids=["exact", "streaming"])
 def test_poses_and_ids_are_those_of_an_uninterrupted_run(tiny_bundle, noise, tmp_path, mode, lookahead) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -84,8 +85,10 @@ def test_live_frames_are_filtered_by_the_clock(rng) -> None:
     late = one_euro(dataclasses.replace(result(1, path[0] + 50), received=905.0))
     np.testing.assert_allclose(late.poses[0].keypoints[:, :2], path[0] + 50, atol=1e-3)
     one_euro(dataclasses.replace(result(2, path[0]), received=905.04))
-    burst = one_euro(dataclasses.replace(result(3, path[0]), received=905.0400001))  # held up by the network
-    assert np.isfinite(burst.poses[0].keypoints).all()
+    same = copy.deepcopy(one_euro)
+    burst = one_euro(dataclasses.replace(result(3, path[1]), received=905.0400001))  # held up by the network
+    half = same(dataclasses.replace(result(3, path[1]), received=905.04 + 0.5 / FPS))  # taken as half a frame later
+    np.testing.assert_allclose(burst.poses[0].keypoints, half.poses[0].keypoints, atol=1e-3)
 
 
 def test_scores_and_everything_else_stay() -> None:

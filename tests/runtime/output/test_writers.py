@@ -121,6 +121,18 @@ def test_video_is_h264_that_browsers_play(tmp_path) -> None:
         assert len(list(container.decode(stream))) == 13
 
 
+def test_video_shows_one_picture_after_the_other(tmp_path) -> None:
+    def draw(result: FrameResult) -> np.ndarray | None:
+        return None if result.index == 3 else np.full((48, 64, 3), 20 + 40 * result.index, np.uint8)
+
+    with VideoWriter(tmp_path / "v.mp4", 25, draw) as writer:
+        for index in range(6):
+            writer.write(result(index))
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        means = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
+    np.testing.assert_allclose(means, [20, 60, 100, 100, 180, 220], atol=3)
+
+
 def test_video_of_images_of_several_sizes(tmp_path) -> None:
     with VideoWriter(tmp_path / "v.mp4", 25, lambda r: r.image) as writer:
         writer.write(result(0))
@@ -156,6 +168,29 @@ def test_drawing_marks_joints_and_leaves_the_frame_alone() -> None:
     assert draw_frame(FrameResult(0, 0, None, 0, None), POSETRACK) is None
 
 
+def test_drawing_shows_limbs_the_box_and_a_label() -> None:
+    keypoints = np.array([[20 + 60 * (k % 5), 90 + 90 * (k // 5), 1.0] for k in range(15)], np.float32)
+    hidden = POSETRACK.keypoints.index("left_wrist")
+    keypoints[hidden, 2] = 0.1
+    pose = Pose(track_id=3, keypoints=keypoints, bbox=np.array([10, 40, 300, 270], np.float32), bbox_score=0.5)
+    drawn = draw_frame(FrameResult(0, 0, None, 0, np.zeros((360, 360, 3), np.uint8), [pose]), POSETRACK)
+    color = np.array(track_color(3))
+
+    def has_color(x: float, y: float) -> bool:
+        patch = drawn[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].reshape(-1, 3)
+        return bool((np.abs(patch.astype(int) - color).sum(1) < 120).any())
+
+    shown = [(a, b) for a, b in POSETRACK.limbs if hidden not in (a, b)]
+    assert len(shown) == len(POSETRACK.limbs) - 1
+    for a, b in shown:
+        assert has_color(*keypoints[[a, b], :2].mean(0)), (POSETRACK.keypoints[a], POSETRACK.keypoints[b])
+    for x, y in ((10, 200), (310, 200), (200, 310), (310, 310)):  # the box
+        assert has_color(x, y)
+    label = drawn[30:39, 12:50].reshape(-1, 3)  # above its corner: black on the track's colour
+    assert (label == color).all(1).mean() > 0.3
+    assert (label.sum(1) < 100).any()
+
+
 def test_drawing_survives_wild_coordinates() -> None:
     frame = result(0, people=1)
     frame.poses[0].keypoints[:3, :2] = [[np.nan, 1e9], [-1e9, np.inf], [1e30, -1e30]]
@@ -178,7 +213,7 @@ def test_a_full_disk_drops_the_video_and_keeps_the_poses(tmp_path, monkeypatch) 
         for index in range(80):  # past the encoder's look-ahead
             poses.write(result(index))
             video.write(result(index))
-            monkeypatch.setattr(video, "_container", NoSpace(video._container))
+            monkeypatch.setattr(video._video, "_file", NoSpace(video._video._file))
     assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
     assert json.loads((tmp_path / "p.json").read_text())["images"]
 

@@ -447,6 +447,7 @@ def naive_suppress(corners: np.ndarray, scores: np.ndarray, max_iou: float, max_
 integer_box = st.tuples(*[st.integers(0, 20)] * 2, *[st.integers(1, 15)] * 2)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(integer_box, st.integers(0, 100)), max_size=12), st.sampled_from([0.3, 0.5, 1.0]))
 def test_suppression_equals_its_definition(boxes: list, max_cover: float) -> None:
     corners = np.array([[x, y, x + w, y + h] for (x, y, w, h), _ in boxes], dtype=np.float64).reshape(-1, 4)
@@ -498,11 +499,13 @@ def hog() -> Callable[[np.ndarray], object]:
     return HogDetector().detect
 
 
+@pytest.mark.slow
 def test_hog_finds_nobody_in_an_empty_room(real_data: Path, hog: Callable) -> None:
     frames = read_frames(real_data / "videos/one-by-one.mp4", range(0, 60, 6))
     assert [len(hog(frame)) for frame in frames] == [0] * len(frames)
 
 
+@pytest.mark.slow
 def test_hog_finds_the_man_at_the_table(real_data: Path, hog: Callable) -> None:
     # frames 290-439: one man stands still from y = 2 to 384, measured against the empty room
     frames = read_frames(real_data / "videos/one-by-one.mp4", range(300, 430, 13))

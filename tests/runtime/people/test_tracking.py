@@ -151,6 +151,7 @@ scored_frames = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(scored_frames)
 def test_ids_are_unique_within_a_frame_and_never_reused(frames: list) -> None:
     tracker, index, last_seen = Tracker(max_lost=3), 0, {}
@@ -169,6 +170,7 @@ def test_ids_are_unique_within_a_frame_and_never_reused(frames: list) -> None:
     assert set(last_seen) == set(range(highest + 1))
 
 
+@pytest.mark.slow
 @given(scored_frames, st.randoms(use_true_random=False))
 @settings(max_examples=200)
 def test_order_of_boxes_does_not_matter(frames: list, random: object) -> None:
@@ -187,6 +189,7 @@ def test_order_of_boxes_does_not_matter(frames: list, random: object) -> None:
     assert len(set(renamed.values())) == len(renamed)
 
 
+@pytest.mark.slow
 def test_hours_of_people_coming_and_going_stay_bounded(rng: np.random.Generator) -> None:
     tracker, max_lost = Tracker(max_lost=20), 20
     walkers: list[list[float]] = []  # x, y, speed
@@ -249,6 +252,7 @@ def test_nobody_is_predicted_who_was_not_there_or_has_left() -> None:
     assert tracker.predict(2, (400, 5))[0].shape == (0, 4)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 60), st.floats(-3, 3)), min_size=1, max_size=8),
     st.integers(1, 70),

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,7 +28,9 @@ import sdtc.runtime
 from sdtc.core.errors import InputError, VideoError
 from sdtc.runtime.cli import main
 from sdtc.runtime.options import EngineOptions, TrackOptions
+from sdtc.runtime.sources import live
 from sdtc.runtime.sources.base import GAP, Frame, FrameSource
+from sdtc.runtime.sources.handover import Handover
 from sdtc.runtime.sources.live import LiveSource, is_live
 from sdtc.runtime.sources.open import find_inputs
 
@@ -143,6 +146,33 @@ def log(caplog):
     return caplog
 
 
+@pytest.fixture
+def waits(monkeypatch) -> list[bool]:
+    """What every wait for a frame came to: True, or False where its time ran out."""
+    results = []
+    wait = Handover.wait
+
+    def recorded(self, timeout=None):
+        results.append(wait(self, timeout))
+        return results[-1]
+
+    monkeypatch.setattr(Handover, "wait", recorded)
+    return results
+
+
+def record_joins(thread: threading.Thread, monkeypatch) -> list[float | None]:
+    """For how long a thread is waited for, each time."""
+    limits: list[float | None] = []
+    join = thread.join
+
+    def recorded(timeout=None) -> None:
+        limits.append(timeout)
+        join(timeout)
+
+    monkeypatch.setattr(thread, "join", recorded)
+    return limits
+
+
 def live_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("sdtc-")]
 
@@ -172,12 +202,11 @@ def test_what_is_live(tmp_path, monkeypatch) -> None:
         ("tcp://127.0.0.1:9", {"reconnect": float("nan")}, "`reconnect` is nan: expected seconds"),
     ],
 )
-def test_what_cannot_be_opened_is_said_at_once(spec, options, sentence) -> None:
-    start = time.monotonic()
+def test_what_cannot_be_opened_is_said_at_once(waits, spec, options, sentence) -> None:
     with pytest.raises(InputError) as error:
         LiveSource(spec, **options)
     assert sentence in str(error.value)
-    assert time.monotonic() - start < 2
+    assert waits in ([], [True])  # one try, and no time-out
 
 
 def test_passwords_are_never_shown(log, tmp_path) -> None:
@@ -242,7 +271,7 @@ def test_a_stalled_pipe_is_waited_for(tmp_path, log) -> None:
         assert seen(source) == list(range(20))
     assert source.problems == []
     assert lines(log).count("no frame for 0.2 s") == 1
-    assert lines(log).count("goes on after 0.") == 1
+    assert lines(log).count("continues after 0.") == 1
 
 
 def test_a_pipe_of_something_else(tmp_path, monkeypatch) -> None:
@@ -289,7 +318,7 @@ def test_a_resolution_that_changes(tmp_path, log, drop_late) -> None:
         assert frame.image.shape == ((48, 64, 3) if number < 20 else (96, 128, 3))
     if not drop_late:
         assert seen(frames) == list(range(40))
-        assert lines(log).count("its pictures change from 64x48 to 128x96") == 1
+        assert lines(log).count("its frame size changes from 64x48 to 128x96") == 1
 
 
 def test_what_happens_all_the_time_is_told_now_and_then(tmp_path, log, monkeypatch) -> None:
@@ -297,15 +326,16 @@ def test_what_happens_all_the_time_is_told_now_and_then(tmp_path, log, monkeypat
     pieces = [stream(1, (96, 128) if number % 2 else (48, 64), start=number) for number in range(30)]
     with fifo(tmp_path / "pipe", *pieces) as path, LiveSource(path) as source:
         assert len(seen(source)) == 30
-    assert lines(log).count("its pictures change") == 1
+    assert lines(log).count("its frame size changes") == 1
     monkeypatch.setattr("sdtc.runtime.sources.live.time.monotonic", lambda now=time.monotonic: now() + 5)
     source._check_size((1, 1, 3))
-    assert "to 1x1 (and 28 times before, not told)" in lines(log)
+    assert "to 1x1 (and 28 times before, not logged)" in lines(log)
 
 
 # --- network -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stream_that_hangs_up_is_connected_anew(log) -> None:
     """The second connection, for its part, has another resolution; the third does not come."""
     pieces = [stream(12)], [stream(15, (96, 128), start=20)]
@@ -316,29 +346,38 @@ def test_a_stream_that_hangs_up_is_connected_anew(log) -> None:
     real = [frame for frame in frames if frame is not GAP]
     assert [frame.index for frame in real] == [frame.number for frame in real] == list(range(27))
     text = lines(log)
-    for event in ("the sender has ended it; connecting anew for up to 1.2 s", "is back after", "64x48 to 128x96",
+    for event in ("the sender ended the stream; reconnecting for up to 1.2 s", "is back after", "64x48 to 128x96",
                   "not back yet: Connection refused; next try in 1 s"):  # fmt: skip
         assert event in text, text
     assert len(source.problems) == 1
-    assert "ends after 27 frames: the sender has ended it, and it did not come back within 1.2 s" in source.problems[0]
+    assert (
+        "ends after 27 frames: the sender ended the stream, and it did not come back within 1.2 s" in source.problems[0]
+    )
 
 
-def test_a_stream_that_stalls_is_connected_anew(log) -> None:
-    with server([stream(12), 30.0], [stream(15, start=20), 30.0]) as address:
-        start = time.monotonic()
+@pytest.mark.slow
+def test_a_stream_that_stalls_is_connected_anew(log, waits, monkeypatch) -> None:
+    monkeypatch.setattr(live, "STALL", 60.0)  # FFmpeg's own time-out, which nobody waits for
+    with server([stream(12), 60.0], [stream(15, start=20), 60.0]) as address:
         with LiveSource(address, stall=0.4) as source:
+            lost = source._reader.thread
+            limits = record_joins(lost, monkeypatch)
             frames = list(islice(source, 20))
-        assert time.monotonic() - start < 4
+        assert lost.is_alive()  # it still waits in FFmpeg
+        assert limits == [0.2]  # for a camera that lets go at once
+    assert waits.count(False) == 1  # the stall
+    assert "not back yet" not in lines(log)  # the first try has worked
     numbers = seen(frames)
     first = numbers.index(20)
     assert numbers == [*range(first), *range(20, 20 + 19 - first)]
     assert first >= 10  # FFmpeg lets go of a frame of MPEG-TS when it sees the one after the next
     assert frames.index(GAP) == first
     assert frames.count(GAP) == 1
-    assert "no frame for 0.4 s; connecting anew for up to 30 s" in lines(log)
+    assert "no frame for 0.4 s; reconnecting for up to 30 s" in lines(log)
     assert "is back after" in lines(log)
 
 
+@pytest.mark.slow
 def test_never_connecting_anew() -> None:
     with server([stream(12)]) as address, LiveSource(address, reconnect=0) as source:
         assert seen(source) == list(range(12))
@@ -348,6 +387,7 @@ def test_never_connecting_anew() -> None:
     assert "no frame for 0.3 s" in source.problems[0]
 
 
+@pytest.mark.slow
 def test_a_recording_is_not_begun_again(log) -> None:
     data = stream(40, container="matroska")
     with server([data], [data]) as address, LiveSource(address) as source:
@@ -392,29 +432,31 @@ def test_http(tmp_path, log) -> None:
             with LiveSource(f"{address}/{name}") as source:
                 assert seen(source) == list(range(20))
             assert source.problems == []
-        start = time.monotonic()
         for name in ("file.m3u8", "path.m3u8", "any.sdp", "missing.mkv"):
-            with pytest.raises(VideoError, match="gives no video"):
+            with pytest.raises(VideoError, match="gives no video") as error:
                 LiveSource(f"{address}/{name}")
-        assert time.monotonic() - start < 5  # nobody waits at the port of the session description
+            # nobody waits at the port of the session description
+            assert not re.search("does not answer|nothing came", str(error.value))
         httpd.shutdown()
     assert lines(log) == ""
 
 
+@pytest.mark.slow
 def test_the_newest_frame_wins() -> None:
-    """A sender of 50 frames a second and a consumer of 10: what it gets is never older than one frame of its own."""
+    """A consumer for whom every frame takes the time of six: what it gets is the newest there is."""
     data = stream(60)
     pieces: list[bytes | float] = [data[: len(data) // 5]]
     step = len(data) // 60 // 188 * 188
     for start in range(len(pieces[0]), len(data), step):
         pieces += [0.02, data[start : start + step]]
-    ages, frames = [], []
+    frames = []
     with server(pieces) as address, LiveSource(address, drop_late=True, reconnect=0) as source:
+        reader, arrived = source._reader, 0
         for frame in source:
             if frame is not GAP:
-                ages.append(time.monotonic() - frame.received)
+                assert frame.number >= arrived - 2  # the last of them may be on its way
                 frames.append(frame)
-                time.sleep(0.1)
+                arrived = wait_for_frames(reader, frame.number + 7)
     numbers = seen(frames)
     assert len(numbers) < 30
     assert numbers == sorted(set(numbers))
@@ -422,9 +464,16 @@ def test_the_newest_frame_wins() -> None:
     assert [frame.index for frame in frames] == list(range(len(frames)))  # neighbours, to windows and the tracker
     assert [frame.number for frame in frames] == numbers  # and what was dropped shows
     assert source.dropped == 60 - len(frames)
-    assert np.median(ages[2:]) < 0.1
 
 
+def wait_for_frames(reader: live._Reader, count: int) -> int:
+    """Wait until so many frames have arrived, or the last one; return how many have."""
+    while reader.count < count and reader.thread.is_alive():
+        time.sleep(0.002)
+    return reader.count
+
+
+@pytest.mark.slow
 def test_rtsp(log) -> None:
     """H.264 in RTP, interleaved with RTSP's own connection, as cameras send it."""
     with rtsp_server(30, 40) as address, LiveSource(address, reconnect=0.6) as source:
@@ -495,39 +544,51 @@ def rtsp_server(*connections: int):
 # --- ending ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "tcp", "away"])
 @pytest.mark.parametrize("drop_late", [False, True])
-def test_stopping_while_nothing_comes(tmp_path, kind, drop_late) -> None:
+def test_stopping_while_nothing_comes(tmp_path, waits, log, monkeypatch, kind, drop_late) -> None:
     """Blocked in a pipe, in FFmpeg, or between two tries to connect."""
-    pieces = [stream(12)] if kind == "away" else [stream(12), 30.0]
+    monkeypatch.setattr(live, "STALL", 60.0)  # FFmpeg's own time-out
+    pieces = [stream(12)] if kind == "away" else [stream(12), 60.0]
     with fifo(tmp_path / "pipe", *pieces) if kind == "pipe" else server(pieces) as address:
         source = LiveSource(address, drop_late)
-        threading.Timer(0.8, source.stop).start()
-        start = time.monotonic()
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            source.stop()
+
+        threading.Timer(0.8, stop).start()
         frames = list(source)
+        assert stopped.is_set()  # until then it has waited
+        limits = record_joins(source._reader.thread, monkeypatch)
         source.close()
-        assert 0.5 < time.monotonic() - start < (1.9 if kind == "tcp" else 1.4)  # closing may wait a little for FFmpeg
+        assert limits == [0.5]
+        assert all(waits)  # woken, not timed out
+        assert frames.count(GAP) == (kind == "away")
+        assert source._reader.thread.is_alive() == (kind == "tcp")  # closing does not wait for FFmpeg
         assert kind == "tcp" or not live_threads()
         assert drop_late or seen(frames)[:10] == list(range(10))
     assert source.problems == []
 
 
-def test_a_tracker_that_is_closed_while_nothing_comes(tiny_bundle, tmp_path) -> None:
+def test_a_tracker_that_is_closed_while_nothing_comes(tiny_bundle, tmp_path, waits) -> None:
     bundle = tiny_bundle / "model.onnx"
     with (
-        fifo(tmp_path / "pipe", stream(12), 30.0) as path,
+        fifo(tmp_path / "pipe", stream(12), 60.0) as path,
         sdtc.runtime.open(bundle, EngineOptions(backend=ORT)) as engine,
     ):
         results = engine.track(path)
         for _ in range(8):  # all that can be answered: FFmpeg holds two frames back, and two are looked ahead at
             next(results)
         time.sleep(0.1)
-        start = time.monotonic()
         results.close()
-        assert time.monotonic() - start < 1
-    assert not live_threads()
+        assert all(waits)  # woken, not timed out
+        assert not live_threads()  # although the pipe is still open
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_nothing_comes(tiny_bundle, tmp_path, how) -> None:
     command = [sys.executable, "-m", "sdtc.runtime.cli", "--engine", tiny_bundle / "model.onnx", "--input", "-",
@@ -544,14 +605,13 @@ def test_an_interrupt_while_nothing_comes(tiny_bundle, tmp_path, how) -> None:
     while time.monotonic() < deadline and not (results.exists() and results.read_text().count("\n") >= 8):
         time.sleep(0.05)
     time.sleep(0.2)
-    start = time.monotonic()
     process.send_signal(how)
     try:
         process.wait(timeout=30)  # with standard input still open
     finally:
         stdout, stderr = process.communicate()
-    assert time.monotonic() - start < 1.5
     assert process.returncode == 130, stderr
+    assert b"no frame for" not in stderr  # it did not go on until the stall
     assert b"interrupted after" in stderr
     assert b"latency  p50 " in stdout
     frames = [json.loads(line)["frame"] for line in results.read_text().splitlines()]
@@ -566,6 +626,7 @@ def infer(bundle: Path, source: object, output: Path, *options: object) -> int:
     return main([*map(str, command), "--format", "jsonl"])
 
 
+@pytest.mark.slow
 def test_the_command_on_a_stream_that_comes_back(tiny_bundle, tmp_path, capsys) -> None:
     """Nobody in it: also where there is nothing to see there is a line for every frame, and an overlay."""
     with server([stream(12)], [stream(15, (96, 128))]) as address:
@@ -574,8 +635,8 @@ def test_the_command_on_a_stream_that_comes_back(tiny_bundle, tmp_path, capsys) 
     assert code == 0, err
     (results,) = tmp_path.glob("*.jsonl")
     assert [json.loads(line)["frame"] for line in results.read_text().splitlines()] == list(range(20))
-    assert err.count("connecting anew for up to 1 s") == 1
-    assert err.count("change from 64x48 to 128x96") == 1
+    assert err.count("reconnecting for up to 1 s") == 1
+    assert err.count("changes from 64x48 to 128x96") == 1
     assert "latency  p50 " in out
     assert "(of which look-ahead 2 frames, " in out
     assert "; 0 frames dropped" in out
@@ -598,22 +659,40 @@ def test_the_command_on_a_pipe_that_breaks_off(tiny_bundle, tmp_path, capsys) ->
     assert len(results) == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["detection", "estimation"])
 def test_the_command_drops_what_comes_too_fast(tiny_bundle, tmp_path, monkeypatch, capsys, slow) -> None:
-    """0.15 s a frame: with --drop-late no answer is older than a few of those, wherever they are spent."""
+    """Every frame takes the time of five: with --drop-late no answer is older than a few of those, wherever spent."""
     from sdtc.core.boxes import EMPTY
     from sdtc.runtime.engine import PoseEngine
+    from sdtc.runtime.output.writers import JsonlWriter
+
+    readers: list[live._Reader] = []
+    behind: list[int] = []
+
+    class Reader(live._Reader):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            readers.append(self)
 
     class Detector:
         def detect(self, image):
-            time.sleep(0.15 * (slow == "detection"))
+            if slow == "detection":
+                wait_for_frames(readers[0], readers[0].count + 5)
             return EMPTY
 
     def estimate(self, stream, keyframes, batch_size):
-        time.sleep(0.15 * len(keyframes) * (slow == "estimation"))
+        if slow == "estimation":
+            wait_for_frames(readers[0], readers[0].count + 5 * len(keyframes))
         return original(self, stream, keyframes, batch_size)
 
-    original = PoseEngine._estimate
+    def write(self, result):
+        behind.append(readers[0].count - 1 - result.number)
+        write_line(self, result)
+
+    original, write_line = PoseEngine._estimate, JsonlWriter.write
+    monkeypatch.setattr(live, "_Reader", Reader)
+    monkeypatch.setattr(JsonlWriter, "write", write)
     monkeypatch.setattr(PoseEngine, "_estimate", estimate)
     monkeypatch.setattr("sdtc.runtime.run.make_detector", lambda *arguments, **options: Detector())
     data = stream(60)
@@ -631,7 +710,8 @@ def test_the_command_drops_what_comes_too_fast(tiny_bundle, tmp_path, monkeypatc
     assert 5 <= len(numbers) <= 30
     assert err.count("late frames dropped so far: ") == 1
     assert f"; {60 - len(numbers)} frames dropped" in out
-    assert int(out.split("p95 ")[1].split(" ms")[0]) < 550, out
+    assert "p95 " in out
+    assert max(behind) <= 18
 
 
 @pytest.mark.parametrize(
@@ -668,6 +748,7 @@ class Two(FrameSource):
             yield Frame(index, index, None, rng.integers(0, 255, size, dtype=np.uint8))
 
 
+@pytest.mark.slow
 def test_tokens_of_two_sizes_are_never_mixed(tiny_bundle, tmp_path) -> None:
     """The worst case: the same box in both, so that it is held over the change."""
     (tmp_path / "boxes.json").write_text(json.dumps([{**box, "track_id": 0} for box in BOX[:18]]))

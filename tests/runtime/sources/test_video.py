@@ -219,6 +219,7 @@ def test_a_single_image_is_a_sequence_of_one(tmp_path) -> None:
         assert [frame.name for frame in source] == ["000001.png"]
 
 
+@pytest.mark.slow
 def test_real_videos(real_data) -> None:
     for name, frames, size in (
         ("one-by-one", 1394, (432, 768)),

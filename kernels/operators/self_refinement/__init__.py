@@ -1,0 +1,47 @@
+"""Self-feature refinement: the softmax contexts of SMML (Eq. 6-8, without the convolution).
+
+For a map X of C channels and N = h·w pixels:
+
+    O  = softmax over channels (X)          [C, N]    context maps, Eq. 6
+    OC = X · Oᵀ                             [C, C]    context features, Eq. 7
+    A  = softmax over contexts (Xᵀ · OC)    [N, C]    how much each pixel takes of each context
+    out = OC · Aᵀ                           [C, N]    Eq. 8, already in map layout
+
+The products sum up to N terms of features that are not normalised, and easily exceed fp16's largest number, 65,504. So
+both softmaxes and all products are computed in fp32, whatever the dtype of the input.
+
+In: a map ``[B, C, N]``. Out: the refined map ``[B, C, N]``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sdtc.kernels.common.onnx_node import exporting, onnx_node
+from sdtc.kernels.common.torch_operators import register, use_kernel
+from sdtc.kernels.operators.self_refinement.reference import self_refinement_plain
+
+MAX_N = 512  # pixels that the Triton kernel takes
+
+
+def self_refinement(x: Tensor) -> Tensor:
+    """Refine a feature map by its own contexts (Eq. 6-8).
+
+    Args:
+        x: map ``[B, C, N]``.
+
+    Returns:
+        ``[B, C, N]``, in the dtype of x.
+    """
+    if exporting():
+        return onnx_node("SelfRefinement", [x], x.shape)
+    if use_kernel(x, x.shape[2] <= MAX_N):
+        return _operator(x.contiguous())
+    return self_refinement_plain(x)
+
+
+def _empty_result(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+_operator = register(__name__, "(Tensor x) -> Tensor", self_refinement_plain, _empty_result)

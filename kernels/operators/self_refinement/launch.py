@@ -1,0 +1,69 @@
+"""The launch of the self-refinement kernel. Needs Triton."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdtc.kernels.common.kernel_launch import (
+    Launch,
+    check_range,
+    check_tactic,
+    check_tensor,
+    dtype_name,
+    next_power_of_2,
+)
+from sdtc.kernels.operators.self_refinement import MAX_N
+from sdtc.kernels.operators.self_refinement.triton_kernel import self_refinement_tiles
+
+TACTICS = ("block",)
+MAX_C = 2048
+
+
+def configure(C: int, N: int, dtype: str, tactic: str = "") -> Launch:
+    """Configure the launch for a map ``[B, C, N]``.
+
+    Args:
+        C, N: channels and pixels.
+        dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        tactic: ``"block"``, the only one, or empty.
+
+    Returns:
+        The launch, for any B.
+
+    Raises:
+        KernelError: C or N is out of range.
+    """
+    check_tactic("self_refinement", tactic, TACTICS)
+    check_range("self_refinement", "C", C, 1, MAX_C)
+    check_range("self_refinement", "N", N, 1, MAX_N)
+    N_PAD = max(16, next_power_of_2(N))
+    return Launch(
+        self_refinement_tiles,
+        {"x": dtype},
+        {"out": dtype},
+        {"C": C, "N": N, "N_PAD": N_PAD, "M": 16, "K": 16},
+        items=(N + 15) // 16,
+        num_warps=8,
+        num_stages=1,
+    )
+
+
+def run(x: Tensor, tactic: str = "") -> Tensor:
+    """Launch the kernel: refine a map by its own contexts (Eq. 6-8).
+
+    Args:
+        x: map ``[B, C, N]``.
+        tactic: as in `configure`.
+
+    Returns:
+        ``[B, C, N]``.
+
+    Raises:
+        KernelError: the kernel does not take the tensor's device, dtype, number of axes, memory layout or size.
+    """
+    name = "self_refinement"
+    check_tensor(name, "x", x, "[B, C, N]")
+    out = torch.empty_like(x)
+    configure(x.shape[1], x.shape[2], dtype_name(x.dtype, name), tactic).run([x], [out], x.shape[0])
+    return out

@@ -1,0 +1,76 @@
+"""Self-feature refinement as one Triton kernel (Eq. 6-8, without the convolution), on maps ``[B, C, N]``.
+
+As the paper writes it, a map X of C channels and N pixels goes through contexts OC = X · Oᵀ of C × C. They are larger
+than X itself (base: 256 × 256 against 256 × 192) and would have to be written to memory and read again. In another
+order the same products stay on the chip, and look like an attention whose keys and values are the context maps O:
+
+    G = Xᵀ · X                     [M, N]    the M pixels of a block against all N
+    A = softmax(G · Oᵀ)            [M, C]    = softmax(Xᵀ · OC), online over channels
+    P = A · O                      [M, N]
+    out = X · Pᵀ                   [C, M]    = OC · Aᵀ
+
+A block reads X three times, but from memory once: the blocks of one map run together, and X is far smaller than L2.
+Both softmaxes are in fp32, and so are all products except G, whose factors are X itself. The scores are sums of N · C
+products, and the softmax turns their absolute error into a relative error of the result. Three TF32 products on the
+tensor cores would be as exact as one in fp32, but need twice the registers that there are.
+"""
+
+from __future__ import annotations
+
+from sdtc.kernels.common.with_triton import tl, triton
+
+
+@triton.jit
+def self_refinement_tiles(
+    x,
+    out,
+    C: tl.constexpr,
+    N: tl.constexpr,
+    N_PAD: tl.constexpr,
+    M: tl.constexpr,
+    K: tl.constexpr,
+):
+    TILES: tl.constexpr = (N + M - 1) // M
+    block = tl.program_id(0)
+    base = (block // TILES).to(tl.int64) * (C * N)
+    m = (block % TILES) * M + tl.arange(0, M)
+    n = tl.arange(0, N_PAD)
+    c = tl.arange(0, K)
+    # G, and what the softmax over channels needs of every pixel: its maximum and its sum.
+    top = tl.full([N_PAD], float("-inf"), tl.float32)
+    total = tl.zeros([N_PAD], tl.float32)
+    G = tl.zeros([M, N_PAD], tl.float32)
+    for start in range(0, C, K):
+        there = (start + c < C)[:, None]
+        row = base + (start + c)[:, None] * N
+        X_m = tl.load(x + row + m[None, :], mask=there & (m < N)[None, :], other=0.0)  # [K, M]
+        X = tl.load(x + row + n[None, :], mask=there & (n < N)[None, :], other=0.0)  # [K, N]
+        G = tl.dot(tl.trans(X_m), X, G, input_precision="ieee")
+        logits = tl.where(there, X.to(tl.float32), float("-inf"))
+        higher = tl.maximum(top, tl.max(logits, axis=0))
+        total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher[None, :]), axis=0)
+        top = higher
+    best = tl.full([M], float("-inf"), tl.float32)
+    weight = tl.zeros([M], tl.float32)
+    P = tl.zeros([M, N_PAD], tl.float32)
+    for start in range(0, C, K):
+        there = start + c < C
+        row = base + (start + c)[:, None] * N
+        mask = there[:, None] & (n < N)[None, :]
+        X = tl.load(x + row + n[None, :], mask=mask, other=0.0).to(tl.float32)
+        O = tl.where(mask, tl.exp(X - top[None, :]) / total[None, :], 0.0)  # [K, N]  Eq. 6  # noqa: E741
+        s = tl.dot(G, tl.trans(O), input_precision="ieee")  # [M, K]
+        s = tl.where(there[None, :], s, float("-inf"))
+        higher = tl.maximum(best, tl.max(s, axis=1))
+        shrink = tl.exp(best - higher)
+        A = tl.exp(s - higher[:, None])
+        weight = weight * shrink + tl.sum(A, axis=1)
+        P = tl.dot(A, O, P * shrink[:, None], input_precision="ieee")
+        best = higher
+    P = P / weight[:, None]
+    for start in range(0, C, K):
+        there = (start + c < C)[:, None]
+        row = base + (start + c)[:, None] * N
+        X = tl.load(x + row + n[None, :], mask=there & (n < N)[None, :], other=0.0).to(tl.float32)
+        o = tl.dot(X, tl.trans(P), input_precision="ieee")  # [K, M]  Eq. 8
+        tl.store(out + row + m[None, :], o.to(out.dtype.element_ty), mask=there & (m < N)[None, :])

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from sdtc.core.h264 import H264Writer
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    """Smooth grey ramps, each a little brighter, which H.264 keeps almost as they are."""
+    ramp = np.linspace(40, 120, 64, dtype=np.uint8)
+    return [np.broadcast_to((ramp + 5 * i)[None, :, None], (48, 64, 3)).copy() for i in range(count)]
+
+
+@pytest.mark.parametrize(("crf", "preset"), [(18, "medium"), (23, "veryfast")])
+def test_every_frame_comes_back_from_a_file_that_browsers_play(tmp_path, crf, preset) -> None:
+    path = tmp_path / "with:colon.part"
+    with H264Writer(path, 29.97, (48, 64), crf=crf, preset=preset) as video:
+        for image in pictures(12):
+            video.write(image)
+    data = path.read_bytes()
+    assert data.find(b"moov") < data.find(b"mdat")  # index in front
+    assert f"crf={crf}.0".encode() in data  # libx264 writes its settings into the stream
+    assert (b"subme=2 " in data) == (preset == "veryfast")  # medium: subme=7
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.average_rate, stream.width, stream.height) == (Fraction(2997, 100), 64, 48)
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(decoded) == 12
+    for image, written in zip(decoded, pictures(12), strict=True):
+        assert np.abs(image.astype(int) - written).mean() < 3  # frames differ by 5
+
+
+def test_an_error_abandons_the_frames_that_wait_in_the_encoder_and_closes_the_file(tmp_path) -> None:
+    path = tmp_path / "v.mp4"
+    with pytest.raises(KeyboardInterrupt), H264Writer(path, 25, (48, 64), crf=18) as video:
+        for image in pictures(25) * 4:  # more than the encoder holds back, so that the file begins
+            video.write(image)
+        raise KeyboardInterrupt
+    with av.open(str(path)) as container:  # closed: it has its index
+        assert 0 < len(list(container.decode(video=0))) < 100
+
+
+def test_odd_sides_are_an_error(tmp_path) -> None:
+    with pytest.raises(av.FFmpegError), H264Writer(tmp_path / "v.mp4", 25, (47, 64), crf=18) as video:
+        video.write(np.zeros((47, 64, 3), np.uint8))

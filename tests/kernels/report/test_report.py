@@ -1,0 +1,132 @@
+"""The report on compiled kernels, without a GPU."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="needs the extra kernels")
+from sdtc.kernels.aot import ARCHITECTURES, Compiled
+from sdtc.kernels.report.analysis import residency
+from sdtc.kernels.report.cli import main
+
+
+@pytest.fixture(scope="module")
+def rows(compiling, tmp_path_factory) -> list[dict[str, str]]:
+    """The report on every kernel of `base` for every architecture: minutes if nothing is in the cache."""
+    folder = tmp_path_factory.mktemp("report")
+    run = compiling("-m", "sdtc.kernels.report", "--output", str(folder))
+    assert run.returncode == 0, run.stderr
+    assert "kernels.csv" in run.stdout
+    assert (folder / "kernels.png").is_file()
+    with (folder / "kernels.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_every_architecture(rows) -> None:
+    assert {row["architecture"] for row in rows} == {f"sm_{arch}" for arch in ARCHITECTURES}
+    per_architecture = {arch: sum(row["architecture"] == arch for row in rows) for arch in ("sm_75", "sm_80", "sm_120")}
+    assert per_architecture == {"sm_75": 23, "sm_80": 33, "sm_120": 33}  # Turing has no bf16
+
+
+@pytest.mark.slow
+def test_nothing_is_spilled(rows) -> None:
+    assert [row for row in rows if row["spilled_bytes"] != "0"] == []
+
+
+@pytest.mark.slow
+def test_shared_memory_is_what_a_plugin_has(rows) -> None:
+    assert max(int(row["shared_bytes"]) for row in rows) <= 48 << 10
+
+
+@pytest.mark.slow
+def test_tokens_are_loaded_and_stored_in_vectors(rows) -> None:
+    for row in rows:
+        if row["operator"].endswith(("temporal_attention", "spatial_attention", "joint_attention")):
+            assert row["vector_loads"] == row["loads"], row
+            assert row["vector_stores"] == row["stores"], row
+        elif row["operator"] == "gather_tokens":  # but for the slot
+            assert int(row["vector_loads"]) == int(row["loads"]) - 1 == int(row["vector_stores"]) == int(row["stores"])
+        elif row["operator"] != "crop_frame":  # whose three bytes a pixel lie wherever the box is
+            assert int(row["vector_loads"]) >= 1, row
+
+
+@pytest.mark.slow
+def test_attention_in_half_precision_uses_tensor_cores(rows) -> None:
+    for row in rows:
+        attention = row["operator"].endswith("attention") and row["tactic"] != "rows"
+        if attention and row["dtype"] != "fp32" and row["architecture"] != "sm_75":
+            assert int(row["tensor_core"]) > 0, row
+
+
+@pytest.mark.slow
+def test_fused_operators_move_a_third_of_the_bytes_or_less(rows) -> None:
+    for row in rows:
+        if row["operator"] in ("temporal_attention", "self_refinement"):
+            assert int(row["unfused_bytes"]) >= 3 * int(row["compulsory_bytes"])
+
+
+@pytest.mark.slow
+def test_a_multiprocessor_holds_at_least_one_block(rows) -> None:
+    assert all(int(row["blocks_per_sm"]) >= 1 and 0 < float(row["occupancy"]) <= 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_what_is_compiled_is_taken_from_the_cache(rows, script) -> None:
+    """For every architecture and kernel at once, with a compiler that must not be called."""
+    found = script(
+        """
+        import json
+        from sdtc.kernels import aot
+        from sdtc.kernels.report.cases import cases
+        aot._compile = aot.ProcessPoolExecutor = None
+        work = [(case.launch, arch) for case in cases() for arch in aot.ARCHITECTURES if aot.supports(arch, case.dtype)]
+        compiled = aot.compile_all(work)
+        print(json.dumps([[done.name, done.architecture] for done in compiled]))
+        """
+    )
+    assert len(found) == len(rows)
+    assert [f"sm_{architecture}" for _, architecture in found] == [row["architecture"] for row in rows]
+
+
+def test_occupancy_by_hand() -> None:
+    """128 threads of 64 registers: 8 blocks of 8,192 registers, of 2,048 threads on sm_80 half."""
+    kernel = Compiled("kernel", 80, "", b"", num_warps=4, shared=0, registers=64, local=0)
+    assert residency(kernel) == (8, 0.5)
+    limited = Compiled("kernel", 86, "", b"", num_warps=4, shared=48 << 10, registers=32, local=0)
+    assert residency(limited) == (2, 256 / 1536)  # of 100 KiB, 49 each
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--arch", "70"], "sm_70 is not supported: expected some of sm_75"),
+        (["--workers", "0"], "--workers is 0"),
+        (["--output", "nowhere"], "the folder 'nowhere' does not exist"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do(arguments, said, capsys) -> None:
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_without_triton_the_command_says_which_extra_to_install() -> None:
+    program = """
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'triton':
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+sys.meta_path.insert(0, Absent())
+runpy.run_module("sdtc.kernels.report", run_name="__main__")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr == (
+        "sdtc.kernels.report: error: a Triton kernel needs the package 'triton', which is not installed: run  "
+        "pip install 'sdtc[kernels]'\n"
+    )
