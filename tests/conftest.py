@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from sdtc.core.errors import InputError, require
 from sdtc.core.manifest import FLAVOURS
@@ -18,6 +19,9 @@ from sdtc.export.engine_builder import DEFAULT_CAPABILITIES, find_target
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, save_checkpoint
 from sdtc.runtime.backends.cuda import gpu_or_reason
 from sdtc.runtime.backends.tensorrt_session import MODULES
+
+settings.register_profile("sdtc", deadline=None)  # that a busy machine is slow is no failure
+settings.load_profile("sdtc")
 
 if gpu_or_reason()[0] is None:
     # Without a GPU, Triton's kernels run in its interpreter. Triton asks for this once, when it is first imported.

@@ -229,6 +229,7 @@ def test_perfect_predictions_give_100(seed: int) -> None:
         np.testing.assert_array_equal(row.ap[row.labelled > 0], 100)
 
 
+@pytest.mark.slow
 @fast
 @given(SEEDS, st.randoms())
 def test_the_order_of_frames_does_not_matter(seed: int, random) -> None:
@@ -244,6 +245,7 @@ def test_the_order_of_frames_does_not_matter(seed: int, random) -> None:
     assert_same(evaluate(truth, predictions), evaluate(other_truth, other))
 
 
+@pytest.mark.slow
 @fast
 @given(SEEDS)
 def test_the_order_of_people_does_not_matter(seed: int) -> None:
@@ -276,6 +278,7 @@ def test_the_order_of_people_does_not_matter(seed: int) -> None:
     assert_same(evaluate(truth, predictions), evaluate(other_truth, other))
 
 
+@pytest.mark.slow
 @fast
 @given(SEEDS, st.sampled_from(["lowest", "any"]))
 def test_another_false_positive_never_raises_ap(seed: int, score: str) -> None:
@@ -296,6 +299,7 @@ def test_another_false_positive_never_raises_ap(seed: int, score: str) -> None:
         np.testing.assert_allclose(after.ap, before.ap, atol=1e-9)
 
 
+@pytest.mark.slow
 @fast
 @given(SEEDS)
 def test_only_the_order_of_scores_matters(seed: int) -> None:

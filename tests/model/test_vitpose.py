@@ -241,6 +241,7 @@ def test_wrong_width_shows_both_shapes(tmp_path) -> None:
         load_backbone(build(get_preset("base")), tmp_path / "s.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module."], ids=["bare", "wrapped"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_partial_files_name_the_needed_keys_as_the_file_would(name, prefix, tmp_path) -> None:

@@ -270,7 +270,7 @@ def test_posetrack_frames_with_detector_boxes(engine, real_data, tiny_checkpoint
     assert len(results[0].poses) > 10
     network = WholeWindow(load_checkpoint(tiny_checkpoint).network)
     (path,) = sequence.iterdir()
-    for pose in results[0].poses:
+    for pose in results[0].poses[::4]:
         want = pose_by_hand(network, [read(path)] * 5, pose.bbox)
         np.testing.assert_allclose(pose.keypoints[:, :2], want[:, :2], atol=0.1)
         np.testing.assert_allclose(pose.keypoints[:, 2], want[:, 2], atol=1e-4)

@@ -21,7 +21,7 @@ import sdtc.runtime
 from sdtc.core.crops import expand_boxes
 from sdtc.core.skeleton import POSETRACK, POSETRACK_SLOTS
 from sdtc.runtime.cli import main
-from sdtc.runtime.options import TrackOptions
+from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 
 
@@ -86,7 +86,7 @@ def test_formats(tiny_bundle, clip, tmp_path, output_format) -> None:
     assert main([*map(str, arguments)]) == 0
     (path,) = tmp_path.iterdir()
     assert path.name == f"000005_synthetic.{output_format if output_format == 'jsonl' else 'json'}"
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", backend="onnxruntime") as engine:
+    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime")) as engine:
         results = list(engine.track(images, boxes=truth(clip)))
     poses = [(result, pose) for result in results for pose in result.poses]
     assert len(results) == 12

@@ -110,6 +110,7 @@ def test_what_is_counted(tmp_path: Path) -> None:
 # What is written
 
 
+@pytest.mark.slow
 def test_layout_and_labels(val: Path) -> None:
     names = [f"{seed:06d}_synthetic" for seed in range(500_000, 500_020)]
     assert sorted(path.stem for path in (val / "annotations" / "val").iterdir()) == names

@@ -109,6 +109,7 @@ def test_the_same_seed_makes_the_same_bytes_in_any_order(
 # Labels against geometry
 
 
+@pytest.mark.slow
 def test_occlusion_follows_from_the_mask(everything: list[tuple[SyntheticClip, list[RenderedFrame]]]) -> None:
     by_things = by_people = 0
     for clip, frames in everything:
@@ -135,6 +136,7 @@ def test_occlusion_follows_from_the_mask(everything: list[tuple[SyntheticClip, l
     assert by_people > 100
 
 
+@pytest.mark.slow
 def test_crossing_follows_from_the_boxes(everything: list[tuple[SyntheticClip, list[RenderedFrame]]]) -> None:
     crossings = 0
     for _, frames in everything:
@@ -166,6 +168,7 @@ def test_people_who_cross_meet_in_the_picture_going_opposite_ways() -> None:
     assert opposite >= 17  # who walks to or from the camera has no way to the side
 
 
+@pytest.mark.slow
 def test_blur_follows_from_the_way_of_the_joints(everything: list[tuple[SyntheticClip, list[RenderedFrame]]]) -> None:
     blurred = 0
     for clip, frames in everything:
@@ -184,6 +187,7 @@ def test_blur_follows_from_the_way_of_the_joints(everything: list[tuple[Syntheti
     assert blurred > 25
 
 
+@pytest.mark.slow
 def test_defocus_and_low_light_follow_from_the_optics(
     everything: list[tuple[SyntheticClip, list[RenderedFrame]]],
 ) -> None:

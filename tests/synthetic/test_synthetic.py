@@ -310,6 +310,7 @@ def test_nobody_comes_too_near_whatever_the_format_and_the_frame_rate(
         assert person.points[..., 2].min() > 0.7
 
 
+@pytest.mark.slow
 def test_every_action_and_every_view_occurs() -> None:
     people = [person for seed in range(40) for person in walkers(seed, 2)]
     assert {person.gait.action for person in people} == set(ACTIONS)

@@ -202,6 +202,7 @@ def test_export_keeps_an_operator_whole() -> None:
     torch.testing.assert_close(program.module()(packed((3, 5, 4, 2, 16))), temporal_attention(packed((3, 5, 4, 2, 16))))
 
 
+@pytest.mark.slow
 def test_operators_need_no_triton() -> None:
     """Training and export on a CPU: nothing imports Triton, and nothing misses it."""
     program = """

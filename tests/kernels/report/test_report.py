@@ -114,6 +114,7 @@ def test_the_command_refuses_what_it_cannot_do(arguments, said, capsys) -> None:
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_triton_the_command_says_which_extra_to_install() -> None:
     program = """
 import runpy, sys

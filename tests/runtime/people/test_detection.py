@@ -515,6 +515,7 @@ def test_hog_finds_the_man_at_the_table(real_data: Path, hog: Callable) -> None:
     assert min(each.scores[0] for each in found) > 0.5
 
 
+@pytest.mark.slow
 def test_hog_in_a_street(real_data: Path, hog: Callable) -> None:
     # five frames, four people near the camera, many far away that it cannot see
     frames = read_frames(real_data / "videos/street-5-frames.mp4", range(5))
