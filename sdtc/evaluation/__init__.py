@@ -1,11 +1,14 @@
-"""Evaluation: PoseTrack's AP from files, from engine bundles and from checkpoints; the command is `sdtc-eval`.
+"""Evaluation: PoseTrack's AP of predictions in files, of engine bundles and of checkpoints; the command is `sdtc-eval`.
+
+In: ground truth, and predictions, a bundle or a checkpoint (`reading`, `inference`).
+Out: AP by joint and by difficulty (`ap`), as a table, JSON and a plot (`score_table`, `plot`).
 
     truth = sdtc.evaluation.read_truth(["posetrack18/annotations/val"])
     result = sdtc.evaluation.evaluate(truth.people, sdtc.evaluation.read_predictions(["poses"], truth).people)
     print(result.scores.columns["Total"])
 
-The only part of `sdtc` that uses `sdtc.runtime`: it runs engines, and networks in their place. Names are loaded when
-first used.
+This is the only room of `sdtc` that imports `sdtc.runtime`: checkpoints run on the same windows and crops as engines.
+Names are loaded when first used.
 """
 
 from __future__ import annotations
