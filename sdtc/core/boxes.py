@@ -171,7 +171,7 @@ class SourceBoxes:
         return found
 
     def check_all_seen(self, num_frames: int) -> None:
-        """Raise InputError if frames beyond the end of a video have boxes; where its length was unknown, call it last."""
+        """Raise InputError if frames beyond a video's end have boxes; for a video of unknown length, call it last."""
         known = {self.image_id(number, None) for number in range(num_frames)}
         self._check_known(known, f"the video has frames 0 to {num_frames - 1}")
 

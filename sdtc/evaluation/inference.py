@@ -111,7 +111,7 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
         count = f"{len(missing)} of the ground truth's images" if len(missing) > 1 else "an image of the ground truth"
         where = f"'{folder}'" if folder is not None else "the folders above the annotations"
         raise InputError(
-            f"{count} cannot be found in {where}, the first '{missing[0].file_name}': give the data set's root as "
+            f"{count} cannot be found in {where}, the first '{missing[0].file_name}': give the data set's root with "
             "`folder`"
         )
     return found
