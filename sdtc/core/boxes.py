@@ -1,11 +1,11 @@
 """Person boxes from a JSON file: a COCO detection list, or COCO / PoseTrack annotations. NumPy only.
 
-A detection list is ``[{"image_id", "bbox": [x, y, w, h], "score"}, …]``. Image ids are PoseTrack's for an input named
-as a PoseTrack sequence (``012834_mpii_test``) if the file has ids of it, or ids of PoseTrack's other sequences alone;
-they are frame numbers for every other input. Annotations carry their own images, which are found by file name.
+A detection list is ``[{"image_id", "bbox": [x, y, w, h], "score"}, …]``. Its image ids are read as frame numbers,
+except for an input that is named as a PoseTrack sequence (``012834_mpii_test``): if the file has ids of that sequence,
+or only ids of other PoseTrack sequences, they are PoseTrack's image ids. An annotation file lists its images, which are
+found by file name.
 
-Entries that are nobody to estimate (another category, a crowd, an annotation without area or labelled joint) are left
-out and counted.
+Entries of another category, crowds, and annotations without a box area or a labelled joint are skipped and counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIN_SCORE = 0.2  # detections below are dropped (paper, section 8)
 PERSON_CATEGORY = 1  # COCO's and PoseTrack's
 MAX_SCORE = 1e6
 
-# Why an entry is left out, as it ends the phrase "12 …".
+# Why an entry is skipped; the end of a phrase that begins with their number, "12 …".
 NO_AREA = "with no box area"
 OTHER_CATEGORY = "of another category"
 CROWD = "marked as a crowd"
@@ -40,7 +40,7 @@ class FrameBoxes:
     Attributes:
         boxes: float32 ``[N, 4]`` (x, y, width, height), image pixels.
         scores: float32 ``[N]``, 0-1.
-        track_ids: int64 ``[N]``; None where the file does not say who is who.
+        track_ids: int64 ``[N]``; None where an entry has no track id, or two have the same one.
     """
 
     boxes: np.ndarray
@@ -101,13 +101,13 @@ class SourceBoxes:
 
     Args:
         file: the boxes.
-        name: the input's name; a PoseTrack sequence's name decides how image ids are read.
+        name: the input's name; if it is that of a PoseTrack sequence, image ids may be PoseTrack's.
         frames: ``(number, file name)`` of every frame, where known in advance; None for a video.
         num_frames: of a video, where its header says.
 
     Raises:
-        InputError: none of the boxes belong to this input, or some belong to frames that it does not have. That a
-            PoseTrack sequence has no boxes in a file about other PoseTrack sequences is no error.
+        InputError: none of the boxes belong to this input, or some belong to frames that it does not have. A PoseTrack
+            sequence without boxes, in a file with other PoseTrack sequences, is accepted.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class SourceBoxes:
         self._file, self._name = file, name
         self._ids_of_name: dict[str, int] = {}
         for path, identifier in file.image_ids.items():
-            # Prefer images of the folder of this name; a file for one sequence may not say the folder at all.
+            # Images in another folder than this input's are not its own; file names without a folder may be.
             if len(Path(path).parts) < 2 or Path(path).parent.name == name:
                 self._ids_of_name[Path(path).name] = identifier
         self._vid_id = self._posetrack_vid_id()
-        # Ids that a frame which the file does not list must not be given: those of images that are not it.
+        # Ids of listed images: a frame that the file does not list must not get one of them.
         self._taken = {self._ids_of_name[file_name] for _, file_name in frames or () if file_name in self._ids_of_name}
         if self._taken:
             self._taken |= set(file.image_ids.values()) - set(self._ids_of_name.values())
@@ -137,15 +137,15 @@ class SourceBoxes:
             self.check_all_seen(num_frames)
 
     def image_id(self, number: int, file_name: str | None) -> int:
-        """Return the id that the file gives a frame, for writers to use too.
+        """Return the file's id of a frame; writers use the same one.
 
         Args:
-            number: of the frame, as its file name says; from 0 in a video.
-            file_name: without its folder; None for a video's frame.
+            number: the frame number in the file name; of a video, counted from 0.
+            file_name: without its folder; None for a frame of a video.
 
         Returns:
-            The id of the image of that name, where the file lists it; else the id by the convention of the file's ids
-            (PoseTrack's or frame numbers), or, if another image has that one, an id that the file does not have.
+            The id of the listed image with this name. If there is none, the id by the file's convention (PoseTrack's
+            ids or frame numbers); if another image has that id, one that is not in the file.
         """
         if file_name is not None and file_name in self._ids_of_name:
             return self._ids_of_name[file_name]
@@ -171,14 +171,14 @@ class SourceBoxes:
         return found
 
     def check_all_seen(self, num_frames: int) -> None:
-        """Complain about boxes of frames beyond the end of a video; for one of unknown length, call it at the end."""
+        """Raise InputError if frames beyond a video's end have boxes; for a video of unknown length, call it last."""
         known = {self.image_id(number, None) for number in range(num_frames)}
         self._check_known(known, f"the video has frames 0 to {num_frames - 1}")
 
     def _posetrack_vid_id(self) -> str | None:
-        """Return the video id if the file calls this input's frames as PoseTrack does, or has only others of its own.
+        """Return the input's video id if the file uses PoseTrack's image ids, else None.
 
-        A name may look like a sequence's by chance; the file's own ids decide.
+        A name may look like that of a sequence by chance, so the ids in the file decide.
         """
         vid_id = sequence_id(self._name)
         if vid_id is None:
@@ -186,10 +186,10 @@ class SourceBoxes:
         ids = self._file.ids
         if any(i // 10_000 == image_id(vid_id, 0) // 10_000 for i in ids):
             return vid_id
-        if self._ids_of_name:  # the file lists this input's images, under ids of another kind
+        if self._ids_of_name:  # the file lists this input's images, under other ids
             return None
-        # One sequence without anybody is normal in a file for a whole split. PoseTrack's ids have 11 digits; where
-        # annotations were numbered anew, the folders of their images tell.
+        # In a file for a whole split, a sequence may have no boxes at all. Then the file still uses PoseTrack's ids if
+        # all its ids have 11 digits, or, where ids were renumbered, if all folders are named as PoseTrack sequences.
         others = all(i // 10_000_000_000 == 1 for i in ids)
         paths = self._file.image_ids
         others = others or (bool(paths) and all(sequence_id(Path(path).parent.name) for path in paths))
@@ -197,9 +197,9 @@ class SourceBoxes:
 
     def _check_known(self, known: set[int], explanation: str) -> None:
         mine = set(self._file.by_image)
-        if self._vid_id is not None:  # boxes of other sequences are no mistake
+        if self._vid_id is not None:  # boxes of other sequences may be in the same file
             mine = {i for i in mine if i // 10_000 == image_id(self._vid_id, 0) // 10_000}
-        elif self._file.image_ids:  # annotations of other folders neither
+        elif self._file.image_ids:  # and so may annotations of other folders
             mine &= set(self._ids_of_name.values()) or mine
         if mine and not mine & known:
             raise InputError(
@@ -218,8 +218,8 @@ def read_boxes(path: Path, name: str) -> BoxFile:
     """Read the boxes of one input.
 
     Args:
-        path: a file, or a folder with a file for every input, as PoseTrack distributes its annotations.
-        name: the input's name, and that of its file in a folder.
+        path: a file, or a folder with one file for each input, as PoseTrack distributes its annotations.
+        name: the input's name, which is also the name of its file in a folder.
 
     Raises:
         InputError: as `BoxFile`; or the folder has no file for this input.

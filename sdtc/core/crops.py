@@ -1,4 +1,4 @@
-"""Person boxes, crops, and the way between image, crop and heatmap pixels. NumPy and OpenCV only.
+"""Person boxes, crops, and the mapping between image, crop and heatmap pixels. NumPy and OpenCV only.
 
 One convention everywhere: a coordinate names a pixel *centre*, and the first and last pixel centres of a crop
 lie on the edges of its box. So crop column 0 is the left edge of the crop box and column W-1 its right edge,
@@ -79,13 +79,13 @@ def crop_frame(
     out: np.ndarray | None = None,
     rotation: float = 0.0,
 ) -> np.ndarray:
-    """Cut one crop box out of a frame and resize it, bilinearly; what lies outside the frame is black.
+    """Cut one crop box out of a frame and resize it bilinearly; pixels outside the frame are black.
 
     Args:
         frame: uint8 ``[H_image, W_image, 3]``.
         crop_box: ``[4]``, from :func:`expand_boxes`.
         size: (H, W) of the crop.
-        out: where to write, uint8 ``[H, W, 3]`` and contiguous; a new array if not given.
+        out: array to write to, uint8 ``[H, W, 3]`` and contiguous; a new one if not given.
         rotation: as in :func:`crop_to_image_matrix`.
 
     Returns:

@@ -68,7 +68,7 @@ def make_directory(path: Path) -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder for what can be made again: ``$SDTC_CACHE/name``, else below the user's cache folder."""
+    """Return a cache folder: ``$SDTC_CACHE/name``, or a folder below the user's cache folder."""
     root = os.environ.get("SDTC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdtc"
     return Path(root) / name
 
@@ -100,6 +100,6 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal, reading it in pieces."""
+    """Return the SHA-256 of a file, in hexadecimal; the file is read in chunks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Heatmap decoding: the one definition, in NumPy. `sdtc.model.decoding` is the same rule inside the graph."""
+"""Heatmap decoding in NumPy: the reference. `sdtc.model.decoding` computes the same inside the graph."""
 
 from __future__ import annotations
 

@@ -24,15 +24,15 @@ def read_image(path: Path) -> np.ndarray | None:
 
 
 class ImageCache:
-    """`read_image` for files that are read again and again: decoded once, and held in memory at 3 bytes a pixel.
+    """A cache in front of `read_image`: images are decoded once and kept in memory, at 3 bytes a pixel.
 
     Args:
-        paths: what to hold; anything else is read when it is asked for.
+        paths: the images to cache; others are read from disk each time.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._images = {path: read_image(path) for path in paths}
 
     def __call__(self, path: Path) -> np.ndarray | None:
-        """Return the image, which nobody may change, or None; as :func:`read_image`."""
+        """Return the image or None, as :func:`read_image`; do not modify it, since it is shared."""
         return self._images[path] if path in self._images else read_image(path)

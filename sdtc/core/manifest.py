@@ -1,7 +1,7 @@
-"""The engine bundle's manifest, `model.json`: what the files are, how to feed them, and how right they were.
+"""The engine bundle's manifest, `model.json`: its files, the inputs that they take, and the parity measured at export.
 
-Written by `sdtc.export`, read by `sdtc.runtime`; the only thing that the two share besides the graphs.
-Paths in a manifest are plain file names beside it, so a bundle can be moved as a folder.
+`sdtc.export` writes it and `sdtc.runtime` reads it; the two share nothing else but the graphs. Paths in a manifest are
+file names in the same folder, so that a bundle can be moved.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _COMPUTE_CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 @dataclass(frozen=True)
 class GraphFiles:
-    """The files of one graph: its ONNX, and its engine where one was built."""
+    """The files of one graph: its ONNX file, and the engine (`plan`) if one was built."""
 
     onnx: str
     plan: str | None = None
@@ -38,7 +38,7 @@ class GraphFiles:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What built the engines and what they are for."""
+    """Which TensorRT built the engines, and for which GPUs."""
 
     flavour: str  # "tensorrt" or "tensorrt-rtx"
     version: str
@@ -51,7 +51,7 @@ class Manifest:
     """One engine bundle.
 
     Attributes:
-        name: what the checkpoint was, e.g. ``"tiny"``.
+        name: of the network, e.g. ``"tiny"``.
         kind: ``"sdtc"`` or ``"vitpose"``.
         model: the network's configuration, as `sdtc.model.ModelConfig.to_dict` gives it.
         num_frames: T, frames in a window; the keyframe is the middle one.
@@ -59,18 +59,18 @@ class Manifest:
         heatmap_size: (h, w), pixels.
         token_shape: (L, C) of one frame's tokens, between encoder and temporal.
         skeleton: ``"posetrack"`` or ``"coco"``.
-        keypoints, flip_pairs: the skeleton's, spelled out for readers without this package.
-        mean, std: the normalisation inside the graph, of RGB values 0-1.
+        keypoints, flip_pairs: the skeleton's, for programs that do not use this package.
+        mean, std: of the normalisation that the graph applies, for RGB values 0-1.
         crop_scale: enlargement of the person box.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
-        batch: (min, opt, max) windows at once.
+        batch: (min, opt, max) batch size, in windows.
         graphs: files by graph name, see `GRAPHS`.
         files: SHA-256 by file name.
         checkpoint_sha256: of the checkpoint that this was exported from.
-        trained: whether the checkpoint claims to have been trained at all.
-        engine: None where no engine was built.
-        kernels: file of the kernels that the runtime launches on GPUs, see `sdtc.core.kernel_file`; None without.
-        parity: figures measured at export, by comparison.
+        trained: whether the checkpoint was trained, as it says itself.
+        engine: None if no engine was built.
+        kernels: file of the kernels that the runtime launches on GPUs, see `sdtc.core.kernel_file`; or None.
+        parity: figures measured at export, by comparison (``"onnx_vs_pytorch"``).
     """
 
     name: str
@@ -114,7 +114,7 @@ class Manifest:
 
     @staticmethod
     def load(path: Path) -> Manifest:
-        """Read and check a manifest; the hashes of its files are checked by :meth:`verify_file`.
+        """Read and check a manifest; :meth:`verify_file` checks the hashes of its files.
 
         Raises:
             BundleError: missing, damaged, inconsistent, or of a newer schema.
@@ -150,7 +150,7 @@ class Manifest:
         """Return the path of a bundle file after checking its hash.
 
         Raises:
-            BundleError: the file is missing, or is not the one that the manifest describes.
+            BundleError: the file is missing, or its hash is not the manifest's.
         """
         path = directory / name
         if not path.is_file():

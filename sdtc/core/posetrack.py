@@ -1,4 +1,4 @@
-"""PoseTrack's conventions: its 17 slots, image ids and file layout (paper, section 8). Standard library and NumPy."""
+"""PoseTrack's conventions: its 17 slots, image ids and category (paper, section 8). NumPy only."""
 
 from __future__ import annotations
 

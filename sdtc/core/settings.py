@@ -1,7 +1,7 @@
-"""Dataclasses from plain values: the settings that people write in YAML, and the JSON files that this package writes.
+"""Decode plain values to dataclasses: settings that people write in YAML, and JSON files that this package writes.
 
-One decoder for both (`_decode`). They differ in how a mistake is told, and in that JSON must hold finite numbers: in
-settings, infinity can be meant (no limit).
+Both use one decoder (`_decode`). They differ in the wording of errors, and JSON must hold finite numbers, while
+infinity can be a setting (no limit).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def build_from_json(cls: type[T], data: Any) -> T:
 
 @dataclass(frozen=True)
 class _Wording:
-    """How mistakes are told; the templates take ``{where}``, ``{value}``, ``{expected}`` and ``{hint}``."""
+    """The error class and templates for messages; ``{dot}`` is ``{where}`` with a dot, or empty at the top level."""
 
     error: type[Exception]
     wrong: str
@@ -102,7 +102,7 @@ def _decode(cls: type[T], data: Any, where: str, wording: _Wording) -> T:
 
 
 def _convert(kind: Any, value: Any, where: str, wording: _Wording) -> Any:
-    """Return a value as its field's type has it."""
+    """Return a value as the type of its field."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):  # the only kind here: X | None
         inner = next(arg for arg in args if arg is not types.NoneType)
@@ -137,7 +137,7 @@ def _convert(kind: Any, value: Any, where: str, wording: _Wording) -> Any:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text can be printed at all: JSON and YAML can escape half a surrogate pair."""
+    """Whether a text can be printed: JSON and YAML can hold half a surrogate pair as an escape."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -146,6 +146,6 @@ def _is_unicode(text: str) -> bool:
 
 
 def _wrong(where: str, value: Any, expected: Any, wording: _Wording) -> Exception:
-    """Return the error for a value; `expected` is a type, or what to call it."""
+    """Return the error for a value; `expected` is a type or a phrase."""
     name = expected if isinstance(expected, str) else wording.names.get(expected) or expected.__name__
     return wording.error(wording.wrong.format(where=where or "it", value=reprlib.repr(value), expected=name))

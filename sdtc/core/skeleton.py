@@ -1,4 +1,4 @@
-"""The skeleton tables: keypoint names, flip pairs and limbs, each stated once for the whole project."""
+"""The skeletons: keypoint names, flip pairs and limbs, defined here only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Skeleton:
     Attributes:
         name: ``"posetrack"`` or ``"coco"``.
         keypoints: names in output order; J is their number.
-        limbs: pairs of keypoint indices that a drawing joins.
+        limbs: pairs of keypoint indices that are drawn as lines.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Skeleton:
 
     @property
     def flip_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Index pairs that trade places in a mirrored image."""
+        """Pairs of keypoint indices that are swapped in a mirrored image."""
         index = {name: i for i, name in enumerate(self.keypoints)}
         return tuple(
             (i, index["right" + name.removeprefix("left")]) for name, i in index.items() if name.startswith("left_")

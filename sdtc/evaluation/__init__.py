@@ -1,12 +1,14 @@
-"""PoseTrack's AP of anybody's predictions, of engine bundles and of checkpoints; the command is `sdtc-eval`.
+"""Evaluation: PoseTrack's AP of predictions in files, of engine bundles and of checkpoints; the command is `sdtc-eval`.
 
-In: annotation files, and predictions or an engine to make them with. Out: scores, tables, JSON and plots.
+In: ground truth, and predictions, a bundle or a checkpoint (`reading`, `inference`).
+Out: AP by joint and by difficulty (`ap`), as a table, JSON and a plot (`score_table`, `plot`).
 
     truth = sdtc.evaluation.read_truth(["posetrack18/annotations/val"])
     result = sdtc.evaluation.evaluate(truth.people, sdtc.evaluation.read_predictions(["poses"], truth).people)
     print(result.scores.columns["Total"])
 
-It runs engines, and PyTorch networks in their place, through `sdtc.runtime`. Names are loaded when first used.
+This is the only room of `sdtc` that imports `sdtc.runtime`: checkpoints run on the same windows and crops as engines.
+Names are loaded when first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PoseTrack's average precision as `poseval` computes it, over arrays (paper, section 8). NumPy only; knows no files.
+"""PoseTrack's average precision as `poseval` computes it (paper, section 8). It takes arrays, not files. NumPy only.
 
     result = evaluate(truth, predictions)
     result.scores.columns["Total"]
@@ -18,7 +18,7 @@ The rules, in order:
 6. AP is the area below the precision envelope over recall (VOC, all points), in percent. Head is the mean of head_top,
    head_bottom and nose, the other columns that of left and right, Total that of all 15 joints.
 
-Where the specification is silent, this is what `poseval` does (ties in 4, unlabelled joints in 5), except that
+Where the paper does not say (ties in 4, unlabelled joints in 5), this is what `poseval` does, except that
 
 - equal scores are one step of the curve: `poseval` ranks them by an unstable sort, so that its value depends on the
   order of the files wherever scores tie;
@@ -27,10 +27,10 @@ Where the specification is silent, this is what `poseval` does (ties in 4, unlab
 
 A row by label (difficulty) is the same calculation over the people who carry the label, without a new assignment: every
 prediction is charged to one person of its frame, and counts in the rows of that person's labels only. It is charged to
-the person who kept it; a false positive to the person it shares most matched joints with, or, where it matches no joint
-of anybody, to the person whose joints are nearest on average, in head sizes. So a failed prediction of a hard person
-weighs on that person's rows, everybody else's predictions are ignored there, and if all people carry a label, its row
-equals the whole set's.
+the person who kept it. A false positive is charged to the person with the most matched joints or, if it matches no
+joint of anybody, to the person whose joints are nearest on average, in head sizes. So a failed prediction of a
+difficult person counts in that person's rows only, and if all people carry a label, its row equals that of the whole
+set.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from sdtc.core.skeleton import POSETRACK
 
 MATCH_DISTANCE = 0.5  # head sizes
 HEAD_SIZE_FACTOR = 0.6
-NO_LABEL = "none"  # the row of people who carry no label, where others do
+NO_LABEL = "none"  # the row of people without labels, if others have some
 JOINTS = POSETRACK.keypoints
-_MAX_PAIRS = 100_000  # of a prediction and a person at a time: about 100 MB
+_MAX_PAIRS = 100_000  # of a prediction and a person, in one block: about 100 MB
 
 
 def _joints(*names: str) -> tuple[int, ...]:
@@ -143,15 +143,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a set of predictions scores, per joint in the order of ``sdtc.core.skeleton.POSETRACK``.
+    """The scores of a set of predictions, per joint in the order of ``sdtc.core.skeleton.POSETRACK``.
 
     Attributes:
         ap: float64 ``[15]``, percent; NaN for a joint that is labelled nowhere.
         curves: one per joint; without points where nothing is predicted or labelled.
         labelled, predicted, matched: int64 ``[15]``, numbers of joints.
-        people: annotated people that this is about.
-        mean_error: pixels between predicted and labelled joints of the people that were found, matched or not; NaN if
-            there are none. No part of AP.
+        people: number of annotated people that were scored.
+        mean_error: mean distance between predicted and labelled joints of the people that were found, pixels, whether
+            the joints match or not; NaN if there are none. It does not enter AP.
     """
 
     ap: np.ndarray
@@ -185,14 +185,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many of what went into an evaluation.
+    """Numbers of frames, people and predictions in an evaluation.
 
     Attributes:
         frames: evaluated.
-        frames_unannotated: dropped, since they have no annotated person.
+        frames_unannotated: dropped because they have no annotated person.
         frames_unpredicted: evaluated frames without any prediction; all their joints count as missed.
         people: annotated.
-        people_found: who kept a prediction.
+        people_found: people who kept a prediction.
         predictions: people predicted in the evaluated frames, with a joint outside the ignore regions.
         predictions_dropped: predicted in frames that were dropped.
     """
@@ -211,9 +211,9 @@ class Evaluation:
     """The result of :func:`evaluate`.
 
     Attributes:
-        scores: over everything.
-        by_label: over the people of one label, by label in alphabetical order, `NO_LABEL` last.
-        counts: what went in.
+        scores: of all people.
+        by_label: scores of the people with one label, by label in alphabetical order, `NO_LABEL` last.
+        counts: of frames, people and predictions.
     """
 
     scores: Scores
@@ -228,14 +228,14 @@ def head_size(bbox_head: np.ndarray) -> np.ndarray:
 
 
 def evaluate(truth: GroundTruth, predictions: Predictions) -> Evaluation:
-    """Compute PoseTrack's AP; the module says exactly how.
+    """Compute PoseTrack's AP by the rules in the module's docstring.
 
     Args:
         truth: the annotated people.
-        predictions: anybody's; frames of the ground truth without predictions count as missed.
+        predictions: the predicted people; frames without predictions count as missed.
 
     Returns:
-        AP per joint and column, over everything and by label.
+        AP per joint and column, of all people and by label.
 
     Raises:
         InputError: the ground truth has no annotated person at all.
@@ -270,7 +270,7 @@ def evaluate(truth: GroundTruth, predictions: Predictions) -> Evaluation:
 
 
 def inside_polygon(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
-    """Tell which points lie strictly inside a polygon, by the even-odd rule; those on its edges do not.
+    """Return which points lie strictly inside a polygon, by the even-odd rule; points on an edge do not.
 
     Args:
         points: ``[N, 2]``.
@@ -313,13 +313,14 @@ class _People:
 
 @dataclass(frozen=True)
 class _Assignment:
-    """Who belongs to whom, by prediction.
+    """Which person each prediction is assigned to.
 
     Attributes:
         person: int64 ``[P]``, the person who keeps it; -1 for a false positive.
         charged: int64 ``[P]``, the person in whose rows by label it counts; -1 for nobody's.
-        matched: bool ``[P, 15]``, joints near enough to those of the person who keeps it.
-        errors: float64 ``[P, 15]``, pixels to the joints of the person who keeps it; NaN where one of them is absent.
+        matched: bool ``[P, 15]``, joints that match (rule 3) those of the person who keeps it.
+        errors: float64 ``[P, 15]``, distance to the joints of the person who keeps it, pixels; NaN where either joint
+            is absent.
     """
 
     person: np.ndarray
@@ -357,7 +358,7 @@ def _assign_block(
     count: np.ndarray,
     result: _Assignment,
 ) -> None:
-    """Assign the predictions `rows`, which are those of whole frames, and write what comes out into `result`.
+    """Assign the predictions `rows`, all of one or more frames, and write the assignment into `result`.
 
     Args:
         rows: ``[R]`` predictions.
@@ -460,7 +461,7 @@ def _curve(scores: np.ndarray, matched: np.ndarray, labelled: int) -> Curve:
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of what is not NaN; NaN if nothing is left."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
@@ -470,7 +471,7 @@ def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _expect(what: str, value: np.ndarray, shape: tuple[int, ...], used: np.ndarray | None = None) -> None:
-    """Check a shape, and that the values are finite, at least those of the joints that are used."""
+    """Check a shape, and that values are finite; with `used`, only those of the joints that are used."""
     if value.shape != shape:
         raise InputError(f"{what} have shape {list(value.shape)}: expected {list(shape)}")
     if value.dtype != bool and not np.isfinite(value if used is None else value[used]).all():

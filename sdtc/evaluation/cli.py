@@ -1,4 +1,4 @@
-"""The command `sdtc-eval`: PoseTrack's AP of anybody's predictions, of an engine bundle, or of a checkpoint."""
+"""The command `sdtc-eval`: PoseTrack's AP of predictions in files, of an engine bundle, or of a checkpoint."""
 
 from __future__ import annotations
 

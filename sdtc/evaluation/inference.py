@@ -1,6 +1,6 @@
-"""Engines and checkpoints over a data set's annotated images: poses as `sdtc-infer` would write them for these boxes.
+"""Run an engine or a checkpoint on the annotated images of a data set; for the same boxes, as `sdtc-infer` does.
 
-The windows, crops and the way back to image pixels are the runtime's own, whatever computes the network.
+Windows, crops and the mapping back to image pixels are those of the runtime, whatever computes the network.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from sdtc.runtime.sources.windows import windows
 
 
 def open_checkpoint(path: str | Path, device: str = "auto", threads: int | None = None) -> PoseEngine:
-    """Open a checkpoint as if it were an engine bundle, computed by PyTorch in fp32.
+    """Open a checkpoint in the place of an engine bundle: PyTorch computes the network, in fp32.
 
     Args:
         path: a checkpoint of `sdtc.model`.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        threads: CPU threads, of the whole process; PyTorch's own choice if not given.
+        threads: CPU threads of the process; PyTorch chooses if not given.
 
     Raises:
-        CheckpointError: it cannot be used.
-        EngineError: there is no GPU, and one was asked for.
+        CheckpointError: the checkpoint cannot be used.
+        EngineError: `device` is ``"cuda"`` and there is no usable GPU.
         MissingExtraError: PyTorch is not installed.
     """
     torch = require("torch", "train", "`open_checkpoint`")
@@ -46,19 +46,19 @@ def open_checkpoint(path: str | Path, device: str = "auto", threads: int | None 
 
 
 def truth_boxes(truth: Truth) -> dict[int, FrameBoxes]:
-    """Return the annotated boxes by frame, each with score 1; annotations without a usable box have none."""
+    """Return the annotated boxes by frame, with score 1; annotations without a box area are skipped."""
     files = {path: BoxFile(path) for path in truth.paths}
     found = ((frame, files[image.annotations].by_image.get(image.id)) for frame, image in enumerate(truth.images))
     return {frame: boxes for frame, boxes in found if boxes is not None}
 
 
 def file_boxes(path: str | Path, truth: Truth) -> dict[int, FrameBoxes]:
-    """Read detector boxes by frame; boxes of images that the ground truth does not have are left out.
+    """Read detector boxes by frame; boxes of images outside the ground truth are skipped.
 
     Args:
         path: a COCO detection list with the ground truth's image ids, or annotations. Boxes below
             `sdtc.core.boxes.MIN_SCORE` are dropped.
-        truth: what they are about.
+        truth: the ground truth, whose frames are meant.
 
     Raises:
         InputError: not such a file, or none of its boxes is of an image of the ground truth.
@@ -82,11 +82,11 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
     """Find the annotated images on disk.
 
     Args:
-        truth: names them.
-        folder: where to look; if not given, the folders above the annotations.
+        truth: the ground truth with their file names.
+        folder: where to look; if not given, in the folders above the annotations.
 
     Returns:
-        For every folder of images, the frames of the ground truth by file name.
+        By folder of images, the ground truth's frame of each file name.
 
     Raises:
         InputError: images are missing; the first is named.
@@ -111,14 +111,14 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
         count = f"{len(missing)} of the ground truth's images" if len(missing) > 1 else "an image of the ground truth"
         where = f"'{folder}'" if folder is not None else "the folders above the annotations"
         raise InputError(
-            f"{count} cannot be found in {where}, the first '{missing[0].file_name}': give the data set's root as "
+            f"{count} cannot be found in {where}, the first '{missing[0].file_name}': give the data set's root with "
             "`folder`"
         )
     return found
 
 
 def _folder_of(name: PurePosixPath, bases: list[Path]) -> Path | None:
-    """Return the folder in which an image lies: its whole path, or fewer and fewer of its folders, below a base."""
+    """Return the folder with an image: its path below a base, first as a whole, then without its first folders."""
     for base in bases:
         for parts in (name.parts[start:] for start in range(len(name.parts))):
             if (base / Path(*parts)).is_file():
@@ -137,11 +137,11 @@ def predict(
     """Estimate the poses in all annotated frames.
 
     Args:
-        engine: a bundle, or a network in its place.
-        truth: names the frames.
+        engine: an open bundle, or a checkpoint from `open_checkpoint`.
+        truth: the ground truth.
         boxes: people by frame, from `truth_boxes` or `file_boxes`.
         images: from `find_images`.
-        batch_size: people at once; the engine's maximum if not given.
+        batch_size: people in a batch; the engine's maximum if not given.
         on_frame: called after every annotated frame, for a progress bar.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A picture of an evaluation: AP by column beside the paper's, precision over recall, and AP by difficulty."""
+"""Plot of an evaluation: AP by column beside the paper's, precision-recall curves, and AP by difficulty."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def require_matplotlib() -> ModuleType:
 
 
 def draw(path: Path, results: Sequence[Result], paper: PaperRow | None = None) -> None:
-    """Draw evaluations into a PNG, atomically.
+    """Plot evaluations to a PNG file, atomically.
 
-    Above, AP by column as bars, one colour per result, the paper's as dashes across them. Below, precision over
-    recall of the first result: every curve is the mean of its column's joints, so that the area below it is the
-    column's AP; and, where people carry labels, the first result's AP by label.
+    The upper half shows AP by column as bars, one colour per result, with lines for the paper's values. The lower half
+    shows the precision-recall curves of the first result: each curve is the mean of its column's joints, so that the
+    area below it is the column's AP. If people have labels, a table shows the first result's AP by label.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -103,7 +103,7 @@ def _curves(axes: Any, result: Result) -> None:
 
 
 def _labels(axes: Any, result: Result) -> None:
-    """A table in colour: a row for everybody and for every label, a column for every column of the table."""
+    """Draw a heat map: one row for everybody and one for each label, with the columns of the table."""
     rows = {"everybody": result.evaluation.scores, **result.evaluation.by_label}
     values = np.array([list(scores.columns.values()) for scores in rows.values()])  # [labels, columns]
     axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")

@@ -1,11 +1,11 @@
-"""Ground truth and predictions out of JSON files, into the arrays that `sdtc.evaluation.ap` takes.
+"""Read ground truth and predictions from JSON files into the arrays of `sdtc.evaluation.ap`.
 
 Ground truth: PoseTrack18 and PoseTrack21 annotations, one file per sequence or all in one COCO-style file.
 Predictions: the same layout with `scores` (what `sdtc-infer` writes as `posetrack`, and PoseTrack's server takes), or
 COCO result lists with PoseTrack's 17 slots.
 
-Joints are found by their names in the file's `categories`, as `poseval` does, else taken for PoseTrack's 17 slots. A
-joint is absent only if its three numbers are all 0, whatever its visibility says otherwise (`poseval`'s rule too).
+Joints are found by their names in the file's `categories`, as `poseval` does; without names, they are PoseTrack's 17
+slots. A joint is absent only if its three numbers are all 0, whatever its visibility (as in `poseval`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from sdtc.core.annotation_file import BOX, AnnotationFile, read_annotation_file
 from sdtc.core.errors import InputError
 from sdtc.evaluation.ap import GroundTruth, Predictions, head_size
 
-MISSING_SCORE = -9999.0  # of joints whose file has no score for them: they rank last, as in `poseval`
-# Where a data set keeps the annotations that one validates on: PoseTrack18 and `sdtc-synth`, then PoseTrack21.
+MISSING_SCORE = -9999.0  # of joints without a score: they rank last, as in `poseval`
+# Folders of validation annotations below a data set's root: of PoseTrack18 and `sdtc-synth`, then of PoseTrack21.
 ANNOTATION_FOLDERS = ("", "annotations/val", "posetrack_data/val", "annotations")
 
 
@@ -32,10 +32,10 @@ class TruthImage:
     """One image of the ground truth.
 
     Attributes:
-        id: as its file has it.
+        id: in its file.
         file_name: e.g. ``images/val/012834_mpii_test/000000.jpg``.
-        annotations: the file that it comes from.
-        annotated: whether it has people; if not, it takes no part in AP.
+        annotations: path of its file.
+        annotated: whether it has annotated people; images without any take no part in AP.
     """
 
     id: int
@@ -46,12 +46,12 @@ class TruthImage:
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth as it was read.
+    """The ground truth of one or more files.
 
     Attributes:
-        people: the arrays; frame i is ``images[i]``.
+        people: arrays; frame i is ``images[i]``.
         images: in the order of the files.
-        paths: the files.
+        paths: of the files.
     """
 
     people: GroundTruth
@@ -59,10 +59,10 @@ class Truth:
     paths: tuple[Path, ...]
 
     def with_label_of_any(self, labels: Iterable[str]) -> Truth:
-        """Return this truth with one more label, "A or B …", on everybody who carries any of some labels.
+        """Return a copy with one more label, "A or B …", on everybody who has at least one of the given labels.
 
         Raises:
-            InputError: nobody carries one of them.
+            InputError: nobody has one of the labels.
         """
         wanted = tuple(labels)
         known = sorted(set().union(*self.people.labels))
@@ -76,7 +76,7 @@ class Truth:
     @cached_property
     def _by_id(self) -> dict[int, int]:
         ids = {image.id: frame for frame, image in enumerate(self.images)}
-        # Files that all count their images from 0 say nothing by their ids; only names are left then.
+        # If files number their images independently, an id belongs to several images: match by names only.
         return ids if len(ids) == len(self.images) else {}
 
     @cached_property
@@ -86,10 +86,9 @@ class Truth:
         return {name: frame for frame, name in enumerate(names) if times[name] == 1}
 
     def find(self, image_id: int, file_name: str | None = None) -> int | None:
-        """Return the frame of the ground truth that an image of another file is, or None.
+        """Return the frame of the ground truth that shows the same image as an image of another file, or None.
 
-        It is the one with the same id, unless the file name (with its folder) is that of another frame: ids are often
-        mere counters, while a name says which picture it is.
+        The file name (with its folder) is compared first, then the id: ids are often only counters.
         """
         by_name = None if file_name is None else self._by_name.get(_short(file_name))
         return self._by_id.get(image_id) if by_name is None else by_name
@@ -97,11 +96,11 @@ class Truth:
 
 @dataclass(frozen=True)
 class PredictedPoses:
-    """Predictions as they were read or made.
+    """Predictions from files or from a network.
 
     Attributes:
-        people: the arrays, in frames of the ground truth.
-        notes: sentences about what was left out or assumed.
+        people: arrays; frames are those of the ground truth.
+        notes: sentences about what was skipped or assumed.
     """
 
     people: Predictions
@@ -111,8 +110,8 @@ class PredictedPoses:
 def find_json(paths: Sequence[str | Path], what: str) -> list[Path]:
     """Resolve files and folders to JSON files, in the order given and by name inside a folder.
 
-    Of a folder, the JSON files directly inside it are meant, else those of the first of `ANNOTATION_FOLDERS` that has
-    any.
+    A folder stands for the JSON files directly inside it, or else for those in the first of `ANNOTATION_FOLDERS` that
+    has any.
 
     Raises:
         InputError: a path does not exist, or a folder has no JSON files.
@@ -198,13 +197,13 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
 def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bool = False) -> PredictedPoses:
     """Read predictions and find their frames in the ground truth.
 
-    A joint's score is the file's score for the joint (`scores`, or the keypoint's third number in a COCO list whose
-    third numbers are not all 0, 1 or 2), else the pose's `score`, else `MISSING_SCORE`.
+    A joint's score is its entry in `scores`, or the keypoint's third number in a COCO list whose third numbers are not
+    all 0, 1 or 2. Without these it is the pose's `score`, and without that `MISSING_SCORE`.
 
     Args:
         paths: files, or folders of them.
-        truth: what they are about.
-        ignore_extra: leave out poses in images that the ground truth does not have, instead of refusing them.
+        truth: the ground truth to find the frames in.
+        ignore_extra: skip poses in images that the ground truth does not have, instead of raising an error.
 
     Raises:
         InputError: a file is missing, damaged, or not such a file; an image is in two files; no image, or not every
@@ -252,8 +251,8 @@ class _PredictionFile:
         frames: int64 ``[P]``, of the poses whose image the ground truth has.
         keypoints: ``[P, 15, 3]``.
         scores: ``[P, 15]``.
-        known: frames that the file speaks of, with or without poses.
-        listed: names of all its images.
+        known: frames of the images in the file, with poses or without.
+        listed: names of all images in the file.
         extra: names of images with poses that the ground truth does not have.
         unscored: poses without any score.
     """
@@ -309,12 +308,12 @@ def _scores(file: AnnotationFile) -> np.ndarray:
 
 
 def _present(keypoints: np.ndarray) -> np.ndarray:
-    """Tell which keypoints ``[..., 3]`` are there at all, labelled or predicted."""
+    """Return which keypoints ``[..., 3]`` are present, labelled or predicted: bool ``[...]``."""
     return (keypoints != 0).any(axis=-1)
 
 
 def _short(file_name: str) -> str:
-    """The last folder and the name: what is the same wherever a data set lies."""
+    """Return the last folder and the file name, which do not depend on where a data set is stored."""
     return "/".join(PurePosixPath(file_name.replace("\\", "/")).parts[-2:])
 
 

@@ -1,4 +1,4 @@
-"""Evaluation results for people and programs: the paper's table, sentences, and a JSON document."""
+"""Evaluation results as text in the layout of the paper's tables, as a summary, and as a JSON document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sdtc
 from sdtc.evaluation.ap import COLUMNS, HEAD_SIZE_FACTOR, JOINTS, MATCH_DISTANCE, Evaluation, Scores
 
 SCHEMA_VERSION = 1
-KINDS = {"predictions": "poses", "engine": "engine", "checkpoint": "network"}  # and what the summary calls them
+KINDS = {"predictions": "poses", "engine": "engine", "checkpoint": "network"}  # with their names in the summary
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Result:
     """One set of predictions, evaluated.
 
     Attributes:
-        name: what to call it in the table.
+        name: in the table.
         kind: a key of `KINDS`.
-        sources: the paths that it came from.
-        evaluation: what it scores.
-        backend: what ran it, "" for files.
-        notes: sentences about what was left out or assumed.
+        sources: paths of the predictions, the engine or the checkpoint.
+        evaluation: the scores.
+        backend: what computed the poses; "" for files.
+        notes: sentences about what was skipped or assumed.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Result:
 
 
 def table(results: Sequence[Result], paper: PaperRow | None = None) -> str:
-    """Return the paper's table: a row for each result, for each of its labels, and the paper's own."""
+    """Return a table with a row for each result, for each of its labels, and for the paper's values."""
     rows: list[tuple[str, dict[str, float]]] = []
     for result in results:
         rows.append((result.name, result.evaluation.scores.columns))
@@ -73,7 +73,7 @@ def table(results: Sequence[Result], paper: PaperRow | None = None) -> str:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return sentences about what was evaluated: frames, people, and what was left out."""
+    """Return sentences about what was evaluated: frames, people, and what was skipped."""
     truth = results[0].evaluation.counts
     lines = [f"truth    {count(truth.people, 'person', 'people')} in {count(truth.frames, 'frame')}"]
     if truth.frames_unannotated:
@@ -94,11 +94,11 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def document(results: Sequence[Result], settings: dict[str, Any], dataset: str | None = None) -> dict[str, Any]:
-    """Return everything as plain JSON types; what is undefined is null.
+    """Return all results as plain JSON types; an AP that is not defined is null.
 
     Args:
-        results: what was evaluated.
-        settings: how, in plain JSON types.
+        results: the evaluations.
+        settings: of the evaluations, in plain JSON types.
         dataset: a key of `PAPER`.
     """
     paper = PAPER[dataset] if dataset else None

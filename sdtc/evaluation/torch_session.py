@@ -1,4 +1,4 @@
-"""A PyTorch network in the place of an engine: the same crops go in, the same numbers come out, nothing is exported."""
+"""A session that runs a PyTorch network, with the inputs and outputs of an engine but without an export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdtc.model.decoding import decode_heatmaps
 from sdtc.model.network import PoseNetwork
 from sdtc.runtime.backends.session import TensorSpec, check_inputs
 
-BATCH = 8  # windows at once
+BATCH = 8  # windows
 
 
 class TorchSession:

@@ -33,9 +33,9 @@ class AnnotatedPerson:
     Attributes:
         image: path of the keyframe.
         image_id: PoseTrack's.
-        number: of the keyframe, as in its file name.
+        number: frame number of the keyframe, from its file name.
         first, last: numbers of the sequence's first and last frame.
-        track_id: the same person's in other frames of the sequence; `NO_TRACK` where the file does not say.
+        track_id: the same in all frames of a sequence that show the person; `NO_TRACK` if the file has none.
         box: float32 ``[4]`` (x, y, width, height), image pixels.
         head_box: float32 ``[4]``, or zeros where there is none.
         keypoints: float32 ``[15, 3]`` (x, y, v), image pixels; v is 0 for unlabelled joints and those outside the
@@ -55,7 +55,7 @@ class AnnotatedPerson:
     difficulty: frozenset[str] = frozenset()
 
     def frame(self, offset: int) -> Path:
-        """Return the path of a supporting frame; indices are clamped to the sequence."""
+        """Return the path of the supporting frame at an offset; frame numbers are clamped to the sequence."""
         number = min(max(self.number + offset, self.first), self.last)
         return self.image.with_name(f"{number:0{len(self.image.stem)}d}{self.image.suffix}")
 
@@ -66,16 +66,16 @@ class AnnotationSet:
 
     Attributes:
         people: in the order of the files.
-        skipped: how many annotations were left out, by reason.
+        skipped: number of skipped annotations, by reason.
     """
 
     people: list[AnnotatedPerson] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def tracks(self) -> dict[tuple[Path, int, int], np.ndarray]:
-        """Return keypoints by (folder, track id, frame number), to find a person again in supporting frames.
+        """Return keypoints by (folder, track id, frame number), to find a person in the supporting frames.
 
-        People without a track id are left out: nothing says who of another frame they are.
+        People without a track id are left out, since they cannot be found in other frames.
         """
         return {
             (person.image.parent, person.track_id, person.number): person.keypoints
@@ -90,7 +90,7 @@ def read_annotations(root: Path, split: str, annotations: Path | None = None) ->
     Args:
         root: the data set's folder, see above.
         split: ``"train"`` or ``"val"``.
-        annotations: a folder or file of annotations elsewhere.
+        annotations: a folder or file of annotations in another place.
 
     Raises:
         InputError: a file is missing or damaged, or an annotation is not usable; the place is named.
