@@ -17,6 +17,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -87,16 +89,31 @@ def test_every_block_of_the_readme_runs(readme_folder) -> None:
     assert (readme_folder / "bundle" / "model.plan").exists()
 
 
+@pytest.fixture(scope="module")
+def sessions(request: pytest.FixtureRequest, readme_folder: Path) -> Iterator[dict[str, Future[Path]]]:
+    """The pages whose tests were asked for, two of them running at a time; each gives its folder."""
+
+    def session(page: str) -> Path:
+        folder = readme_folder / f"session-{page}"
+        folder.mkdir()
+        shutil.copytree(readme_folder / "clips", folder / "clips")
+        shutil.copytree(readme_folder / "bundle", folder / "bundle", copy_function=os.link)  # an export replaces files
+        run(page, folder, without_readme=True)
+        return folder
+
+    asked = [item.callspec.params.get("page") for item in request.session.items if hasattr(item, "callspec")]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(session, page) for page in asked if page in PAGES}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md" and blocks(page)])
-def test_every_block_of_a_page_runs(page, readme_folder, tmp_path) -> None:
-    shutil.copytree(readme_folder / "clips", tmp_path / "clips")
-    shutil.copytree(readme_folder / "bundle", tmp_path / "bundle", copy_function=os.link)  # an export replaces files
-    run(page, tmp_path, without_readme=True)
+def test_every_block_of_a_page_runs(page, sessions) -> None:
+    folder = sessions[page].result()
     if page == "export.md":
-        assert (tmp_path / "bundle-fp16" / "model.plan").exists()
+        assert (folder / "bundle-fp16" / "model.plan").exists()
     if page == "live.md":
-        assert (tmp_path / "left" / "stdin.json").stat().st_size > 100
+        assert (folder / "left" / "stdin.json").stat().st_size > 100
 
 
 def test_every_command_is_run_by_a_block() -> None:
@@ -235,7 +252,7 @@ def test_site_builds_strictly(tmp_path) -> None:
     """Links and anchors are checked by MkDocs itself, as mkdocs.yml tells it."""
     for module in ("mkdocs", "material", "mkdocstrings"):
         pytest.importorskip(module, reason="needs the extra `docs`: pip install 'sdtc[docs]'")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
