@@ -87,7 +87,7 @@ def test_formats(tiny_bundle, clip, tmp_path, output_format) -> None:
     (path,) = tmp_path.iterdir()
     assert path.name == f"000005_synthetic.{output_format if output_format == 'jsonl' else 'json'}"
     with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime")) as engine:
-        results = list(engine.track(images, boxes=truth(clip)))
+        results = list(engine.track(images, TrackOptions(boxes=truth(clip))))
     poses = [(result, pose) for result in results for pose in result.poses]
     assert len(results) == 12
     assert len(poses) > 12
