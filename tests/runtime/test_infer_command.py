@@ -300,7 +300,7 @@ def test_frame_by_frame_and_exact_say_which_they_are(bundle, clip, tmp_path) -> 
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert ("whole windows" if name == "exact" else "frame by frame") in done.stdout
-        counted = re.search(r"^tokens   (\d+) frames of people encoded, (\d+) reused", done.stdout, re.MULTILINE)
+        counted = re.search(r"^tokens   (\d+) person crops encoded, (\d+) reused", done.stdout, re.MULTILINE)
         if name == "exact":
             assert counted is None
         else:
