@@ -110,6 +110,7 @@ def test_latency_tables_are_those_of_the_csv_file() -> None:
             assert cells[-1] == pytest.approx(speed[preset, case, "8"], rel=0.005)
 
 
+@pytest.mark.slow
 def test_the_drawing_of_the_rooms_is_up_to_date() -> None:
     architecture = load_architecture()
     rooms, _ = architecture.rooms_and_arrows()

@@ -189,6 +189,7 @@ def test_every_option_of_the_export_is_described() -> None:
     assert described == options_of(_parser().format_help())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["tiny", "small", "base", "large"])
 def test_preset_table_is_what_the_counter_says(preset) -> None:
     from sdtc.model import get_preset

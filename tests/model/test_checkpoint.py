@@ -319,6 +319,7 @@ def test_seeds_that_do_not_fit(tmp_path, capsys) -> None:
     assert init_main(["tiny", "--output", str(tmp_path / "a.pth"), "--seed", str(2**63 - 1)]) == 0
 
 
+@pytest.mark.slow
 def test_init_command(tmp_path, capsys) -> None:
     for name in ("a.pth", "b.pth"):
         assert init_main(["tiny", "--output", str(tmp_path / name), "--seed", "7"]) == 0

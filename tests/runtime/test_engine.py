@@ -133,6 +133,7 @@ def test_what_one_source_left_is_not_found_in_the_next(streaming, folder, tmp_pa
             np.testing.assert_array_equal(a.keypoints, b.keypoints)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
 def test_lookahead_clamps_what_is_not_there_yet(engine, folder, lookahead) -> None:
     clamped, waited = (
@@ -148,6 +149,7 @@ def test_lookahead_clamps_what_is_not_there_yet(engine, folder, lookahead) -> No
     assert all(same) is (lookahead == 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 @pytest.mark.parametrize("mode", ["engine", "streaming"])
 def test_batches_of_any_size_give_the_same_poses(request, mode, folder, tmp_path, batch_size) -> None:

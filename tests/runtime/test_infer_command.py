@@ -59,6 +59,7 @@ def one_sentence(text: str) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 def test_a_video_with_boxes(tiny_bundle, clip, tmp_path) -> None:
     done = run(
         "--engine", tiny_bundle / "model.plan", "--input", video(clip), "--boxes", truth(clip),
@@ -77,6 +78,7 @@ def test_a_video_with_boxes(tiny_bundle, clip, tmp_path) -> None:
         assert sum(1 for _ in container.decode(video=0)) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_format", ["coco", "jsonl"])
 def test_formats(tiny_bundle, clip, tmp_path, output_format) -> None:
     """What the file says is what the engine answers."""

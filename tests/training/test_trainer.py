@@ -101,6 +101,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
+@pytest.mark.slow
 def test_a_run_leaves_checkpoints_logs_and_curves(config_file, tmp_path, capsys, figures) -> None:
     out = tmp_path / "run"
     assert main([str(config_file), "--output", str(out)]) == 0

@@ -202,6 +202,7 @@ class TestHeatmaps:
         assert np.abs(keypoints[POSETRACK.keypoints.index("right_wrist")] - place).max() < 2.2  # half a heatmap pixel
         np.testing.assert_allclose(lines(page.axes[0, 0])[0], limbs(keypoints, person.keypoints[:, 2] > 0), atol=1e-3)
 
+    @pytest.mark.slow
     def test_a_joint_that_nobody_labelled(self, make_checkpoint, annotations) -> None:
         """COCO's eyes, of which PoseTrack knows nothing."""
         network = load_checkpoint(make_checkpoint(kind="vitpose", delta=0, skeleton="coco")).network

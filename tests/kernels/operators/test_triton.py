@@ -206,6 +206,7 @@ def test_temporal_attention(shape, dtype, tactic) -> None:
     assert_close(got, temporal_attention_reference(qkv.double()), lambda: temporal_attention_reference(qkv))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tactic", spatial_attention.TACTICS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @pytest.mark.parametrize("shape", SPATIAL, ids=name)

@@ -106,6 +106,7 @@ def test_killed_in_the_middle_and_resumed_it_is_as_if_nothing_had_happened(clip,
     assert list(out.iterdir()) == [file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [4, *(pytest.param(done, marks=pytest.mark.slow) for done in (0, 1, 5, 11))])
 def test_images_are_continued_by_name(gap, tmp_path, done) -> None:
     """Where the first line is torn, there is nothing yet."""
