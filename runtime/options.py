@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtc.core.errors import InputError
-from sdtc.runtime.output.writers import FORMATS
+from sdtc.runtime.output.writers import check_format
 
 if TYPE_CHECKING:
     from sdtc.core.boxes import BoxFile
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 MAX_HOLD = 0.5  # a held box that deviates by more may no longer contain the person
 
 
-def _check_choice(name: str, value: str | None, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InputError(f"`{name}` is '{value}': expected one of {', '.join(allowed)}")
+def _check_detect_every(boxes: object, detect_every: int) -> None:
+    if boxes is not None and detect_every > 1:
+        raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
 
 
 def _check_at_least_one(name: str, value: int | None) -> None:
@@ -93,8 +92,7 @@ class TrackOptions:
         _check_at_least_one("max_frames", self.max_frames)
         _check_at_least_one("batch_size", self.batch_size)
         _check_at_least_one("detect_every", self.detect_every)
-        if self.boxes is not None and self.detect_every > 1:
-            raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
+        _check_detect_every(self.boxes, self.detect_every)
         if self.lookahead is not None and self.lookahead < 0:
             raise InputError(f"`lookahead` is {self.lookahead}: expected at least 0")
 
@@ -117,7 +115,8 @@ class RunOptions:
 
     Attributes:
         output: folder of the results; created.
-        format: one of `FORMATS`; by default ``"posetrack"`` for PoseTrack's joints and ``"coco"`` for COCO's.
+        format: one of `sdtc.runtime.output.writers.FORMATS`; by default ``"posetrack"`` for PoseTrack's joints and
+            ``"coco"`` for COCO's.
         resume: continue after the last complete line of an interrupted run's JSON lines.
         save_video: also write an overlay video, H.264 in MP4.
         min_score: draw only keypoints with at least this score, 0-1.
@@ -148,9 +147,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.format is not None:
-            _check_choice("format", self.format, FORMATS)
-        if self.boxes is not None and self.track.detect_every > 1:
-            raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
+            check_format(self.format)
+        _check_detect_every(self.boxes, self.track.detect_every)
         if self.resume and self.format != "jsonl":
             raise InputError(
                 "`resume=True` needs `format='jsonl'`: an interrupted run in another format leaves nothing to continue"

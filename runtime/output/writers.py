@@ -243,10 +243,15 @@ def make_writer(output_format: str | None, stem: Path, sequence: str, skeleton: 
     return PoseTrackWriter(path, sequence, skeleton) if output_format == "posetrack" else CocoWriter(path, skeleton)
 
 
-def _resolve(output_format: str | None, skeleton: Skeleton) -> str:
-    output_format = output_format or ("posetrack" if skeleton == POSETRACK else "coco")
+def check_format(output_format: str) -> None:
+    """Raise `InputError` unless a format is one of `FORMATS`."""
     if output_format not in FORMATS:
         raise InputError(f"`format` is '{output_format}': expected one of {', '.join(FORMATS)}")
+
+
+def _resolve(output_format: str | None, skeleton: Skeleton) -> str:
+    output_format = output_format or ("posetrack" if skeleton == POSETRACK else "coco")
+    check_format(output_format)
     return output_format
 
 
