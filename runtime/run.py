@@ -147,6 +147,12 @@ class Run:
         if boxes.skipped_phrase:
             self._tell(f"note     boxes left out: {boxes.skipped_phrase}")
 
+    def _tell_about_input(self, boxes: BoxFile | None, name: str) -> None:
+        """Tell what the boxes of an input turned out to be while it was run."""
+        notes = boxes.inputs.pop(name, None) if boxes else None
+        for sentence in notes.sentences if notes else ():
+            self._tell(f"note     {name}: {sentence}")
+
 
 class _InputRun:
     """One input and its files; on Ctrl-C and on errors the files are finished with the results so far."""
@@ -192,6 +198,7 @@ class _InputRun:
                 if done is not None and not self.frames:
                     self._keep_complete(done)
             _ignore_signals()  # a second Ctrl-C must not interrupt the closing of the files
+        self.run._tell_about_input(self.boxes, self.source.name)
         if self.latencies.count:
             self.summary.latency = self._latency()
         self.summary.people += len(track_ids)

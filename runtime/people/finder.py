@@ -38,7 +38,7 @@ class PeopleFinder:
         source: the source of the frames.
         boxes: JSON file of person boxes, or None for the detector.
         detector: ``"hog"``, the path of an ONNX detector, or any object with ``detect(image)``.
-        tracker: assigns track ids if the file of boxes has none.
+        tracker: assigns track ids if those of the file of boxes are not used.
 
     Raises:
         InputError: the boxes do not belong to this source, or the detector cannot be used.
@@ -52,7 +52,7 @@ class PeopleFinder:
         self._boxes: SourceBoxes | None = None
         self._detector: Detector | None = None
         self._next_search = 0  # index of the next frame that the detector runs on
-        self._length_unknown = source.num_frames is None
+        self._listed = source.listing is not None
         if boxes is None:
             self._detector = make_detector(detector) if isinstance(detector, str) else detector
             return
@@ -60,14 +60,10 @@ class PeopleFinder:
         known = None
         if source.listing is not None:
             known = [(number, name) for number, name in source.listing if name is not None]
-        self._boxes = SourceBoxes(file, source.name, known, source.num_frames)
+        self._boxes = SourceBoxes(file, source.name, known)
 
     def find(self, frame: Frame) -> FramePeople:
-        """Return the people of a frame; nobody if its image is missing.
-
-        Raises:
-            InputError: a box of the file lies outside the image.
-        """
+        """Return the people of a frame; nobody if its image is missing."""
         identifier = self._image_id(frame)
         if frame.image is None:
             return FramePeople(identifier, *_NOBODY)
@@ -87,13 +83,16 @@ class PeopleFinder:
         return FramePeople(identifier, detections.boxes, detections.scores, ids)
 
     def check_end(self, num_frames: int) -> None:
-        """After the last frame: check that no boxes belong to frames that never came.
+        """After the last frame: check that the boxes belong to frames that came, and that some could be used.
 
         Raises:
-            InputError: some do.
+            InputError: some belong to frames that never came, or all lie outside the image.
         """
-        if self._boxes is not None and self._length_unknown:
+        if self._boxes is None:
+            return
+        if not self._listed:
             self._boxes.check_all_seen(num_frames)
+        self._boxes.check_any_usable()
 
     def _image_id(self, frame: Frame) -> int:
         if self._boxes is not None:

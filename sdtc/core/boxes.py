@@ -5,13 +5,14 @@ except for an input that is named as a PoseTrack sequence (``012834_mpii_test``)
 or only ids of other PoseTrack sequences, they are PoseTrack's image ids. An annotation file lists its images, which are
 found by file name.
 
-Entries of another category, crowds, and annotations without a box area or a labelled joint are skipped and counted.
+Entries of another category, crowds, boxes without an area or outside the image, and annotations without a labelled
+joint are left out and counted. Track ids are those of the file for a whole input, or for none of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,19 @@ from sdtc.core.posetrack import image_id, sequence_id
 
 MIN_SCORE = 0.2  # detections below are dropped (paper, section 8)
 PERSON_CATEGORY = 1  # COCO's and PoseTrack's
-MAX_SCORE = 1e6
+MAX_SCORE = 1.01  # a little above 1 is a rounding error
+UNTRACKED = -1  # the track id of people who have none; trackers write it too
+MAX_FRAMES = 10_000_000_000  # no video has as many, and PoseTrack's image ids begin here
 
-# Why an entry is skipped; the end of a phrase that begins with their number, "12 …".
+# Why an entry is left out; the end of a phrase that begins with their number, "12 …".
 NO_AREA = "with no box area"
 OTHER_CATEGORY = "of another category"
 CROWD = "marked as a crowd"
 NO_JOINT = "with no labelled joint"
+LOW_SCORE = f"with a score below {MIN_SCORE}"
+OUTSIDE = "outside the image"
 
-_Person = tuple[list[float], float, int | None]  # box, score, track id
+_Person = tuple[list[float], float, int]  # box, score, track id
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class FrameBoxes:
     Attributes:
         boxes: float32 ``[N, 4]`` (x, y, width, height), image pixels.
         scores: float32 ``[N]``, 0-1.
-        track_ids: int64 ``[N]``; None where an entry has no track id, or two have the same one.
+        track_ids: int64 ``[N]``, `UNTRACKED` for people without one; None if the input's are not used.
     """
 
     boxes: np.ndarray
@@ -51,6 +56,39 @@ class FrameBoxes:
 EMPTY = FrameBoxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), None)
 
 
+@dataclass
+class InputNotes:
+    """What a user should know about the boxes of one input; complete after its last frame.
+
+    Attributes:
+        left_out: number of boxes that were left out, by reason.
+        first_outside: the first box outside the image, as a phrase; "" if there is none.
+        untracked: why the file's track ids are not used; "" if they are, or if there are none.
+        read, cut: number of boxes that were read, and of those that are more than half outside the image.
+    """
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    first_outside: str = ""
+    untracked: str = ""
+    read: int = 0
+    cut: int = 0
+
+    @property
+    def sentences(self) -> list[str]:
+        """The notes as sentences, without full stops."""
+        found = []
+        if self.left_out:
+            found.append(f"boxes left out: {_phrase(self.left_out)}, the first {self.first_outside}")
+        if 2 * self.cut > self.read:
+            found.append(
+                f"{self.cut:,} of {self.read:,} boxes are more than half outside the image: are they x, y, width, "
+                "height in its pixels?"
+            )
+        if self.untracked:
+            found.append(f"track ids of the boxes are not used, because {self.untracked}")
+        return found
+
+
 class BoxFile:
     """All boxes of a file, by image.
 
@@ -59,7 +97,9 @@ class BoxFile:
         by_image: boxes by image id.
         ids: all image ids in the file, of images with boxes and without.
         image_ids: image id by file name, for annotation files; empty for detection lists.
-        skipped: number of entries that were skipped, by reason; those of a low score are not counted.
+        skipped: number of entries that were left out, by reason; those of a low score are counted only if there are no
+            others.
+        inputs: notes on the boxes of each input, by its name.
     """
 
     def __init__(self, path: Path, min_score: float = MIN_SCORE) -> None:
@@ -67,33 +107,44 @@ class BoxFile:
 
         Raises:
             InputError: not such a file, or an entry with a value that is not usable (entry and field are named), or
-                nothing but entries of other categories than people.
+                nothing but entries of other categories than people, or a list of boxes none of which has an area.
         """
         self.path = path
         self.skipped: Counter[str] = Counter()
+        self.inputs: dict[str, InputNotes] = {}
         file = read_annotation_file(path, "boxes", or_list=True)
         self.image_ids = {image.file_name: image.id for image in file.images}
         self.ids = set(self.image_ids.values())
         rows: dict[int, list[_Person]] = {}
+        flat: AnnotationRecord | None = None  # the first without an area
         for entry in file.annotations:
             image = entry.image_id
             self.ids.add(image)
-            person = _read_person(entry, annotated=not file.is_list)
+            person = _read_person(entry, annotated=not file.is_list, min_score=min_score)
             if isinstance(person, str):
                 self.skipped[person] += 1
-            elif person[1] >= min_score:
+                flat = flat or (entry if person == NO_AREA else None)
+            else:
                 rows.setdefault(image, []).append(person)
+        low = self.skipped.pop(LOW_SCORE, 0)
+        if low and not rows:
+            self.skipped[LOW_SCORE] = low
         if file.annotations and self.skipped[OTHER_CATEGORY] == len(file.annotations):
             raise InputError(
                 f"boxes file '{path}' has no people: every entry is of another category, the first of category_id "
                 f"{file.annotations[0].category_id}; expected category_id {PERSON_CATEGORY}, or none, for a person"
             )
+        if flat is not None and file.is_list and not rows:
+            raise InputError(
+                f"{flat.where}: bbox {flat.bbox} has no area, and no other box of the file is usable; expected x, y, "
+                "width, height"
+            )
         self.by_image = {image: _pack(people) for image, people in rows.items()}
 
     @property
     def skipped_phrase(self) -> str:
-        """What was skipped and why, e.g. ``"3 with no box area, 12 of another category"``; empty if nothing was."""
-        return ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+        """What was left out and why, e.g. ``"3 with no box area, 12 of another category"``; empty if nothing was."""
+        return _phrase(self.skipped)
 
 
 class SourceBoxes:
@@ -102,21 +153,18 @@ class SourceBoxes:
     Args:
         file: the boxes.
         name: the input's name; if it is that of a PoseTrack sequence, image ids may be PoseTrack's.
-        frames: ``(number, file name)`` of every frame, where known in advance; None for a video.
-        num_frames: of a video, where its header says.
+        frames: ``(number, file name)`` of every frame, where known in advance; None for a video, whose header is not
+            to be believed: call `check_all_seen` after its last frame.
+
+    Attributes:
+        notes: what a user should know; also in ``file.inputs``.
 
     Raises:
         InputError: none of the boxes belong to this input, or some belong to frames that it does not have. A PoseTrack
             sequence without boxes, in a file with other PoseTrack sequences, is accepted.
     """
 
-    def __init__(
-        self,
-        file: BoxFile,
-        name: str,
-        frames: list[tuple[int, str]] | None = None,
-        num_frames: int | None = None,
-    ) -> None:
+    def __init__(self, file: BoxFile, name: str, frames: list[tuple[int, str]] | None = None) -> None:
         self._file, self._name = file, name
         self._ids_of_name: dict[str, int] = {}
         for path, identifier in file.image_ids.items():
@@ -129,12 +177,17 @@ class SourceBoxes:
         if self._taken:
             self._taken |= set(file.image_ids.values()) - set(self._ids_of_name.values())
         self._first_free = max(file.ids, default=-1) + 1
+        self._mine = self._find_mine()
         if frames is not None:
             self._check_known(
                 {self.image_id(number, file_name) for number, file_name in frames}, "this input has no such frame"
             )
-        elif num_frames is not None:
-            self.check_all_seen(num_frames)
+        elif self._vid_id is None and self._mine and min(self._mine) >= MAX_FRAMES:
+            raise self._none_of_input({0, 1, 2})
+        self.notes = file.inputs[name] = InputNotes()
+        self.notes.untracked = self._why_untracked()
+        tracked = any((file.by_image[image].track_ids != UNTRACKED).any() for image in self._mine)
+        self._uses_ids = tracked and not self.notes.untracked
 
     def image_id(self, number: int, file_name: str | None) -> int:
         """Return the file's id of a frame; writers use the same one.
@@ -153,27 +206,48 @@ class SourceBoxes:
         return self._first_free + number if identifier in self._taken else identifier
 
     def of_frame(self, number: int, file_name: str | None, size: tuple[int, int]) -> FrameBoxes:
-        """Return the boxes of a frame of (H, W) pixels.
+        """Return the boxes of a frame of (H, W) pixels, without those wholly outside; `notes` counts them.
 
-        Raises:
-            InputError: a box lies wholly outside the image.
+        Returns:
+            The boxes; with the file's track ids if they are good for all of this input, else without any.
         """
         found = self._file.by_image.get(self.image_id(number, file_name), EMPTY)
-        height, width = size
-        x, y, w, h = found.boxes.T
-        outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
-        if outside.any():
-            box = np.round(found.boxes[outside][0], 1).tolist()
-            raise InputError(
-                f"boxes file '{self._file.path}': box {box} of frame {number} lies outside the {width}x{height} "
-                "image; are the boxes those of this input?"
-            )
-        return found
+        shown = _visible_share(found.boxes, size)
+        inside = shown > 0
+        self.notes.read += len(shown)
+        self.notes.cut += int((shown < 0.5).sum())
+        if not inside.all():
+            if not self.notes.first_outside:
+                box = np.round(found.boxes[~inside][0].astype(float), 1).tolist()
+                self.notes.first_outside = f"{box} of frame {number}, which has {size[1]}x{size[0]} pixels"
+            self.notes.left_out[OUTSIDE] += int((~inside).sum())
+        ids = found.track_ids[inside] if self._uses_ids and found.track_ids is not None else None
+        return FrameBoxes(found.boxes[inside], found.scores[inside], ids)
 
     def check_all_seen(self, num_frames: int) -> None:
-        """Raise InputError if frames beyond a video's end have boxes; for a video of unknown length, call it last."""
-        known = {self.image_id(number, None) for number in range(num_frames)}
-        self._check_known(known, f"the video has frames 0 to {num_frames - 1}")
+        """After a video's last frame: check that no boxes belong to frames beyond.
+
+        Raises:
+            InputError: some do.
+        """
+        last = num_frames - 1
+        explanation = f"the video has frames 0 to {last}"
+        if self._mine and min(self._mine) > 0 and max(self._mine) == num_frames and self._vid_id is None:
+            explanation += "; frame numbers begin with 0, those of this file probably with 1"
+        self._check_known({self.image_id(number, None) for number in range(num_frames)}, explanation)
+
+    def check_any_usable(self) -> None:
+        """After the last frame: check that not all boxes of the input were left out.
+
+        Raises:
+            InputError: they were; the first is named.
+        """
+        total = sum(len(self._file.by_image[image].boxes) for image in self._mine)
+        if total and self.notes.left_out[OUTSIDE] == total:
+            raise InputError(
+                f"boxes file '{self._file.path}' has no usable box for '{self._name}': all {total:,} lie outside the "
+                f"image, the first {self.notes.first_outside}; are the boxes those of this input?"
+            )
 
     def _posetrack_vid_id(self) -> str | None:
         """Return the input's video id if the file uses PoseTrack's image ids, else None.
@@ -195,23 +269,49 @@ class SourceBoxes:
         others = others or (bool(paths) and all(sequence_id(Path(path).parent.name) for path in paths))
         return vid_id if others else None
 
-    def _check_known(self, known: set[int], explanation: str) -> None:
+    def _find_mine(self) -> set[int]:
+        """Return the image ids with boxes that belong to this input, as far as ids and file names tell."""
         mine = set(self._file.by_image)
         if self._vid_id is not None:  # boxes of other sequences may be in the same file
-            mine = {i for i in mine if i // 10_000 == image_id(self._vid_id, 0) // 10_000}
-        elif self._file.image_ids:  # and so may annotations of other folders
-            mine &= set(self._ids_of_name.values()) or mine
-        if mine and not mine & known:
-            raise InputError(
-                f"boxes file '{self._file.path}' has no boxes for '{self._name}': its image ids begin with "
-                f"{', '.join(map(str, sorted(mine)[:3]))}, this input's with {', '.join(map(str, sorted(known)[:3]))}"
-            )
-        unknown = sorted(mine - known)
+            return {i for i in mine if i // 10_000 == image_id(self._vid_id, 0) // 10_000}
+        if self._file.image_ids:  # and so may annotations of other folders
+            return mine & set(self._ids_of_name.values()) or mine
+        return mine
+
+    def _why_untracked(self) -> str:
+        """Return why the file's track ids cannot be used for this input; "" if they can, or if there are none.
+
+        All ids come from the file, or all from a tracker, whose ids begin with 0: mixed, two people would share one.
+        """
+        bare, twice, tracked = None, None, False
+        for image in sorted(self._mine):
+            ids = self._file.by_image[image].track_ids
+            known = ids[ids != UNTRACKED].tolist()
+            tracked = tracked or bool(known)
+            if bare is None and len(known) < len(ids):
+                bare = image
+            if twice is None and len(set(known)) < len(known):
+                twice = image, max(known, key=known.count)
+        if twice is not None:
+            return f"image_id {twice[0]} has two boxes with the track id {twice[1]}"
+        return f"image_id {bare} has a box without one" if tracked and bare is not None else ""
+
+    def _check_known(self, known: set[int], explanation: str) -> None:
+        if self._mine and not self._mine & known:
+            raise self._none_of_input(known)
+        unknown = sorted(self._mine - known)
         if unknown:
             raise InputError(
                 f"boxes file '{self._file.path}' has boxes for {len(unknown)} frame{'s' if len(unknown) > 1 else ''} "
                 f"of '{self._name}' that do not exist, the first {unknown[0]}: {explanation}"
             )
+
+    def _none_of_input(self, known: set[int]) -> InputError:
+        return InputError(
+            f"boxes file '{self._file.path}' has no boxes for '{self._name}': its image ids begin with "
+            f"{', '.join(map(str, sorted(self._mine)[:3]))}, this input's with "
+            f"{', '.join(map(str, sorted(known)[:3]))}"
+        )
 
 
 def read_boxes(path: Path, name: str) -> BoxFile:
@@ -235,33 +335,42 @@ def read_boxes(path: Path, name: str) -> BoxFile:
     return BoxFile(file)
 
 
-def _read_person(entry: AnnotationRecord, annotated: bool) -> _Person | str:
-    """Return what an annotation or a detection says, or why it is skipped."""
+def _read_person(entry: AnnotationRecord, annotated: bool, min_score: float) -> _Person | str:
+    """Return what an annotation or a detection says, or why it is left out."""
     if entry.category_id not in (None, PERSON_CATEGORY):
         return OTHER_CATEGORY
     if entry.is_crowd:
         return CROWD
+    score = entry.score
+    if score is not None and score > MAX_SCORE:
+        raise entry.refuse("score", "a number from 0 to 1, or no score for 1")
+    score = 1.0 if score is None else min(score, 1.0)
+    if score < min_score:
+        return LOW_SCORE
     box = entry.bbox
-    if annotated and (box is None or min(box[2:]) < MIN_SIDE):  # PoseTrack's files have such people
-        return NO_AREA
-    if box is None:
+    if box is None and not annotated:  # PoseTrack's files have such people
         raise entry.refuse("bbox", BOX)
-    if min(box[2:]) < MIN_SIDE:
-        raise InputError(f"{entry.where}: bbox {box} has no area")
+    if box is None or min(box[2:]) < MIN_SIDE:
+        return NO_AREA
     keypoints = entry.keypoints if annotated else None  # of a detection, the third numbers can mean anything
     if keypoints is not None and not any(label > 0 for label in keypoints[2::3]):
         return NO_JOINT
-    score = entry.score
-    if score is not None and abs(score) > MAX_SCORE:
-        raise entry.refuse("score", "a number from 0 to 1, or no score for 1")
-    return box, 1.0 if score is None else score, entry.track_id
+    track_id = None if entry.fields.get("track_id") == UNTRACKED else entry.track_id
+    return box, score, UNTRACKED if track_id is None else track_id
 
 
 def _pack(people: list[_Person]) -> FrameBoxes:
     boxes, scores, tracks = zip(*people, strict=True)
-    known = None not in tracks and len(set(tracks)) == len(tracks)
-    return FrameBoxes(
-        np.array(boxes, np.float32),
-        np.array(scores, np.float32),
-        np.array(tracks, np.int64) if known else None,
-    )
+    return FrameBoxes(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(tracks, np.int64))
+
+
+def _visible_share(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the share of each box ``[N, 4]`` that lies in an image of (H, W) pixels."""
+    places, sides = np.split(boxes.astype(np.float64), 2, axis=1)
+    low, high = (np.clip(corner, 0, (size[1], size[0])) for corner in (places, places + sides))
+    share: np.ndarray = np.prod((high - low) / sides, axis=1)
+    return share
+
+
+def _phrase(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

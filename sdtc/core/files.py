@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -24,22 +25,32 @@ def read_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
         max_bytes: refuse anything larger.
 
     Raises:
-        InputError: missing, too large, not UTF-8, or not JSON (the line is named).
+        InputError: missing, too large, not UTF-8 (with or without a byte order mark), or not JSON (the line is named).
     """
     try:
         size = path.stat().st_size
         if size > max_bytes:
             raise InputError(f"{what} file '{path}' has {size:,} bytes: at most {max_bytes:,} are read")
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{what} file '{path}' does not exist") from None
     except OSError as error:
         raise InputError(f"{what} file '{path}' cannot be read: {error.strerror}") from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # UTF-32's mark begins with UTF-16's
+        raise InputError(
+            f"{what} file '{path}' is UTF-16 text, as Windows PowerShell's > writes it: save it as UTF-8, there with "
+            "| Out-File -Encoding utf8"
+        )
+    try:
+        return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InputError(f"{what} file '{path}' is not JSON: it is not even text") from None
-    try:
-        return json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and (error.lineno, error.colno) == (2, 1):  # the first line is a whole value
+            raise InputError(
+                f"{what} file '{path}' is JSON lines, with a value on each line: expected one JSON value, such as a "
+                "list of them"
+            ) from None
         raise InputError(
             f"{what} file '{path}' is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None

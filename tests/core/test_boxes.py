@@ -26,7 +26,7 @@ def detections(tmp_path, *entries, **extra):
 
 def test_low_scores_are_dropped(tmp_path) -> None:
     file = BoxFile(detections(tmp_path, (0, [1, 2, 30, 40], 0.9), (0, [5, 5, 9, 9], 0.1), (2, [1, 1, 5, 5], 0.2)))
-    boxes = SourceBoxes(file, "video", num_frames=3)
+    boxes = SourceBoxes(file, "video")
     np.testing.assert_array_equal(boxes.of_frame(0, None, SIZE).boxes, [[1, 2, 30, 40]])
     assert len(boxes.of_frame(1, None, SIZE).boxes) == 0
     assert len(boxes.of_frame(2, None, SIZE).boxes) == 1
@@ -40,7 +40,7 @@ def test_posetrack_ids_follow_the_name_of_the_sequence(tmp_path) -> None:
 
 def test_a_name_that_only_looks_like_a_sequence_uses_frame_numbers(tmp_path) -> None:
     path = detections(tmp_path, (2, [1, 2, 3, 4], 1))
-    assert len(SourceBoxes(BoxFile(path), "123456_holiday", num_frames=4).of_frame(2, None, SIZE).boxes) == 1
+    assert len(SourceBoxes(BoxFile(path), "123456_holiday").of_frame(2, None, SIZE).boxes) == 1
 
 
 def test_annotations_are_found_by_file_name_and_keep_track_ids(tmp_path) -> None:
@@ -72,7 +72,7 @@ def test_annotations_are_found_by_file_name_and_keep_track_ids(tmp_path) -> None
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        ([(0, [1, 2, 0, 4], 1)], "has no area"),
+        ([(0, [1, 2, 0, 4], 1)], r"bbox \[1, 2, 0, 4\] has no area"),
         ([(0, [1, 2, 5, -4], 1)], "has no area"),
         ([(0, [1, 2, float("nan"), 4], 1)], "four finite numbers"),
         ([(0, [1, 2, 3], 1)], "four finite numbers"),
@@ -98,6 +98,7 @@ def test_annotations_are_found_by_file_name_and_keep_track_ids(tmp_path) -> None
         ([(0, [1, 2, 3, 4], "1")], "score is '1', expected a number"),
         ([(0, [1, 2, 3, 4], math.nan)], "score is nan, expected a number"),
         ([(0, [1, 2, 3, 4], 1e39)], "score is 1e\\+39, expected a number"),
+        ([(0, [1, 2, 3, 4], 87)], "score is 87, expected a number from 0 to 1"),
     ],
 )
 def test_bad_boxes_name_the_entry(tmp_path, entries, sentence) -> None:
@@ -110,7 +111,8 @@ def test_bad_boxes_name_the_entry(tmp_path, entries, sentence) -> None:
     [
         ({"track_id": 2**63}, "track_id is 9223372036854775808, expected a whole number from 0 to"),
         ({"track_id": 0.5}, "track_id is 0.5"),
-        ({"track_id": -1}, "track_id is -1"),
+        ({"track_id": -2}, "track_id is -2"),
+        ({"track_id": "person_1"}, "track_id is 'person_1', expected a whole number"),
         ({"category_id": "person"}, "category_id is 'person'"),
         ({"category_id": 1.5}, "category_id is 1.5"),
     ],
@@ -274,19 +276,26 @@ def test_missing_file() -> None:
 
 def test_frames_that_do_not_exist(tmp_path) -> None:
     file = BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 1), (99, [1, 2, 3, 4], 1)))
+    boxes = SourceBoxes(file, "video")
     with pytest.raises(
-        InputError, match=r"1 frame of 'video' that do not exist, the first 99: the video has frames 0 to 9"
+        InputError, match=r"1 frame of 'video' that do not exist, the first 99: the video has frames 0 to 9$"
     ):
-        SourceBoxes(file, "video", num_frames=10)
-    unknown_length = SourceBoxes(file, "video")
-    with pytest.raises(InputError, match="first 99"):
-        unknown_length.check_all_seen(10)
+        boxes.check_all_seen(10)
+    boxes.check_all_seen(100)
+    with pytest.raises(InputError, match="the first 99: this input has no such frame"):
+        SourceBoxes(file, "folder", [(n, f"{n}.jpg") for n in range(10)])
+
+
+def test_frames_counted_from_one(tmp_path) -> None:
+    boxes = SourceBoxes(BoxFile(detections(tmp_path, *((n, [1, 2, 3, 4], 1) for n in range(1, 11)))), "video")
+    with pytest.raises(InputError, match=r"frame numbers begin with 0, those of this file probably with 1$"):
+        boxes.check_all_seen(10)
 
 
 def test_boxes_of_another_input(tmp_path) -> None:
     file = BoxFile(detections(tmp_path, (10128340003, [1, 2, 3, 4], 1)))
     with pytest.raises(InputError, match="has no boxes for 'video'"):
-        SourceBoxes(file, "video", num_frames=10)
+        SourceBoxes(file, "video")
 
 
 def test_a_sequence_without_anybody_in_a_file_for_a_whole_split(tmp_path) -> None:
@@ -296,7 +305,7 @@ def test_a_sequence_without_anybody_in_a_file_for_a_whole_split(tmp_path) -> Non
     boxes = SourceBoxes(BoxFile(path), "000001_mpiinew_test", frames)
     assert [len(boxes.of_frame(n, name, SIZE).boxes) for n, name in frames] == [0, 0, 0]
     assert boxes.image_id(2, "000002.jpg") == 10000010002
-    assert len(SourceBoxes(BoxFile(path), "000001_mpiinew_test", num_frames=3).of_frame(0, None, SIZE).boxes) == 0
+    assert len(SourceBoxes(BoxFile(path), "000001_mpiinew_test").of_frame(0, None, SIZE).boxes) == 0
     # Detections too weak to keep still say whose ids these are.
     assert SourceBoxes(BoxFile(path), "009473_mpii_test", frames).image_id(0, None) == 10094730000
 
@@ -341,16 +350,123 @@ def test_the_id_of_a_frame_in_a_file_without_boxes(tmp_path, name, want) -> None
     assert SourceBoxes(BoxFile(tmp_path / "boxes.json"), name).image_id(3, None) == want
 
 
-@pytest.mark.parametrize("box", [[200, 0, 5, 5], [0, 100, 5, 5], [-9, 0, 9, 5], [0, -9, 5, 9]])
-def test_boxes_outside_the_image(tmp_path, box) -> None:
-    boxes = SourceBoxes(BoxFile(detections(tmp_path, (0, box, 1))), "video", num_frames=1)
-    with pytest.raises(InputError, match="outside the 200x100 image"):
-        boxes.of_frame(0, None, SIZE)
+OUTSIDE = [[200, 0, 5, 5], [0, 100, 5, 5], [-9, 0, 9, 5], [0, -9, 5, 9]]
+
+
+@pytest.mark.parametrize("box", OUTSIDE, ids=str)
+def test_boxes_outside_the_image_are_left_out(tmp_path, box) -> None:
+    path = detections(tmp_path, (0, [1, 2, 30, 40], 0.9), (0, box, 0.8), (1, box, 0.8), (1, [5, 5, 9, 9], 1))
+    file = BoxFile(path)
+    boxes = SourceBoxes(file, "video")
+    assert boxes.of_frame(0, None, SIZE).boxes.tolist() == [[1, 2, 30, 40]]
+    assert boxes.of_frame(1, None, SIZE).scores.tolist() == [1]
+    boxes.check_any_usable()
+    assert file.inputs["video"].sentences == [
+        f"boxes left out: 2 outside the image, the first {list(map(float, box))} of frame 0, which has 200x100 pixels"
+    ]
+
+
+def test_nothing_but_boxes_outside(tmp_path) -> None:
+    boxes = SourceBoxes(BoxFile(detections(tmp_path, *((n, box, 1) for n, box in enumerate(OUTSIDE)))), "video")
+    assert [len(boxes.of_frame(n, None, SIZE).boxes) for n in range(4)] == [0] * 4
+    with pytest.raises(
+        InputError,
+        match=r"no usable box for 'video': all 4 lie outside the image, the first \[200.0, 0.0, 5.0, 5.0\] of frame 0",
+    ):
+        boxes.check_any_usable()
+
+
+def test_a_part_of_the_boxes_proves_nothing(tmp_path) -> None:
+    """A run that is resumed sees the last frames only."""
+    boxes = SourceBoxes(BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 1), (1, OUTSIDE[0], 1))), "video")
+    boxes.of_frame(1, None, SIZE)
+    boxes.check_any_usable()
+
+
+def test_boxes_without_an_area_are_left_out(tmp_path) -> None:
+    file = BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 1), (0, [1, 2, 0, 4], 1), (1, [1, 2, 3, -4], 1)))
+    assert file.skipped_phrase == "2 with no box area"
+    assert len(file.by_image[0].boxes) == 1
+
+
+@pytest.mark.parametrize("box", [[1, 2, 0, 4], [1, 2, math.nan, 4], None, "box"], ids=str)
+def test_what_is_dropped_anyway_is_not_checked(tmp_path, box) -> None:
+    file = BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 1), (0, box, 0.01)))
+    assert len(file.by_image[0].boxes) == 1
+    assert file.skipped_phrase == ""
+
+
+def test_nothing_but_low_scores_is_told(tmp_path) -> None:
+    assert BoxFile(detections(tmp_path, (0, [1, 2, 3, 4], 0.1))).skipped_phrase == "1 with a score below 0.2"
+
+
+@pytest.mark.parametrize("box", [[150, 50, 190, 90], [-19000, -10000, 38000, 20000]], ids=["corners", "huge"])
+def test_boxes_mostly_outside_are_told(tmp_path, box) -> None:
+    file = BoxFile(detections(tmp_path, (0, box, 1), (1, box, 1), (2, [1, 2, 30, 40], 1)))
+    boxes = SourceBoxes(file, "video")
+    assert [len(boxes.of_frame(n, None, SIZE).boxes) for n in range(3)] == [1, 1, 1]
+    (note,) = boxes.notes.sentences
+    assert note.startswith("2 of 3 boxes are more than half outside the image: are they x, y, width, height")
 
 
 def test_boxes_partly_outside_are_fine(tmp_path) -> None:
-    boxes = SourceBoxes(BoxFile(detections(tmp_path, (0, [-5, -5, 20, 500], 1))), "video", num_frames=1)
+    boxes = SourceBoxes(BoxFile(detections(tmp_path, (0, [-5, -5, 20, 140], 1))), "video")
     assert len(boxes.of_frame(0, None, SIZE).boxes) == 1
+    assert boxes.notes.sentences == []
+
+
+# Track ids of two frames, and why they are not used.
+IDS = {
+    "one-missing": ([5, 3], [5, None], "image_id 1 has a box without one"),
+    "frame-missing": ([5, 3], [None, None], "image_id 1 has a box without one"),
+    "minus-one": ([-1, 3], [5, 3], "image_id 0 has a box without one"),
+    "twice": ([5, 3], [3, 3], "image_id 1 has two boxes with the track id 3"),
+}
+
+
+def tracked(tmp_path: Path, *frames: list[int | None]) -> Path:
+    entries = [
+        {"image_id": image, "bbox": [50 * n, 2, 30, 40], "track_id": track}
+        for image, ids in enumerate(frames)
+        for n, track in enumerate(ids)
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(entries))
+    return tmp_path / "boxes.json"
+
+
+@pytest.mark.parametrize("case", IDS)
+def test_track_ids_are_used_for_a_whole_input_or_not_at_all(tmp_path, case) -> None:
+    first, second, reason = IDS[case]
+    boxes = SourceBoxes(BoxFile(tracked(tmp_path, first, second, [8, 9])), "video")
+    assert [boxes.of_frame(n, None, SIZE).track_ids for n in range(3)] == [None] * 3
+    assert boxes.notes.sentences == [f"track ids of the boxes are not used, because {reason}"]
+
+
+@pytest.mark.parametrize("ids", [[None, None], [-1, -1]], ids=str)
+def test_a_file_without_track_ids_needs_no_note(tmp_path, ids) -> None:
+    boxes = SourceBoxes(BoxFile(tracked(tmp_path, ids, ids)), "video")
+    assert boxes.of_frame(0, None, SIZE).track_ids is None
+    assert boxes.notes.sentences == []
+
+
+def test_track_ids_stay_with_their_boxes(tmp_path) -> None:
+    boxes = SourceBoxes(BoxFile(tracked(tmp_path, [7, 8, 9], [], [9])), "video")
+    found = boxes.of_frame(0, None, (100, 90))  # the third box begins at 100
+    assert found.track_ids is not None
+    assert (found.boxes[:, 0].tolist(), found.track_ids.tolist()) == ([0, 50], [7, 8])
+
+
+def test_ids_of_another_sequence_do_not_matter(tmp_path) -> None:
+    entries = [{"image_id": 10128340000, "bbox": [1, 2, 3, 4], "track_id": 7}]
+    entries += [{"image_id": 10094730000, "bbox": [1, 2, 3, 4]}]
+    (tmp_path / "boxes.json").write_text(json.dumps(entries))
+    file = BoxFile(tmp_path / "boxes.json")
+    frames = [(0, "000000.jpg")]
+    found = SourceBoxes(file, "012834_mpii_test", frames).of_frame(*frames[0], SIZE)
+    assert found.track_ids is not None
+    assert found.track_ids.tolist() == [7]
+    assert SourceBoxes(file, "009473_mpii_test", frames).of_frame(*frames[0], SIZE).track_ids is None
+    assert [file.inputs[name].sentences for name in ("012834_mpii_test", "009473_mpii_test")] == [[], []]
 
 
 def test_real_posetrack_files(real_data) -> None:

@@ -12,13 +12,18 @@ from sdtc.core.files import atomic_write, read_json, write_json
     ("content", "sentence"),
     [
         (b"{", "is not valid JSON: Expecting property name .* at line 1, column 2"),
-        (b"\xff\xfe\x00", "is not JSON: it is not even text"),
+        (b"\xff\x00\xfe", "is not JSON: it is not even text"),
+        (b"\xef\xbb\xbf{", "is not valid JSON: Expecting property name .* at line 1, column 2"),
+        ("[]".encode("utf-16"), "is UTF-16 text, as Windows PowerShell's > writes it: save it as UTF-8"),
+        (b"\xfe\xff" + "[]".encode("utf-16-be"), "is UTF-16 text"),
+        (b'{"a": 1}\n{"a": 2}\n', "is JSON lines, with a value on each line: expected one JSON value, such as a list"),
+        (b'{"a": 1}{"a": 2}', "is not valid JSON: Extra data at line 1, column 9"),
         (b"[" * 100_000, "is nested too deeply"),
         (b"9" * 5_000, "has a whole number of thousands of digits"),
         (b'{"a": -' + b"9" * 5_000 + b"}", "has a whole number of thousands of digits"),
         (b" " * 100_001, "has 100,001 bytes: at most 100,000 are read"),
     ],
-    ids=["cut", "bytes", "deep", "digits", "negative", "large"],
+    ids=["cut", "bytes", "mark", "utf-16", "utf-16-be", "lines", "one-line", "deep", "digits", "negative", "large"],
 )
 def test_files_that_are_no_json(tmp_path, content, sentence) -> None:
     path = tmp_path / "data.json"
@@ -39,6 +44,11 @@ def test_what_is_written_is_read(tmp_path) -> None:
     write_json(path, {"a": [1, 0.5, None, "δ"]})
     assert read_json(path, "boxes") == {"a": [1, 0.5, None, "δ"]}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_byte_order_mark_is_read(tmp_path) -> None:
+    (tmp_path / "data.json").write_text('["δ"]', encoding="utf-8-sig")
+    assert read_json(tmp_path / "data.json", "boxes") == ["δ"]
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path) -> None:

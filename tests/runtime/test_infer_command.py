@@ -247,12 +247,11 @@ def test_a_folder_with_one_broken_image(tiny_bundle, clip, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("entry", "sentence", "code"),
     [
-        ({"image_id": 99, "bbox": [1, 1, 50, 50], "score": 1}, "that do not exist, the first 99", 2),
-        ({"image_id": 0, "bbox": [1000, 1, 50, 50], "score": 1}, "outside the 320x240 image", 2),
-        ({"image_id": 0, "bbox": [1, 1, 0, 50], "score": 1}, "has no area", 2),
+        ({"image_id": 99, "bbox": [1, 1, 50, 50], "score": 1}, "that do not exist, the first 99", 1),
         ({"image_id": 0}, "no usable 'bbox'", 2),
+        ({"image_id": 0, "bbox": [1, 1, 50, 50], "score": 87}, "score is 87, expected a number from 0 to 1", 2),
     ],
-    ids=["frame", "outside", "area", "keys"],
+    ids=["frame", "keys", "score"],
 )
 def test_bad_boxes(tiny_bundle, clip, tmp_path, entry, sentence, code) -> None:
     shutil.copy(video(clip), tmp_path / "v.mp4")
@@ -264,15 +263,33 @@ def test_bad_boxes(tiny_bundle, clip, tmp_path, entry, sentence, code) -> None:
 
 
 @pytest.mark.slow
-def test_a_box_outside_a_later_frame_keeps_the_frames_before(tiny_bundle, clip, tmp_path) -> None:
+def test_unusable_boxes_are_left_out_and_told(tiny_bundle, clip, tmp_path) -> None:
     shutil.copy(video(clip), tmp_path / "v.mp4")
-    entries = [{"image_id": i, "bbox": [9 if i < 7 else 999, 9, 50, 50], "score": 1} for i in range(12)]
+    entries = [{"image_id": i, "bbox": [9 if i != 7 else 999, 9, 50, 50], "score": 1, "track_id": 4} for i in range(9)]
+    entries += [entries[0] | {"bbox": [1, 1, 0, 50]}, {"image_id": 3, "bbox": [9, 9, 50, 50], "score": 1}]
+    (tmp_path / "boxes.json").write_text(json.dumps(entries))
+    done = run("--engine", tiny_bundle, "--input", tmp_path / "v.mp4", "--boxes", tmp_path / "boxes.json",
+               "--output", tmp_path / "out", "--format", "jsonl")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "note     boxes left out: 1 with no box area\n" in done.stdout
+    left_out = "boxes left out: 1 outside the image, the first [999.0, 9.0, 50.0, 50.0] of frame 7, which has 320x240 "
+    assert f"note     v: {left_out}pixels\n" in done.stdout
+    assert "note     v: track ids of the boxes are not used, because image_id 3 has a box without one\n" in done.stdout
+    frames = [json.loads(line)["poses"] for line in (tmp_path / "out" / "v.jsonl").read_text().splitlines()]
+    assert [len(poses) for poses in frames] == [1, 1, 1, 2, 1, 1, 1, 0, 1, 0, 0, 0]
+    ids = [pose["track_id"] for poses in frames for pose in poses]
+    assert set(ids) == {0, 1}
+
+
+@pytest.mark.slow
+def test_nothing_but_boxes_outside(tiny_bundle, clip, tmp_path) -> None:
+    shutil.copy(video(clip), tmp_path / "v.mp4")
+    entries = [{"image_id": i, "bbox": [999, 9, 50, 50], "score": 1} for i in range(12)]
     (tmp_path / "boxes.json").write_text(json.dumps(entries))
     done = run("--engine", tiny_bundle, "--input", tmp_path / "v.mp4", "--boxes", tmp_path / "boxes.json",
                "--output", tmp_path / "out", "--quiet")  # fmt: skip
     assert done.returncode == 1
-    assert "of frame 7 lies outside" in one_sentence(done.stderr)
-    assert len(json.loads((tmp_path / "out" / "v.json").read_text())["images"]) == 7
+    assert "all 12 lie outside the image, the first [999.0, 9.0, 50.0, 50.0] of frame 0" in one_sentence(done.stderr)
 
 
 @pytest.mark.slow
