@@ -1,4 +1,7 @@
-"""Person detection with a network in an ONNX file, run by ONNX Runtime. The layouts are in ``onnx_layouts``."""
+"""Person detection with a network in an ONNX file, run by ONNX Runtime.
+
+The layouts are in ``onnx_layouts``, what tells them apart in ``onnx_recognition``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import numpy as np
 
 from sdtc.core.errors import InputError, require
 from sdtc.runtime.people.detection.detector import Detections, check_frame, make_detections, suppress
-from sdtc.runtime.people.detection.onnx_layouts import LAYOUTS, person_class, prepare, recognise
+from sdtc.runtime.people.detection.onnx_layouts import LAYOUTS, Decoded, check_values, prepare
+from sdtc.runtime.people.detection.onnx_recognition import BOX_TASKS, MARKS, Metadata, recognise
 
 _DTYPES = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8,
@@ -22,14 +26,14 @@ _IMAGE_TYPES = ("tensor(float)", "tensor(float16)", "tensor(uint8)")
 
 
 class OnnxDetector:
-    """A detection network; its layout is recognised from the names and shapes of inputs and outputs.
+    """A detection network; its layout is recognised from names and shapes of inputs and outputs, and its metadata.
 
     The network is run once on a blank frame when it is loaded: that gives the shapes of dynamic outputs, and a
-    file that does not fit is refused here and not in the middle of a video.
+    file that does not fit is refused here and not in the middle of a video. Several threads may call `detect`.
 
     Args:
         path: the ONNX file.
-        layout: a name from ``onnx_layouts.LAYOUTS``, for files that are recognised wrongly; None to recognise it.
+        layout: a name from ``onnx_layouts.LAYOUTS``, for files that are not recognised; None to recognise it.
         score_threshold: boxes below are dropped, 0-1.
         nms_iou: of two boxes that overlap by more, the worse one is dropped; for layouts that need it.
         person_class: the class number of people. None takes it from the class names that Ultralytics and RF-DETR
@@ -43,7 +47,8 @@ class OnnxDetector:
         size: (H, W) of the network's input.
 
     Raises:
-        InputError: the file is missing, is not ONNX, cannot run, or matches no layout.
+        InputError: the file is missing, is not ONNX, cannot run, or matches no layout or several, or it names its
+            classes and none is a person.
         MissingExtraError: onnxruntime is not installed.
     """
 
@@ -66,11 +71,12 @@ class OnnxDetector:
         self.nms_iou = nms_iou
         self._session = _open(self.path, providers, threads)
         self._read_inputs(input_size)
-        self._person = _person_class(self._session, person_class)
+        metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map)
+        self._person = self._choose_person(metadata) if person_class is None else person_class
         outputs = self._run(np.zeros(self._shape, dtype=self._dtype))
-        self.layout = layout or self._recognise(outputs)
+        self.layout = layout or self._recognise(outputs, metadata)
         try:
-            LAYOUTS[self.layout].decode(outputs, self.size, self._person)
+            self._decode(outputs)
         except (ValueError, IndexError, KeyError, StopIteration) as error:
             raise InputError(
                 f"'{self.path}' does not fit the detector layout {self.layout} ({LAYOUTS[self.layout].shapes}): "
@@ -84,19 +90,30 @@ class OnnxDetector:
             frame: uint8 ``[H, W, 3]``, RGB.
 
         Raises:
-            InputError: the frame is not such an image.
+            InputError: the frame is not such an image, or the network's values are not of its layout.
         """
         check_frame(frame)
         layout = LAYOUTS[self.layout]
         image, placement = prepare(frame, layout, self.size, self._dtype, self._channels_last)
-        corners, scores = layout.decode(self._run(image), self.size, self._person)
-        # written so that NaN scores, from an overflowing fp16 network, are dropped too
-        likely = (scores >= self.score_threshold) & np.isfinite(corners).all(axis=1)
+        try:
+            corners, scores = self._decode(self._run(image))
+        except ValueError as error:
+            raise InputError(
+                f"'{self.path}' does not answer as a detector of the layout {self.layout} does: {error}; say which "
+                f"layout it has with `detector_layout`, one of {', '.join(LAYOUTS)}"
+            ) from None
+        likely = scores >= self.score_threshold
         corners, scores = placement.to_frame(corners[likely]), scores[likely]
         if layout.overlaps:
             keep = suppress(corners, scores, self.nms_iou)
             corners, scores = corners[keep], scores[keep]
         return make_detections(corners, scores, frame.shape[:2])
+
+    def _decode(self, outputs: dict[str, np.ndarray]) -> Decoded:
+        """Return corners and scores; raises what decoders raise."""
+        corners, scores = LAYOUTS[self.layout].decode(outputs, self.size, self._person)
+        check_values(corners, scores, self.size, self.score_threshold)
+        return corners, scores
 
     def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         feeds = {self._image_name: image, **self._constants}
@@ -132,18 +149,33 @@ class OnnxDetector:
         self._constants = {i.name: np.ones((1, 2), dtype=_DTYPES[i.type]) for i in sizes}
         self._sizes_input = bool(sizes)
 
-    def _recognise(self, outputs: dict[str, np.ndarray]) -> str:
-        # mmdetection's networks share the names and shapes of outputs but not the normalisation; exporters keep the
-        # names of weights, and this one exists only in its YOLOX head
-        yolox_head = _contains(self.path, b"multi_level_conv_obj")
-        name = recognise(outputs, self.size, self._sizes_input, yolox_head)
-        if name is None:
-            known = "; ".join(f"{each_name}: {each.shapes}" for each_name, each in LAYOUTS.items())
+    def _choose_person(self, metadata: Metadata) -> int | None:
+        try:
+            return metadata.find_person()
+        except ValueError as error:
             raise InputError(
-                f"'{self.path}' is of no known detector layout: for an input of {self.size[0]} x {self.size[1]} "
-                f"its outputs are {_describe(outputs)}; known are {known}"
+                f"'{self.path}' is not a person detector: {error}; if one of them is people, give its number with "
+                "`person_class`"
+            ) from None
+
+    def _recognise(self, outputs: dict[str, np.ndarray], metadata: Metadata) -> str:
+        if metadata.task and metadata.task not in BOX_TASKS:
+            raise InputError(
+                f"'{self.path}' is a network for the task '{metadata.task}', which gives no upright boxes: export one "
+                f"for {', '.join(BOX_TASKS)}"
             )
-        return name
+        names = recognise(outputs, self.size, self._sizes_input, _marks(self.path), metadata)
+        if len(names) == 1:
+            return names[0]
+        seen = f"for an input of {self.size[0]} x {self.size[1]} its outputs are {_describe(outputs)}"
+        if names:
+            fits = "; ".join(f"{name}: {LAYOUTS[name].shapes}" for name in names)
+            raise InputError(
+                f"'{self.path}' may be of {len(names)} detector layouts: {seen}; say which with `detector_layout`, as "
+                f"its documentation has it: {fits}"
+            )
+        known = "; ".join(f"{each_name}: {each.shapes}" for each_name, each in LAYOUTS.items())
+        raise InputError(f"'{self.path}' is of no known detector layout: {seen}; known are {known}")
 
 
 def _open(path: Path, providers: Sequence[str], threads: int) -> Any:
@@ -159,13 +191,10 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> Any:
         raise InputError(f"'{path}' is not an ONNX file that ONNX Runtime can load: {_first_line(error)}") from error
 
 
-def _person_class(session: Any, given: int | None) -> int | None:
-    return given if given is not None else person_class(session.get_modelmeta().custom_metadata_map)
-
-
-def _contains(path: Path, needle: bytes) -> bool:
+def _marks(path: Path) -> set[bytes]:
+    """Return which of `MARKS` a file contains."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(needle) >= 0
+        return {mark for mark in MARKS if content.find(mark) >= 0}
 
 
 def _describe(outputs: dict[str, np.ndarray]) -> str:

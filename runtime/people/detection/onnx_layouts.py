@@ -1,33 +1,41 @@
 """The input and output layouts of detection networks in ONNX files. NumPy and OpenCV; no session is opened here.
 
+Which of them a file has is found out in ``onnx_recognition``.
+
 Each layout is the convention of one project's exporter. C is the number of classes, "cells" the number of
 grid cells at strides 8, 16, 32 (8400 for 640 x 640; also with stride 4 or 64), pixels are those of the network's
 input.
 
-============== ============================================= ================================= =================
-layout         outputs                                       boxes, scores                     input
-============== ============================================= ================================= =================
-yolox          ``[1, cells, 5 + C]``                         centre, size: relative to the     BGR 0-255, corner
-                                                             cell and in logarithms, or in
-                                                             pixels (--decode_in_inference);
-                                                             objectness x class
-yolov5         ``[1, 3 cells, 5 + C]`` (also YOLOv7; YOLOv6  centre, size in pixels;           RGB 0-1, centred
-               with ``cells`` rows, output ``outputs``)      objectness x class
-yolov8         ``[1, 4 + C (+ extra), cells]`` (v8, v9, v11, centre, size in pixels; class     RGB 0-1, centred
-               v12; pose and segmentation models too)
-yolo-end2end   ``[1, N, 6]`` (v10, v26, or nms=True)         corners in pixels; score, class   RGB 0-1, centred
-rt-detr        ``logits [1, Q, C]``, ``pred_boxes``          centre, size in 0-1; logits       RGB 0-1, stretched
-               ``[1, Q, 4]`` (RT-DETR, D-FINE by
-               transformers)
-rf-detr        ``dets [1, Q, 4]``, ``labels [1, Q, C]``      as rt-detr                        RGB, ImageNet mean
-                                                                                               and std, stretched
-rt-detr-sizes  ``labels``, ``boxes``, ``scores`` and an      corners in units of that input    RGB 0-1, stretched
-               input ``orig_target_sizes`` (RT-DETR,
-               D-FINE, DEIM by their own exporters)
-mmdet          ``dets [1, N, 5]``, ``labels [1, N]``         corners in pixels, score          BGR, ImageNet mean
-               (RTMDet by mmdeploy)                                                            and std, corner
-mmdet-yolox    the same from mmdetection's YOLOX             corners in pixels, score          BGR 0-255, corner
-============== ============================================= ================================= =================
+=================== ========================================= ================================= =================
+layout              outputs                                   boxes, scores                     input
+=================== ========================================= ================================= =================
+yolox               ``[1, cells, 5 + C]``                     centre, size: relative to the     BGR 0-255, corner
+                                                              cell and in logarithms, or in
+                                                              pixels (--decode_in_inference);
+                                                              objectness x class
+yolov5              ``[1, 3 cells, 5 + C]`` (also YOLOv7;     centre, size in pixels;           RGB 0-1, centred
+                    YOLOv6 with ``cells`` rows), or turned    objectness x class
+yolov8              ``[1, 4 + C (+ extra), cells]`` (v8, v9,  centre, size in pixels; class     RGB 0-1, centred
+                    v11, v12; pose and segmentation models
+                    too), or turned
+yolo-end2end        ``[1, N, 6 (+ extra)]`` (v10, v26, or     corners in pixels; score, class   RGB 0-1, centred
+                    nms=True; pose and segmentation models
+                    too)
+yolov7-end2end      ``[N, 7]``                                image, corners in pixels; class,  RGB 0-1, centred
+                                                              score
+rt-detr             ``logits [1, Q, C]``, ``pred_boxes        centre, size in 0-1; logits       RGB 0-1, stretched
+                    [1, Q, 4]`` (RT-DETR, D-FINE by
+                    transformers)
+rt-detr-ultralytics ``[1, Q, 4 + C]``                         centre, size in 0-1; class        RGB 0-1, stretched
+rf-detr             ``dets [1, Q, 4]``, ``labels [1, Q, C]``  as rt-detr                        RGB, ImageNet mean
+                                                                                                and std, stretched
+rt-detr-sizes       ``labels``, ``boxes``, ``scores`` and an  corners in units of that input    RGB 0-1, stretched
+                    input ``orig_target_sizes`` (RT-DETR,
+                    D-FINE, DEIM by their own exporters)
+mmdet               ``dets [1, N, 5]``, ``labels [1, N]``     corners in pixels, score          BGR, ImageNet mean
+                    (RTMDet by mmdeploy)                                                        and std, corner
+mmdet-yolox         the same from mmdetection's YOLOX         corners in pixels, score          BGR 0-255, corner
+=================== ========================================= ================================= =================
 
 "Corner" and "centred" keep the aspect ratio and pad with grey (114); "stretched" does not. Not covered, because a
 file does not show it: YOLOX before version 0.1.1 (RGB, mean and std), and mmdet's other networks,
@@ -36,8 +44,7 @@ which may want RGB.
 
 from __future__ import annotations
 
-import ast
-import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -48,7 +55,9 @@ import numpy as np
 GREY = 114
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0-255
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
-SPARSE_COCO = 91  # classes numbered by COCO's category ids: person is 1, not 0
+SPARSE = (91, 366)  # classes numbered by the category ids of COCO and of Objects365: person is 1, not 0
+TOLERANCE = 0.01  # of scores beyond 0 and 1, as fp16 rounds
+FAR = 10  # times the longer side of the input: no box lies there
 LARGEST_LOG_SIZE = 8.0  # exp(8) = 2981 cells: no raw YOLOX size exceeds 8, but some decoded size always does
 
 Outputs = Mapping[str, np.ndarray]
@@ -137,54 +146,50 @@ def grid(rows: int, size: tuple[int, int]) -> tuple[tuple[int, ...], int] | None
     return None
 
 
-def recognise(outputs: Outputs, size: tuple[int, int], sizes_input: bool, yolox_head: bool) -> str | None:
-    """Return the name of a network's layout, from the names and shapes of its outputs, never from their values.
+def check_values(corners: np.ndarray, scores: np.ndarray, size: tuple[int, int], threshold: float) -> None:
+    """Check that decoded values can be what a layout says they are.
+
+    A network that is read in a wrong layout mostly finds nobody. That must not look like an empty room.
 
     Args:
-        outputs: of one run, by name, in the graph's order.
+        corners: ``[N, 4]``, pixels of the network's input.
+        scores: ``[N]``.
         size: (H, W) of the input.
-        sizes_input: the graph also takes the size of the frame.
-        yolox_head: the file names the layers of mmdetection's YOLOX head.
+        threshold: only boxes with at least this score have to be boxes.
+
+    Raises:
+        ValueError: they cannot; what is wrong.
     """
-    shapes = [array.shape for array in outputs.values()]
-    if sizes_input:
-        return "rt-detr-sizes" if {"labels", "boxes", "scores"} <= set(outputs) else None
-    heads = _detr_heads(outputs)
-    if heads is not None:
-        own_exporter = {"dets", "labels"} <= set(outputs)
-        return "rf-detr" if own_exporter or heads[1].shape[2] == SPARSE_COCO else "rt-detr"
-    if any(len(shape) == 3 and shape[2] == 5 for shape in shapes) and any(len(shape) == 2 for shape in shapes):
-        return "mmdet-yolox" if yolox_head else "mmdet"
-    name, head = next(iter(outputs.items()))
-    if head.ndim != 3:
-        return None
-    rows = grid(head.shape[1], size)
-    if rows is not None and head.shape[2] > 5:
-        # A YOLOX or YOLOv6 head has one box per cell, a YOLOv5 or v7 head three: 8400 or 25200 rows at 640 x 640.
-        # YOLOv6 differs from YOLOX by its output's name only ("outputs", against "output").
-        return "yolov5" if rows[1] == 3 or name == "outputs" else "yolox"
-    if head.shape[1] > 4 and grid(head.shape[2], size) is not None:
-        return "yolov8"
-    return "yolo-end2end" if head.shape[2] == 6 else None
+    _check_scores(scores, "scores")
+    likely = corners[scores >= threshold]
+    if not np.isfinite(likely).all():
+        raise ValueError("some of its boxes are not finite")
+    if not len(likely):
+        return
+    if (likely[:, 2:] < likely[:, :2]).any():
+        raise ValueError("some of its boxes have negative sides")
+    largest = float(np.abs(likely).max())
+    if largest <= 2:
+        raise ValueError("its boxes are in fractions of the image, not in pixels")
+    if largest > FAR * max(size):
+        raise ValueError(f"its boxes reach {largest:,.0f} pixels, the image has {max(size)}")
 
 
-def person_class(metadata: Mapping[str, str]) -> int | None:
-    """Return the class number of people, if the exporter wrote class names into the file (Ultralytics, RF-DETR)."""
-    try:
-        if "names" in metadata:
-            names = ast.literal_eval(metadata["names"])
-        else:
-            names = json.loads(metadata["rfdetr_inference"])["class_id_to_name"]
-        items = names.items() if isinstance(names, dict) else enumerate(names)
-        return next(int(i) for i, name in items if str(name).lower() in ("person", "pedestrian", "human"))
-    except (KeyError, ValueError, SyntaxError, TypeError, StopIteration):
-        return None
+def _check_scores(scores: np.ndarray, what: str) -> None:
+    """Check that scores are finite and in 0-1; raises ValueError."""
+    if not len(scores):
+        return
+    low, high = float(scores.min()), float(scores.max())  # NaN if one of them is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"some of its {what} are not finite, as if fp16 overflowed")
+    if low < -TOLERANCE or high > 1 + TOLERANCE:
+        raise ValueError(f"its {what} reach from {low:.3g} to {high:.3g}, not from 0 to 1")
 
 
 def _class_scores(table: np.ndarray, person: int | None) -> np.ndarray:
     """Return the people's column of a table ``[N, C]``."""
     if person is None:
-        person = 1 if table.shape[1] == SPARSE_COCO else 0
+        person = 1 if table.shape[1] in SPARSE else 0
     if not 0 <= person < table.shape[1]:
         raise IndexError(f"person class {person} of {table.shape[1]} classes")
     return table[:, person]
@@ -203,44 +208,82 @@ def _head(outputs: Outputs) -> np.ndarray:
     return np.asarray(head[0], dtype=np.float32)
 
 
+def _cells(outputs: Outputs, size: tuple[int, int], turned: bool = False) -> tuple[np.ndarray, tuple[int, ...], int]:
+    """Return a head with a row for each cell or each of its boxes, strides, and boxes per cell.
+
+    Args:
+        outputs: of one run.
+        size: (H, W) of the input.
+        turned: the layout's own order has the cells last; the other one is understood, too.
+    """
+    head = _head(outputs)
+    for table in (head.T, head) if turned else (head, head.T):
+        found = grid(len(table), size)
+        if found is not None:
+            return table, *found
+    raise ValueError("no axis is the number of cells")
+
+
+def _chosen(scores: np.ndarray, classes: np.ndarray, person: int | None) -> np.ndarray:
+    """Return the scores ``[N]`` of people, and 0 for everybody else, from the class of each box."""
+    classes = classes.astype(np.float32)
+    if not (np.abs(classes - np.rint(classes)) <= TOLERANCE).all():  # so written that NaN is none either
+        raise ValueError("its classes are no whole numbers")
+    return np.where(np.rint(classes) == (person or 0), scores, 0).astype(np.float32)
+
+
 def _yolox(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
-    head = _head(outputs)  # [cells, 5 + C]
-    layout = grid(len(head), size)
-    if layout is None or layout[1] != 1:
+    head, all_strides, per_cell = _cells(outputs, size)  # [cells, 5 + C]
+    if per_cell != 1:
         raise ValueError("not one row per cell")
     boxes = head[:, :4]
     # The exporter's --decode_in_inference changes neither names nor shapes, so here the values decide: sizes are
     # logarithms, or pixels, and then those of the cells of stride 32 always exceed LARGEST_LOG_SIZE.
     if boxes[:, 2:].max() < LARGEST_LOG_SIZE:
         cells, strides = [], []
-        for stride in layout[0]:
+        for stride in all_strides:
             y, x = np.mgrid[: size[0] // stride, : size[1] // stride]
             cells.append(np.stack([x.ravel(), y.ravel()], axis=1))
             strides.append(np.full((x.size, 1), stride))
         stride_column = np.concatenate(strides).astype(np.float32)  # [cells, 1]
         centres = (boxes[:, :2] + np.concatenate(cells)) * stride_column
         boxes = np.concatenate([centres, np.exp(boxes[:, 2:]) * stride_column], axis=1)
-    return _corners(boxes), head[:, 4] * _class_scores(head[:, 5:], person)
+    return _corners(boxes), _with_objectness(head, person)
 
 
 def _yolov5(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
-    head = _head(outputs)  # [rows, 5 + C]
-    return _corners(head), head[:, 4] * _class_scores(head[:, 5:], person)
+    head, _, _ = _cells(outputs, size)  # [rows, 5 + C]
+    return _corners(head), _with_objectness(head, person)
+
+
+def _with_objectness(head: np.ndarray, person: int | None) -> np.ndarray:
+    objectness, scores = head[:, 4], _class_scores(head[:, 5:], person)
+    _check_scores(objectness, "objectness scores")
+    _check_scores(scores, "class scores")
+    return objectness * scores
 
 
 def _yolov8(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
-    head = _head(outputs).T  # [cells, 4 + C + extra]
-    if grid(len(head), size) is None:
-        raise ValueError("the last axis is not the number of cells")
+    head, _, per_cell = _cells(outputs, size, turned=True)  # [cells, 4 + C + extra]
+    if per_cell != 1:
+        raise ValueError("not one box per cell")
     return _corners(head), _class_scores(head[:, 4:], person)
 
 
 def _yolo_end2end(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
-    head = _head(outputs)  # [N, 6]: x1, y1, x2, y2, score, class
-    return head[:, :4], np.where(np.rint(head[:, 5]) == (person or 0), head[:, 4], 0)
+    head = _head(outputs)  # [N, 6 + extra]: x1, y1, x2, y2, score, class
+    return head[:, :4], _chosen(head[:, 4], head[:, 5], person)
 
 
-def _detr_heads(outputs: Outputs) -> tuple[np.ndarray, np.ndarray] | None:
+def _yolov7_end2end(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
+    rows = next(iter(outputs.values()))  # [N, 7]: image, x1, y1, x2, y2, class, score
+    if rows.ndim != 2:
+        raise ValueError("the first output does not have two axes")
+    rows = rows.astype(np.float32)
+    return rows[:, 1:5], _chosen(rows[:, 6], rows[:, 5], person)
+
+
+def detr_heads(outputs: Outputs) -> tuple[np.ndarray, np.ndarray] | None:
     """Return boxes ``[1, Q, 4]`` and logits ``[1, Q, C]``, found by their names."""
     boxes = [v for k, v in outputs.items() if v.ndim == 3 and v.shape[2] == 4 and ("box" in k or "det" in k)]
     logits = [v for k, v in outputs.items() if v.ndim == 3 and ("logit" in k or "label" in k)]
@@ -250,24 +293,29 @@ def _detr_heads(outputs: Outputs) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _detr(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
-    heads = _detr_heads(outputs)
+    heads = detr_heads(outputs)
     if heads is None:
         raise ValueError("no boxes with logits")
     logits = _class_scores(heads[1][0], person).astype(np.float64)
     return _corners(heads[0][0].astype(np.float32)) * _scale(size), 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
 
 
+def _detr_joined(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
+    head = _head(outputs)  # [Q, 4 + C]
+    return _corners(head) * _scale(size), _class_scores(head[:, 4:], person)
+
+
 def _detr_sizes(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
     # The graph multiplies by the sizes it is given. Files in circulation disagree on whether those are (width,
     # height) or (height, width), so the detector gives (1, 1) and the scaling happens here.
     corners = outputs["boxes"][0].astype(np.float32) * _scale(size)
-    return corners, np.where(outputs["labels"][0] == (person or 0), outputs["scores"][0], 0).astype(np.float32)
+    return corners, _chosen(outputs["scores"][0], outputs["labels"][0], person)
 
 
 def _mmdet(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
     boxes = next(v for v in outputs.values() if v.ndim == 3 and v.shape[2] == 5)[0].astype(np.float32)
     labels = next(v for v in outputs.values() if v.ndim == 2)[0]
-    return boxes[:, :4], np.where(labels == (person or 0), boxes[:, 4], 0)
+    return boxes[:, :4], _chosen(boxes[:, 4], labels, person)
 
 
 def _scale(size: tuple[int, int]) -> np.ndarray:
@@ -283,10 +331,14 @@ _AREA, _LINEAR = cv2.INTER_AREA, cv2.INTER_LINEAR
 
 LAYOUTS = {
     "yolox": Layout("[1, cells, 5 + C]", "corner", True, _ZERO, _ONE, _LINEAR, True, _yolox),
-    "yolov5": Layout("[1, 3 x cells, 5 + C]", "centre", False, _ZERO, _255, _LINEAR, True, _yolov5),
-    "yolov8": Layout("[1, 4 + C, cells]", "centre", False, _ZERO, _255, _LINEAR, True, _yolov8),
-    "yolo-end2end": Layout("[1, N, 6]", "centre", False, _ZERO, _255, _LINEAR, False, _yolo_end2end),
+    "yolov5": Layout(
+        "[1, 3 x cells, 5 + C] or [1, cells, 5 + C]", "centre", False, _ZERO, _255, _LINEAR, True, _yolov5
+    ),
+    "yolov8": Layout("[1, 4 + C, cells] or [1, cells, 4 + C]", "centre", False, _ZERO, _255, _LINEAR, True, _yolov8),
+    "yolo-end2end": Layout("[1, N, 6 + extra]", "centre", False, _ZERO, _255, _LINEAR, False, _yolo_end2end),
+    "yolov7-end2end": Layout("[N, 7]", "centre", False, _ZERO, _255, _LINEAR, False, _yolov7_end2end),
     "rt-detr": Layout("logits [1, Q, C] and pred_boxes [1, Q, 4]", "stretch", False, _ZERO, _255, _AREA, False, _detr),
+    "rt-detr-ultralytics": Layout("[1, Q, 4 + C]", "stretch", False, _ZERO, _255, _LINEAR, False, _detr_joined),
     "rf-detr": Layout(
         "dets [1, Q, 4] and labels [1, Q, C]", "stretch", False, IMAGENET_MEAN, IMAGENET_STD, _LINEAR, False, _detr
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -36,10 +36,20 @@ RGB_IMAGENET = [(c / 255 - m) / s for c, m, s in zip(COLOUR, MEAN, STD, strict=T
 BGR_IMAGENET = RGB_IMAGENET[::-1]
 LOOKS = {
     "yolox": BGR_255, "yolox-decoded": BGR_255, "yolov5": RGB_1, "yolov6": RGB_1, "yolov8": RGB_1,
-    "yolo-end2end": RGB_1, "rt-detr": RGB_1, "rf-detr": RGB_IMAGENET, "rt-detr-sizes": RGB_1,
-    "mmdet": BGR_IMAGENET, "mmdet-yolox": BGR_255,
+    "yolov5-turned": RGB_1, "yolov8-turned": RGB_1, "yolo-end2end": RGB_1, "yolo-end2end-pose": RGB_1,
+    "yolo-end2end-masks": RGB_1, "yolov7-end2end": RGB_1, "rt-detr": RGB_1, "rt-detr-ultralytics": RGB_1,
+    "rf-detr": RGB_IMAGENET, "rt-detr-sizes": RGB_1, "mmdet": BGR_IMAGENET, "mmdet-yolox": BGR_255,
 }  # fmt: skip
-NAMES = {"yolox-decoded": "yolox", "yolov6": "yolov5"}  # variants that one layout covers
+NAMES = {  # variants that one layout covers
+    "yolox-decoded": "yolox", "yolov6": "yolov5", "yolov5-turned": "yolov5", "yolov8-turned": "yolov8",
+    "yolo-end2end-pose": "yolo-end2end", "yolo-end2end-masks": "yolo-end2end",
+}  # fmt: skip
+THREE = {"names": "{0: 'person', 1: 'dog', 2: 'cat'}"}
+METADATA = {  # what Ultralytics writes, where shapes alone do not tell
+    "yolov8-turned": THREE | {"task": "detect", "description": "Ultralytics YOLOv8n model trained on coco.yaml"},
+    "yolo-end2end-pose": THREE | {"task": "pose", "kpt_shape": "[17, 3]"},
+    "rt-detr-ultralytics": THREE | {"task": "detect", "description": "Ultralytics rt-detr-l model"},
+}
 
 
 class Graph:
@@ -119,8 +129,8 @@ def write_network(
 
     cells = sum((height // s) * (width // s) for s in (8, 16, 32))
     outputs: dict[str, str] = {}
-    if layout in ("yolox", "yolox-decoded", "yolov6", "yolov5"):
-        total = cells * 3 if layout == "yolov5" else cells
+    if layout in ("yolox", "yolox-decoded", "yolov6", "yolov5", "yolov5-turned"):
+        total = cells * 3 if layout.startswith("yolov5") else cells
         if layout == "yolox":  # the rectangle in the last cell of stride 32, its double in the first of stride 8
             column, row = width // 32 - 1, height // 32 - 1
             far = [
@@ -142,13 +152,28 @@ def write_network(
         last = [*far, one, *class_row(score, person, zero)]
         middle = table([first, decoy_row], after=total - 3, filler=filler)
         head = g.op("Concat", middle, table([last]), axis=1)
-        outputs[{"yolox": "output", "yolox-decoded": "output", "yolov5": "output0", "yolov6": "outputs"}[layout]] = head
-    elif layout == "yolov8":
+        if layout.endswith("turned"):
+            head = g.op("Transpose", head, perm=[0, 2, 1])
+        outputs[{"yolox": "output", "yolox-decoded": "output", "yolov6": "outputs"}.get(layout, "output0")] = head
+    elif layout.startswith("yolov8"):
         rows = [[cx, cy, w, h, *class_row(value, person, zero)] for value in (score, weaker)]
         rows.append([cx, cy, w, h, *class_row(decoy, other, zero)])
-        outputs["output0"] = g.op("Transpose", table(rows, before=7, after=cells - 10), perm=[0, 2, 1])
-    elif layout == "yolo-end2end":
-        rows = [[x1, y1, x2, y2, score, g.const([float(person)])], [zero, zero, w, h, decoy, g.const([float(other)])]]
+        head = table(rows, before=7, after=cells - 10)
+        outputs["output0"] = head if layout.endswith("turned") else g.op("Transpose", head, perm=[0, 2, 1])
+    elif layout.startswith("yolo-end2end"):
+        extra = [g.const([77.0])] * {"yolo-end2end-pose": 51, "yolo-end2end-masks": 32}.get(layout, 0)
+        rows = [[x1, y1, x2, y2, score, g.const([float(person)]), *extra]]
+        rows.append([zero, zero, w, h, decoy, g.const([float(other)]), *extra])
+        outputs["output0"] = table(rows, after=298)
+        if layout.endswith("masks"):
+            outputs["output1"] = g.const(np.zeros((1, 32, height // 4, width // 4)))
+    elif layout == "yolov7-end2end":
+        rows = [[zero, x1, y1, x2, y2, g.const([float(person)]), score]]
+        rows.append([zero, zero, zero, w, h, g.const([float(other)]), decoy])
+        outputs["output"] = g.op("Squeeze", table(rows), g.const([0], np.int64))
+    elif layout == "rt-detr-ultralytics":
+        rows = [[*scaled((cx, cy, w, h)), *class_row(score, person, zero)]]
+        rows.append([*[g.const([0.5])] * 4, *class_row(decoy, other, zero)])
         outputs["output0"] = table(rows, after=298)
     elif layout in ("rt-detr", "rf-detr"):
         low = g.const([-20.0])
@@ -187,6 +212,7 @@ def write_network(
         constants.append(numpy_helper.from_array(np.zeros(1, np.float32), "bbox_head.multi_level_conv_obj.0.bias"))
     graph = helper.make_graph(nodes, "detector", inputs, infos, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    metadata = metadata or METADATA.get(layout)
     if metadata:
         helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
@@ -237,8 +263,8 @@ def test_box_lands_on_its_pixels(layout: str, shape: str, tmp_path: Path) -> Non
     ("layouts", "rows"),
     [
         ("yolox mmdet mmdet-yolox", (0, 160)),
-        ("yolov5 yolov8 yolo-end2end", (48, 208)),
-        ("rt-detr rf-detr rt-detr-sizes", (0, 256)),
+        ("yolov5 yolov8 yolo-end2end yolov7-end2end", (48, 208)),
+        ("rt-detr rt-detr-ultralytics rf-detr rt-detr-sizes", (0, 256)),
     ],
 )
 def test_frames_are_fitted_as_in_training(layouts: str, rows: tuple[int, int]) -> None:
@@ -294,6 +320,8 @@ def test_uint8_input_gets_pixel_values(layout: str, look: list[float], tmp_path:
         ({"classes": 3, "person": 2, "metadata": {"names": "{0: 'cat', 1: 'dog', 2: 'person'}"}}, {}, True),
         ({"classes": 3, "person": 1, "metadata": {"names": "['cat', 'Person', 'dog']"}}, {}, True),
         ({"classes": 3, "person": 0, "metadata": {"names": "not a list"}}, {}, True),
+        ({"classes": 3, "person": 0, "metadata": {"names": "{0: '0', 1: 'class1', 2: 'class_2'}"}}, {}, True),
+        ({"classes": 366, "person": 1}, {}, True),  # Objects365's own numbering
         (
             {"classes": 3, "person": 2, "metadata": {"rfdetr_inference": '{"class_id_to_name": {"2": "person"}}'}},
             {},
@@ -309,6 +337,13 @@ def test_person_class(options: dict, arguments: dict, finds: bool, tmp_path: Pat
         assert_lands(boxes, box)
     else:  # under a wrong number it is the other class, elsewhere in the frame
         assert len(boxes) == 0 or np.abs(boxes[0] - box).max() > 10
+
+
+def test_classes_without_people_are_refused(tmp_path: Path) -> None:
+    path = write_network(tmp_path / "net.onnx", "yolov8", metadata={"names": "{0: 'cat', 1: 'dog', 2: 'hat'}"})
+    with pytest.raises(InputError, match=r"its 3 classes are cat, dog, hat, and none is a person; .* `person_class`"):
+        OnnxDetector(path)
+    assert len(OnnxDetector(path, person_class=0).detect(frame_with((31, 22, 40, 77), (120, 250)))) == 1
 
 
 def test_score_threshold(tmp_path: Path) -> None:
@@ -331,7 +366,13 @@ def test_layout_can_be_forced(tmp_path: Path) -> None:
     assert_lands(OnnxDetector(path, layout="rf-detr").detect(frame_with(box, size)).boxes, box)
 
 
-def write_outputs(path: Path, outputs: dict[str, list[int]], inputs: dict[str, list[int | str]] | None = None) -> Path:
+def write_outputs(
+    path: Path,
+    outputs: dict[str, list[int]],
+    inputs: dict[str, list[int | str]] | None = None,
+    metadata: dict[str, str] | None = None,
+    weights: Sequence[str] = (),
+) -> Path:
     """Write a network of zeros."""
     nodes = [
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.zeros(shape, np.float32)))
@@ -343,8 +384,11 @@ def write_outputs(path: Path, outputs: dict[str, list[int]], inputs: dict[str, l
         "zeros",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in given.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(np.zeros(1, np.float32), name) for name in weights],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, str(path))
     return path
 
 
@@ -352,6 +396,158 @@ def test_unknown_outputs_are_listed(tmp_path: Path) -> None:
     path = write_outputs(tmp_path / "net.onnx", {"heat": [1, 17, 64, 48], "offsets": [1, 300, 84]})
     with pytest.raises(InputError, match=r"heat float32 \[1, 17, 64, 48\], offsets .*yolox: .*mmdet"):
         OnnxDetector(path)
+
+
+CELLS = 40 * 32 + 20 * 16 + 10 * 8  # of `SIZE`
+COCO = {"names": str({n: "person" if n == 0 else f"thing{chr(65 + n % 26)}" for n in range(80)})}
+DETECT, RT_DETR = {"task": "detect"}, {"task": "detect", "description": "Ultralytics RT-DETR-L model"}
+YOLO = {"task": "detect", "description": "Ultralytics YOLOv10n model"}
+TWO = {"names": "{0: 'person', 1: 'dog'}"}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "layout"),
+    [
+        ({"output0": [1, CELLS, 84]}, {}, "yolov8"),
+        ({"output0": [1, CELLS, 84]}, COCO | DETECT, "yolov8"),
+        ({"output": [1, CELLS, 84]}, COCO, "yolov8"),
+        ({"output0": [1, CELLS, 5]}, {}, "yolov8"),
+        ({"output0": [1, CELLS, 56]}, {"names": "{0: 'person'}", "task": "pose"}, "yolov8"),
+        ({"output0": [1, 84, CELLS]}, {}, "yolov8"),
+        ({"output0": [1, 116, CELLS], "output1": [1, 32, 64, 80]}, COCO | {"task": "segment"}, "yolov8"),
+        ({"output": [1, CELLS, 85]}, {}, "yolox"),
+        ({"output": [1, CELLS, 6]}, {}, "yolox"),
+        ({"outputs": [1, CELLS, 85]}, {}, "yolov5"),
+        ({"output0": [1, 3 * CELLS, 85]}, COCO, "yolov5"),
+        ({"output0": [1, 85, 3 * CELLS]}, {}, "yolov5"),
+        ({"output0": [1, 300, 84]}, COCO | RT_DETR, "rt-detr-ultralytics"),
+        ({"output0": [1, 300, 84]}, {}, "rt-detr-ultralytics"),
+        ({"output0": [1, 300, 6]}, TWO | RT_DETR, "rt-detr-ultralytics"),
+        ({"output0": [1, 300, 6]}, TWO | YOLO, "yolo-end2end"),
+        ({"output0": [1, 300, 6]}, COCO, "yolo-end2end"),
+        ({"output0": [1, 300, 6]}, {}, "yolo-end2end"),
+        ({"output0": [1, 300, 57]}, {}, "yolo-end2end"),
+        ({"output0": [1, 300, 21]}, {"names": "{0: 'person'}", "task": "pose", "kpt_shape": "[5, 3]"}, "yolo-end2end"),
+        ({"output0": [1, 300, 38], "output1": [1, 32, 64, 80]}, {}, "yolo-end2end"),
+        ({"output": [9, 7]}, {}, "yolov7-end2end"),
+        ({"output": [0, 7]}, {}, "yolov7-end2end"),
+    ],
+    ids=str,
+)
+def test_layouts_are_told_apart(outputs: dict, metadata: dict, layout: str, tmp_path: Path) -> None:
+    assert OnnxDetector(write_outputs(tmp_path / "net.onnx", outputs, metadata=metadata)).layout == layout
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "layouts"),
+    [
+        ({"output": [1, CELLS, 84]}, {}, "yolox yolov8"),
+        ({"output0": [1, CELLS, 85]}, {}, "yolox yolov5"),
+        ({"output0": [1, CELLS, 20]}, {}, "yolox yolov5 yolov8"),
+        ({"output0": [1, 85, CELLS]}, {}, "yolov8 yolox yolov5"),
+        ({"output0": [1, 300, 20]}, {}, "rt-detr-ultralytics yolo-end2end"),
+        ({"output0": [1, 300, 6]}, TWO, "rt-detr-ultralytics yolo-end2end"),
+    ],
+    ids=str,
+)
+def test_several_layouts_are_an_error_that_names_them(
+    outputs: dict, metadata: dict, layouts: str, tmp_path: Path
+) -> None:
+    path = write_outputs(tmp_path / "net.onnx", outputs, metadata=metadata)
+    names = layouts.split()
+    listed = "; ".join(f"{name}: {LAYOUTS[name].shapes}" for name in names)
+    with pytest.raises(InputError, match=f"may be of {len(names)} detector layouts: .*`detector_layout`") as error:
+        OnnxDetector(path)
+    assert str(error.value).endswith(listed)
+    if layouts != "yolov8 yolox yolov5":  # 80 classes are not there to choose from in a network of zeros
+        assert [OnnxDetector(path, layout=name).layout for name in names] == names
+
+
+@pytest.mark.parametrize("shape", [[1, CELLS + 40, 112], [1, CELLS + 40, 85]], ids=str)
+def test_heads_of_four_strides_are_not_yolox(shape: list[int], tmp_path: Path) -> None:
+    """NanoDet-Plus calls its output as YOLOX does: 80 class scores, and 32 numbers for the sides of a box."""
+    with pytest.raises(InputError, match="may be of"):
+        OnnxDetector(write_outputs(tmp_path / "net.onnx", {"output": shape}, {"images": [1, 3, 256, 320]}))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "sentence"),
+    [
+        ({"scores": [1, CELLS, 80], "boxes": [1, CELLS, 4]}, {}, "of no known detector layout"),  # DAMO-YOLO
+        ({"boxes": [1, CELLS, 4], "scores": [1, CELLS, 80]}, {}, "of no known detector layout"),  # YOLO-NAS
+        ({"graph2_flat_predictions": [5, 7]}, {}, "of no known detector layout"),  # YOLO-NAS
+        ({"logits": [1, 100, 92], "pred_boxes": [1, 100, 4]}, {}, "of no known detector layout"),  # DETR: softmax
+        ({"boxes": [5, 4], "labels": [5], "scores": [5]}, {}, "of no known detector layout"),  # torchvision
+        ({"output0": [1, 20, CELLS]}, {"task": "obb"}, "is a network for the task 'obb', which gives no upright boxes"),
+        ({"output0": [1, 300, 7]}, {"task": "obb"}, "export one for detect, segment, pose"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_is_refused(outputs: dict, metadata: dict, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=sentence):
+        OnnxDetector(write_outputs(tmp_path / "net.onnx", outputs, metadata=metadata))
+
+
+def test_weights_tell_yolox_from_yolov6(tmp_path: Path) -> None:
+    for mark, layout in (("head.obj_preds.0.bias", "yolox"), ("detect.reg_preds.0.bias", "yolov5")):
+        path = write_outputs(tmp_path / "net.onnx", {"predictions": [1, CELLS, 85]}, weights=[mark])
+        assert OnnxDetector(path).layout == layout
+
+
+def row(*values: float) -> np.ndarray:
+    return np.array([values], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("layout", "values", "sentence"),
+    [
+        (
+            "yolov8",
+            np.tile(row(50, 50, 20, 40, 4.2), (CELLS, 1)).T,
+            "its scores reach from 4.2 to 4.2, not from 0 to 1",
+        ),
+        ("yolov8", np.tile(row(50, 50, 20, 40, -3), (CELLS, 1)).T, "its scores reach from -3 to -3"),
+        ("yolov8", np.tile(row(50, 50, 20, 40, np.nan), (CELLS, 1)).T, "some of its scores are not finite"),
+        ("yolov8", np.tile(row(50, np.inf, 20, 40, 0.9), (CELLS, 1)).T, "some of its boxes are not finite"),
+        ("yolov8", np.tile(row(50, 50, -20, 40, 0.9), (CELLS, 1)).T, "some of its boxes have negative sides"),
+        ("yolov8", np.tile(row(0.5, 0.5, 0.2, 0.4, 0.9), (CELLS, 1)).T, "its boxes are in fractions of the image"),
+        ("yolox", np.tile(row(50, 50, 20, 40, 7, 0.9), (CELLS, 1)), "its objectness scores reach from 7 to 7"),
+        ("yolov5", np.tile(row(50, 50, 20, 40, 0.1, 7), (3 * CELLS, 1)), "its class scores reach from 7 to 7"),
+        ("yolo-end2end", row(9, 9, 50, 90, 0.9, 0.4), "its classes are no whole numbers"),
+        ("yolo-end2end", row(9, 9, 50, 90, 0.9, np.nan), "its classes are no whole numbers"),
+        ("yolo-end2end", row(50, 90, 9, 9, 0.9, 0), "negative sides"),
+        ("rt-detr-ultralytics", row(150, 90, 20, 40, 0.9), "its boxes reach 51,200 pixels, the image has 320"),
+    ],
+    ids=str,
+)
+def test_values_that_are_not_of_the_layout_are_told(
+    layout: str, values: np.ndarray, sentence: str, tmp_path: Path
+) -> None:
+    """A wrong layout finds nobody, which must not look like an empty room."""
+    path = write_values(tmp_path / "net.onnx", values)
+    detector = OnnxDetector(path, layout=layout)  # a blank frame shows nothing
+    with pytest.raises(InputError, match=f"{sentence}.*; say which layout it has with `detector_layout`, one of yolox"):
+        detector.detect(np.full((40, 50, 3), 200, np.uint8))
+
+
+def write_values(path: Path, values: np.ndarray) -> Path:
+    """Write a network that gives these values for frames that are not black, else zeros."""
+    shown = numpy_helper.from_array(values[None].astype(np.float32), "values")
+    nothing = numpy_helper.from_array(np.zeros_like(values)[None].astype(np.float32), "nothing")
+    nodes = [
+        helper.make_node("ReduceMax", ["images"], ["brightest"], keepdims=0),
+        helper.make_node("Greater", ["brightest", "zero"], ["seen"]),
+        helper.make_node("Where", ["seen", "values", "nothing"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "values",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, *SIZE])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)],
+        [shown, nothing, numpy_helper.from_array(np.zeros((), np.float32), "zero")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return path
 
 
 def test_raw_yolo_feature_maps_are_refused(tmp_path: Path) -> None:
