@@ -10,6 +10,7 @@ import numpy as np
 from sdtc.core.boxes import BoxFile, SourceBoxes
 from sdtc.core.posetrack import image_id, sequence_id
 from sdtc.runtime.people.detection import Detector, make_detector
+from sdtc.runtime.people.detection.detector import check_detections, check_detector
 from sdtc.runtime.people.tracking import Tracker
 from sdtc.runtime.sources.base import Frame, FrameSource
 
@@ -45,7 +46,7 @@ class PeopleFinder:
     """
 
     def __init__(
-        self, source: FrameSource, boxes: str | Path | BoxFile | None, detector: str | Detector, tracker: Tracker
+        self, source: FrameSource, boxes: str | Path | BoxFile | None, detector: str | Path | Detector, tracker: Tracker
     ) -> None:
         self._tracker = tracker
         self._vid_id = sequence_id(source.name)
@@ -54,7 +55,10 @@ class PeopleFinder:
         self._next_search = 0  # index of the next frame that the detector runs on
         self._listed = source.listing is not None
         if boxes is None:
-            self._detector = make_detector(detector) if isinstance(detector, str) else detector
+            if isinstance(detector, str | Path):
+                detector = make_detector(str(detector))
+            check_detector(detector)
+            self._detector = detector
             return
         file = boxes if isinstance(boxes, BoxFile) else BoxFile(Path(boxes))
         known = None
@@ -63,7 +67,12 @@ class PeopleFinder:
         self._boxes = SourceBoxes(file, source.name, known)
 
     def find(self, frame: Frame) -> FramePeople:
-        """Return the people of a frame; nobody if its image is missing."""
+        """Return the people of a frame; nobody if its image is missing.
+
+        Raises:
+            InputError: a detector of one's own returned something unusable, or a network's values are not those of its
+                layout.
+        """
         identifier = self._image_id(frame)
         if frame.image is None:
             return FramePeople(identifier, *_NOBODY)
@@ -78,7 +87,7 @@ class PeopleFinder:
         if frame.index < self._next_search:
             return FramePeople(identifier, *self._tracker.predict(frame.index, size))
         self._next_search = frame.index + self._tracker.interval
-        detections = self._detector.detect(frame.image)
+        detections = check_detections(self._detector.detect(frame.image), size)
         ids = self._tracker.update(detections.boxes, detections.scores, frame.index)
         return FramePeople(identifier, detections.boxes, detections.scores, ids)
 

@@ -186,8 +186,7 @@ class SourceBoxes:
             raise self._none_of_input({0, 1, 2})
         self.notes = file.inputs[name] = InputNotes()
         self.notes.untracked = self._why_untracked()
-        tracked = any((file.by_image[image].track_ids != UNTRACKED).any() for image in self._mine)
-        self._uses_ids = tracked and not self.notes.untracked
+        self._uses_ids = not self.notes.untracked and any((self._ids_of(i) != UNTRACKED).any() for i in self._mine)
 
     def image_id(self, number: int, file_name: str | None) -> int:
         """Return the file's id of a frame; writers use the same one.
@@ -278,6 +277,11 @@ class SourceBoxes:
             return mine & set(self._ids_of_name.values()) or mine
         return mine
 
+    def _ids_of(self, image: int) -> np.ndarray:
+        ids = self._file.by_image[image].track_ids
+        assert ids is not None  # only `of_frame` leaves them out
+        return ids
+
     def _why_untracked(self) -> str:
         """Return why the file's track ids cannot be used for this input; "" if they can, or if there are none.
 
@@ -285,7 +289,7 @@ class SourceBoxes:
         """
         bare, twice, tracked = None, None, False
         for image in sorted(self._mine):
-            ids = self._file.by_image[image].track_ids
+            ids = self._ids_of(image)
             known = ids[ids != UNTRACKED].tolist()
             tracked = tracked or bool(known)
             if bare is None and len(known) < len(ids):

@@ -1,4 +1,4 @@
-"""What all person detectors share: the result, the interface, clipping and suppression. NumPy only.
+"""What all person detectors share: the result and its check, the interface, clipping and suppression. NumPy only.
 
 A box coordinate names a pixel *edge* here, as detectors are trained: the box (0, 0, W, H) is the whole image.
 """
@@ -6,10 +6,12 @@ A box coordinate names a pixel *edge* here, as detectors are trained: the box (0
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from sdtc.core.annotation_file import MAX_PIXELS
+from sdtc.core.boxes import MAX_SCORE
 from sdtc.core.errors import InputError
 
 MAX_CANDIDATES = 1000  # boxes that enter suppression, best first: bounds its N x N table
@@ -32,7 +34,7 @@ class Detections:
 
 
 class Detector(Protocol):
-    """Anything that finds people in a frame."""
+    """Anything that finds people in a frame; from several threads at once, if several `engine.track` are given it."""
 
     def detect(self, frame: np.ndarray) -> Detections:
         """Find the people.
@@ -41,6 +43,72 @@ class Detector(Protocol):
             frame: uint8 ``[H, W, 3]``, RGB.
         """
         ...
+
+
+def check_detector(detector: Any) -> None:
+    """Check that something can be used as a detector.
+
+    Raises:
+        InputError: it has no method ``detect``, or is a class.
+    """
+    if isinstance(detector, type) or not callable(getattr(detector, "detect", None)):
+        what = f"the class {detector.__name__}" if isinstance(detector, type) else f"of type {type(detector).__name__}"
+        raise InputError(
+            f"`detector` is {what}: expected 'hog', the path of an ONNX file, or an object with a method detect(frame)"
+        )
+
+
+def check_detections(found: Any, size: tuple[int, int]) -> Detections:
+    """Check and convert what a detector returned, which may be anybody's.
+
+    Args:
+        found: an object with ``boxes`` and ``scores``, or a tuple of the two: arrays of any number type, lists, or
+            tensors of the CPU; of any shape where they are empty.
+        size: (H, W) of the frame.
+
+    Returns:
+        Copies, without boxes that have no area or lie outside the frame.
+
+    Raises:
+        InputError: not two arrays ``[N, 4]`` and ``[N]``, or a value is not finite, a side negative, or a score beyond
+            0-1.
+    """
+    if isinstance(found, tuple) and len(found) == 2:
+        boxes, scores = found
+    elif hasattr(found, "boxes") and hasattr(found, "scores"):
+        boxes, scores = found.boxes, found.scores
+    else:
+        raise _unusable(f"{type(found).__name__}", "Detections(boxes, scores), with no boxes where nobody is")
+    boxes, scores = _numbers(boxes, "boxes"), _numbers(scores, "scores")
+    if boxes.size == 0 == scores.size:
+        return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    if boxes.shape != (len(boxes), 4) or scores.shape != (len(boxes),):
+        raise _unusable(f"boxes {list(boxes.shape)} and scores {list(scores.shape)}", "[N, 4] and [N]")
+    # so written that NaN does not pass
+    good = (np.abs(boxes) <= MAX_PIXELS).all(axis=1) & (boxes[:, 2:] >= 0).all(axis=1)
+    if not good.all():
+        first = [round(float(value), 1) for value in boxes[~good][0]]
+        raise _unusable(f"the box {first}", "x, y, width, height in pixels, finite and with no negative side")
+    good = (scores >= 0) & (scores <= MAX_SCORE)
+    if not good.all():
+        raise _unusable(f"the score {float(scores[~good][0]):g}", "scores from 0 to 1")
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    seen = ((boxes[:, 2:] > 0) & (low < size[::-1]) & (high > 0)).all(axis=1)
+    return Detections(boxes[seen].astype(np.float32), np.minimum(scores[seen], 1).astype(np.float32))
+
+
+def _numbers(value: Any, what: str) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf" or array.size == 0:
+            return array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors of a GPU, or with gradients
+        pass
+    raise _unusable(f"{what} of type {type(value).__name__} that NumPy cannot read as numbers", "arrays or lists")
+
+
+def _unusable(given: str, expected: str) -> InputError:
+    return InputError(f"the detector's detect(frame) returned {given}: expected {expected}")
 
 
 def check_frame(frame: np.ndarray) -> None:

@@ -46,7 +46,7 @@ OCTAVES = (_Octave(1.0, 7, 8, 0.05, 0.15), _Octave(0.5, 64, 4, 0.25, 0.0))
 
 
 class HogDetector:
-    """OpenCV's default people detector.
+    """OpenCV's default people detector. Several threads may call `detect`: OpenCV's search keeps nothing.
 
     Args:
         long_side: frames are reduced (never enlarged) so that their longer side has at most this many pixels.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -21,8 +22,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from sdtc.core.errors import InputError, MissingExtraError
-from sdtc.runtime.people.detection import HogDetector, OnnxDetector, make_detector
-from sdtc.runtime.people.detection.detector import make_detections, suppress
+from sdtc.runtime.people.detection import Detections, HogDetector, OnnxDetector, make_detector
+from sdtc.runtime.people.detection.detector import check_detections, check_detector, make_detections, suppress
 from sdtc.runtime.people.detection.onnx_layouts import LAYOUTS, prepare
 
 COLOUR = (220, 120, 30)  # RGB of the rectangle
@@ -518,7 +519,7 @@ def row(*values: float) -> np.ndarray:
         ("yolo-end2end", row(50, 90, 9, 9, 0.9, 0), "negative sides"),
         ("rt-detr-ultralytics", row(150, 90, 20, 40, 0.9), "its boxes reach 51,200 pixels, the image has 320"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_values_that_are_not_of_the_layout_are_told(
     layout: str, values: np.ndarray, sentence: str, tmp_path: Path
@@ -624,6 +625,140 @@ def test_make_detections_clips_sorts_and_drops() -> None:
     found = make_detections(corners, np.array([0.3, 0.7, 0.9, 0.8, 0.9]), (60, 100))
     assert found.boxes.tolist() == [[90, 40, 10, 20], [0, 0, 20, 20]]
     assert found.scores.tolist() == pytest.approx([0.7, 0.3])
+
+
+class Tensor:
+    """Looks like a tensor: an array for NumPy, or none on a GPU."""
+
+    def __init__(self, values: object, on_gpu: bool = False) -> None:
+        self.values, self.on_gpu = values, on_gpu
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        if self.on_gpu:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        return np.array(self.values, dtype)
+
+
+ONE, GOOD = [[5, 6, 50, 90]], [0.5]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Detections(ONE, GOOD),  # type: ignore[arg-type]
+        Detections(np.array(ONE), np.array(GOOD, np.float64)),
+        Detections(np.array(ONE, np.uint8), np.array(GOOD, np.float16)),
+        Detections(np.array(ONE * 2)[::2], np.array(GOOD)),
+        (np.array(ONE), np.array(GOOD)),
+        (ONE, GOOD),
+        Detections(Tensor(ONE), Tensor(GOOD)),  # type: ignore[arg-type]
+        ([*ONE, [5, 5, 0, 0], [5, 5, 9, 0], [100, 5, 9, 9], [5, -9, 9, 9]], [0.5, 0.9, 0.9, 0.9, 0.9]),
+    ],
+    ids=["lists", "ints", "small", "strided", "tuple", "tuple-of-lists", "tensors", "nothing-to-see"],
+)
+def test_what_detectors_return(found: object) -> None:
+    checked = check_detections(found, (60, 100))
+    assert checked.boxes.tolist() == ONE
+    assert checked.scores.tolist() == GOOD
+    assert (checked.boxes.dtype, checked.scores.dtype) == (np.float32, np.float32)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        ([], []),
+        Detections(np.zeros(0), np.zeros(0)),
+        (np.zeros((0, 4)), np.zeros(0)),
+        (np.zeros((0, 5)), np.zeros((0, 1))),
+    ],
+    ids=["lists", "flat", "arrays", "columns"],
+)
+def test_nobody_in_any_shape(found: object) -> None:
+    checked = check_detections(found, (60, 100))
+    assert (checked.boxes.shape, checked.scores.shape) == ((0, 4), (0,))
+
+
+def test_what_a_detector_returned_is_copied() -> None:
+    boxes = np.array(ONE, np.float32)
+    checked = check_detections(Detections(boxes, np.array(GOOD, np.float32)), (60, 100))
+    boxes[:] = 0
+    assert checked.boxes.tolist() == ONE
+
+
+def test_scores_a_little_above_one_are_one() -> None:
+    assert check_detections((ONE, [1.0005]), (60, 100)).scores.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (None, r"returned NoneType: expected Detections\(boxes, scores\), with no boxes where nobody is"),
+        ([], "returned list: expected Detections"),
+        (np.array(ONE), "returned ndarray: expected Detections"),
+        ((ONE, GOOD, [0]), "returned tuple: expected Detections"),
+        ((ONE, None), "returned scores of type NoneType that NumPy cannot read as numbers: expected arrays or lists"),
+        ((ONE, ["0.5"]), "returned scores of type list that NumPy cannot read"),
+        (([[1, 2, 3], [1, 2, 3, 4]], GOOD), "returned boxes of type list that NumPy cannot read"),
+        ((Tensor(ONE, on_gpu=True), GOOD), "returned boxes of type Tensor that NumPy cannot read"),
+        ((ONE[0], GOOD), r"returned boxes \[4\] and scores \[1\]: expected \[N, 4\] and \[N\]"),
+        (([[5, 6, 50, 90, 0.5]], GOOD), r"returned boxes \[1, 5\] and scores \[1\]"),
+        ((ONE, [0.5, 0.4]), r"returned boxes \[1, 4\] and scores \[2\]"),
+        ((ONE, [GOOD]), r"returned boxes \[1, 4\] and scores \[1, 1\]"),
+        ((ONE, []), r"returned boxes \[1, 4\] and scores \[0\]"),
+        (([], GOOD), r"returned boxes \[0\] and scores \[1\]"),
+        (([ONE[0], [5, np.nan, 9, 9]], GOOD * 2), r"returned the box \[5.0, nan, 9.0, 9.0\]: expected x, y, width"),
+        (([[5, np.inf, 9, 9]], GOOD), "returned the box"),
+        (([[5, 2e6, 9, 9]], GOOD), "returned the box"),
+        (([[5, 5, -9, 9]], GOOD), r"returned the box \[5.0, 5.0, -9.0, 9.0\]: expected .* no negative side"),
+        ((ONE, [87]), "returned the score 87: expected scores from 0 to 1"),
+        ((ONE, [-0.1]), "returned the score -0.1"),
+        ((ONE, [np.nan]), "returned the score nan"),
+    ],
+)
+def test_what_detectors_must_not_return(found: object, sentence: str) -> None:
+    with pytest.raises(InputError, match=rf"the detector's detect\(frame\) {sentence}"):
+        check_detections(found, (60, 100))
+
+
+@pytest.mark.parametrize(("detector", "what"), [(HogDetector, "the class HogDetector"), (5, "of type int")], ids=str)
+def test_what_is_no_detector(detector: object, what: str) -> None:
+    with pytest.raises(InputError, match=rf"`detector` is {what}: expected 'hog', .* a method detect\(frame\)"):
+        check_detector(detector)
+
+
+def check_threads(detect: Callable[[np.ndarray], Detections], frames: list[np.ndarray], rounds: int) -> None:
+    """Six threads get for each frame, in an order of their own, what one alone gets."""
+    want = [detect(frame) for frame in frames]
+    assert len({len(each) for each in want}) > 1  # else a mistaken frame would not show
+    interval = sys.getswitchinterval()
+
+    def work(seed: int) -> int:
+        order = np.random.default_rng(seed).permutation(np.tile(np.arange(len(frames)), rounds))
+        found = [(n, detect(frames[n])) for n in order]
+        return sum(
+            not np.array_equal(each.boxes, want[n].boxes) or not np.array_equal(each.scores, want[n].scores)
+            for n, each in found
+        )
+
+    try:
+        sys.setswitchinterval(1e-5)
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(work, range(6))) == [0] * 6
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("layout", ["yolox", "yolov8", "rt-detr-sizes"])
+def test_a_network_answers_several_threads(layout: str, tmp_path: Path) -> None:
+    detector = OnnxDetector(write_network(tmp_path / "net.onnx", layout), threads=1)
+    frames = [frame_with((10 + 20 * n, 22, 40, 30 + 4 * n), (120 + n, 250)) for n in range(6)]
+    check_threads(detector.detect, [*frames, np.full((90, 160, 3), 70, np.uint8)], 5)
+
+
+@pytest.mark.slow
+def test_hog_answers_several_threads(real_data: Path) -> None:
+    frames = read_frames(real_data / "videos/one-by-one.mp4", range(0, 360, 30))
+    check_threads(HogDetector().detect, frames[::4] + frames[-2:], 2)
 
 
 def naive_suppress(corners: np.ndarray, scores: np.ndarray, max_iou: float, max_cover: float) -> list[int]:

@@ -90,3 +90,27 @@ def test_boxes_of_something_else_are_refused_at_once(tmp_path: Path) -> None:
     path = boxes_of(tmp_path, *[{None: LEFT}] * 12)
     with pytest.raises(InputError, match="2 frames of 'clip' that do not exist, the first 10: this input has no such"):
         PeopleFinder(Blank(10, 10, [f"{n:06d}.jpg" for n in range(10)]), path, "hog", Tracker())
+
+
+class Answers:
+    """A detector of one's own that returns what it is told."""
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+
+    def detect(self, frame: np.ndarray) -> object:
+        return self.found
+
+
+def test_a_detector_of_ones_own_is_checked_frame_by_frame() -> None:
+    (frame,) = Blank(1, 1)
+    finder = PeopleFinder(Blank(1, 1), None, Answers(([LEFT, RIGHT], [1, 0.5])), Tracker())  # type: ignore[arg-type]
+    people = finder.find(frame)
+    assert (people.boxes.tolist(), people.track_ids.tolist()) == ([LEFT, RIGHT], [0, 1])
+    finder = PeopleFinder(Blank(1, 1), None, Answers(None), Tracker())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"the detector's detect\(frame\) returned NoneType"):
+        finder.find(frame)
+    with pytest.raises(InputError, match="`detector` is of type float"):
+        PeopleFinder(Blank(1, 1), None, 0.5, Tracker())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no detector file"):
+        PeopleFinder(Blank(1, 1), None, Path("absent.onnx"), Tracker())
