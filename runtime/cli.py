@@ -60,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         "--boxes",
         type=Path,
         metavar="FILE|FOLDER",
-        help="JSON file of person boxes, used instead of a detector; or a folder with one file named like each input",
+        help="JSON file of person boxes, used instead of a detector; or a folder with one file named like each input. "
+        "Its track ids are used if every box has one",
     )
     people.add_argument(
         "--detector", default="hog", metavar="hog|MODEL.onnx",
@@ -69,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     people.add_argument(
         "--detector-layout", metavar="NAME",
-        help="output layout of the ONNX detector, if it is not recognised: yolox, yolov8, rt-detr, …",
+        help="output layout of the ONNX detector, if it is not recognised or may be one of several: yolox, yolov8, "
+        "rt-detr, …",
     )  # fmt: skip
     people.add_argument(
         "--detect-every", type=int, default=1, metavar="K",
