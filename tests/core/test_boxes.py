@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from sdtc.core.boxes import BoxFile, SourceBoxes
 from sdtc.core.errors import InputError
@@ -259,6 +261,38 @@ def test_mutated_files_only_raise_named_errors(tmp_path) -> None:
                 assert (boxes.boxes[:, 2:] > 0).all()
                 assert np.isfinite(boxes.scores).all()
             SourceBoxes(file, "000001_a", frames).of_frame(1, "000001.jpg", SIZE)
+
+
+people = st.fixed_dictionaries(
+    {"image_id": st.integers(0, 4), "bbox": st.tuples(*[st.integers(-60, 250)] * 2, *[st.integers(0, 90)] * 2)},
+    optional={"score": st.floats(0, 1), "track_id": st.integers(-1, 3), "category_id": st.sampled_from([1, 1, 1, 2])},
+)
+
+
+@pytest.mark.slow
+@given(st.lists(people, max_size=12), st.booleans(), st.booleans())
+@settings(max_examples=500)
+def test_every_box_is_read_or_counted(tmp_path_factory, entries, annotated, listed) -> None:
+    path = tmp_path_factory.getbasetemp() / "every_box.json"
+    images = [{"file_name": f"{n}.jpg", "id": n} for n in range(5)]
+    path.write_text(json.dumps({"images": images, "annotations": entries} if annotated else entries))
+    try:
+        file = BoxFile(path)
+    except InputError:  # no box of a person, or none with an area
+        assume(False)
+    boxes = SourceBoxes(file, "video", [(n, f"{n}.jpg") for n in range(5)] if listed else None)
+    found = [boxes.of_frame(n, f"{n}.jpg" if listed else None, SIZE) for n in range(5)]
+    for each in found:
+        x, y, width, height = each.boxes.T
+        assert ((x < 200) & (y < 100) & (x + width > 0) & (y + height > 0)).all()
+    low = sum(entry.get("score", 1) < 0.2 and entry.get("category_id", 1) == 1 for entry in entries)
+    low -= file.skipped["with a score below 0.2"]
+    counted = boxes.notes.left_out.total() + file.skipped.total() + low
+    assert sum(len(each.boxes) for each in found) + counted == len(entries)
+    with_ids = [each.track_ids for each in found if len(each.boxes)]
+    assert all(ids is None for ids in with_ids) or all(
+        ids is not None and len(set(ids.tolist())) == len(ids) and (ids >= 0).all() for ids in with_ids
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", '"x"', "{}", '{"images": []}', '{"images": [{}], "annotations": []}'])

@@ -82,7 +82,7 @@ def check_detections(found: Any, size: tuple[int, int]) -> Detections:
     boxes, scores = _numbers(boxes, "boxes"), _numbers(scores, "scores")
     if boxes.size == 0 == scores.size:
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
-    if boxes.shape != (len(boxes), 4) or scores.shape != (len(boxes),):
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
         raise _unusable(f"boxes {list(boxes.shape)} and scores {list(scores.shape)}", "[N, 4] and [N]")
     # so written that NaN does not pass
     good = (np.abs(boxes) <= MAX_PIXELS).all(axis=1) & (boxes[:, 2:] >= 0).all(axis=1)

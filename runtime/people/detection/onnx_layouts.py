@@ -27,6 +27,7 @@ rt-detr             ``logits [1, Q, C]``, ``pred_boxes        centre, size in 0-
                     [1, Q, 4]`` (RT-DETR, D-FINE by
                     transformers)
 rt-detr-ultralytics ``[1, Q, 4 + C]``                         centre, size in 0-1; class        RGB 0-1, stretched
+rt-detr-end2end     ``[1, Q, 6]`` (newer Ultralytics)         centre, size in 0-1; score, class RGB 0-1, stretched
 rf-detr             ``dets [1, Q, 4]``, ``labels [1, Q, C]``  as rt-detr                        RGB, ImageNet mean
                                                                                                 and std, stretched
 rt-detr-sizes       ``labels``, ``boxes``, ``scores`` and an  corners in units of that input    RGB 0-1, stretched
@@ -305,6 +306,11 @@ def _detr_joined(outputs: Outputs, size: tuple[int, int], person: int | None) ->
     return _corners(head) * _scale(size), _class_scores(head[:, 4:], person)
 
 
+def _detr_end2end(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
+    head = _head(outputs)  # [Q, 6]: centre, size, score, class
+    return _corners(head) * _scale(size), _chosen(head[:, 4], head[:, 5], person)
+
+
 def _detr_sizes(outputs: Outputs, size: tuple[int, int], person: int | None) -> Decoded:
     # The graph multiplies by the sizes it is given. Files in circulation disagree on whether those are (width,
     # height) or (height, width), so the detector gives (1, 1) and the scaling happens here.
@@ -339,6 +345,7 @@ LAYOUTS = {
     "yolov7-end2end": Layout("[N, 7]", "centre", False, _ZERO, _255, _LINEAR, False, _yolov7_end2end),
     "rt-detr": Layout("logits [1, Q, C] and pred_boxes [1, Q, 4]", "stretch", False, _ZERO, _255, _AREA, False, _detr),
     "rt-detr-ultralytics": Layout("[1, Q, 4 + C]", "stretch", False, _ZERO, _255, _LINEAR, False, _detr_joined),
+    "rt-detr-end2end": Layout("[1, Q, 6]", "stretch", False, _ZERO, _255, _LINEAR, False, _detr_end2end),
     "rf-detr": Layout(
         "dets [1, Q, 4] and labels [1, Q, C]", "stretch", False, IMAGENET_MEAN, IMAGENET_STD, _LINEAR, False, _detr
     ),

@@ -149,7 +149,7 @@ def _columns_of_cells(rows: int, per_cell: int, metadata: Metadata) -> list[str]
 
 
 def _rows_of_boxes(columns: int, others: list[tuple[int, ...]], metadata: Metadata) -> list[str]:
-    """``[1, N, columns]``: boxes after suppression, with a score and a class, or RT-DETR's with a score per class."""
+    """``[1, N, columns]``: boxes with a score and a class, or RT-DETR's with a score for each class."""
     classes, extra = len(metadata.names), metadata.extra
     masks = {shape[1] for shape in others if len(shape) == 4}
     if extra is not None:
@@ -162,9 +162,10 @@ def _rows_of_boxes(columns: int, others: list[tuple[int, ...]], metadata: Metada
         scored = columns in (4 + COCO, *(4 + count for count in SPARSE))
         if columns > 6 and not scored and not chosen:
             scored = chosen = True  # either, with some number of classes or of other values
-    if scored and chosen and metadata.is_rt_detr is not None:
-        scored, chosen = metadata.is_rt_detr, not metadata.is_rt_detr
-    return ["rt-detr-ultralytics"] * scored + ["yolo-end2end"] * chosen
+    if scored and chosen and metadata.is_rt_detr is False:
+        scored = False
+    end2end = "rt-detr-end2end" if metadata.is_rt_detr else "yolo-end2end"
+    return ["rt-detr-ultralytics"] * scored + [end2end] * chosen
 
 
 def _literal(text: str | None) -> Any:

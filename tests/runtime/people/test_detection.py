@@ -7,6 +7,7 @@ letterbox or decoding moves the box or loses it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -25,6 +26,7 @@ from sdtc.core.errors import InputError, MissingExtraError
 from sdtc.runtime.people.detection import Detections, HogDetector, OnnxDetector, make_detector
 from sdtc.runtime.people.detection.detector import check_detections, check_detector, make_detections, suppress
 from sdtc.runtime.people.detection.onnx_layouts import LAYOUTS, prepare
+from sdtc.runtime.people.detection.onnx_recognition import MARKS, Metadata, recognise
 
 COLOUR = (220, 120, 30)  # RGB of the rectangle
 SIZE = (256, 320)  # (H, W) of the networks' inputs
@@ -39,7 +41,8 @@ LOOKS = {
     "yolox": BGR_255, "yolox-decoded": BGR_255, "yolov5": RGB_1, "yolov6": RGB_1, "yolov8": RGB_1,
     "yolov5-turned": RGB_1, "yolov8-turned": RGB_1, "yolo-end2end": RGB_1, "yolo-end2end-pose": RGB_1,
     "yolo-end2end-masks": RGB_1, "yolov7-end2end": RGB_1, "rt-detr": RGB_1, "rt-detr-ultralytics": RGB_1,
-    "rf-detr": RGB_IMAGENET, "rt-detr-sizes": RGB_1, "mmdet": BGR_IMAGENET, "mmdet-yolox": BGR_255,
+    "rt-detr-end2end": RGB_1, "rf-detr": RGB_IMAGENET, "rt-detr-sizes": RGB_1, "mmdet": BGR_IMAGENET,
+    "mmdet-yolox": BGR_255,
 }  # fmt: skip
 NAMES = {  # variants that one layout covers
     "yolox-decoded": "yolox", "yolov6": "yolov5", "yolov5-turned": "yolov5", "yolov8-turned": "yolov8",
@@ -50,6 +53,7 @@ METADATA = {  # what Ultralytics writes, where shapes alone do not tell
     "yolov8-turned": THREE | {"task": "detect", "description": "Ultralytics YOLOv8n model trained on coco.yaml"},
     "yolo-end2end-pose": THREE | {"task": "pose", "kpt_shape": "[17, 3]"},
     "rt-detr-ultralytics": THREE | {"task": "detect", "description": "Ultralytics rt-detr-l model"},
+    "rt-detr-end2end": THREE | {"task": "detect", "head": "RTDETRDecoder"},
 }
 
 
@@ -172,6 +176,10 @@ def write_network(
         rows = [[zero, x1, y1, x2, y2, g.const([float(person)]), score]]
         rows.append([zero, zero, zero, w, h, g.const([float(other)]), decoy])
         outputs["output"] = g.op("Squeeze", table(rows), g.const([0], np.int64))
+    elif layout == "rt-detr-end2end":
+        rows = [[*scaled((cx, cy, w, h)), score, g.const([float(person)])]]
+        rows.append([*[g.const([0.5])] * 4, decoy, g.const([float(other)])])
+        outputs["output0"] = table(rows, after=298)
     elif layout == "rt-detr-ultralytics":
         rows = [[*scaled((cx, cy, w, h)), *class_row(score, person, zero)]]
         rows.append([*[g.const([0.5])] * 4, *class_row(decoy, other, zero)])
@@ -265,7 +273,7 @@ def test_box_lands_on_its_pixels(layout: str, shape: str, tmp_path: Path) -> Non
     [
         ("yolox mmdet mmdet-yolox", (0, 160)),
         ("yolov5 yolov8 yolo-end2end yolov7-end2end", (48, 208)),
-        ("rt-detr rt-detr-ultralytics rf-detr rt-detr-sizes", (0, 256)),
+        ("rt-detr rt-detr-ultralytics rt-detr-end2end rf-detr rt-detr-sizes", (0, 256)),
     ],
 )
 def test_frames_are_fitted_as_in_training(layouts: str, rows: tuple[int, int]) -> None:
@@ -423,7 +431,7 @@ TWO = {"names": "{0: 'person', 1: 'dog'}"}
         ({"output0": [1, 85, 3 * CELLS]}, {}, "yolov5"),
         ({"output0": [1, 300, 84]}, COCO | RT_DETR, "rt-detr-ultralytics"),
         ({"output0": [1, 300, 84]}, {}, "rt-detr-ultralytics"),
-        ({"output0": [1, 300, 6]}, TWO | RT_DETR, "rt-detr-ultralytics"),
+        ({"output0": [1, 300, 6]}, COCO | RT_DETR, "rt-detr-end2end"),
         ({"output0": [1, 300, 6]}, TWO | YOLO, "yolo-end2end"),
         ({"output0": [1, 300, 6]}, COCO, "yolo-end2end"),
         ({"output0": [1, 300, 6]}, {}, "yolo-end2end"),
@@ -448,6 +456,7 @@ def test_layouts_are_told_apart(outputs: dict, metadata: dict, layout: str, tmp_
         ({"output0": [1, 85, CELLS]}, {}, "yolov8 yolox yolov5"),
         ({"output0": [1, 300, 20]}, {}, "rt-detr-ultralytics yolo-end2end"),
         ({"output0": [1, 300, 6]}, TWO, "rt-detr-ultralytics yolo-end2end"),
+        ({"output0": [1, 300, 6]}, TWO | RT_DETR, "rt-detr-ultralytics rt-detr-end2end"),
     ],
     ids=str,
 )
@@ -706,6 +715,7 @@ def test_scores_a_little_above_one_are_one() -> None:
         ((ONE, [GOOD]), r"returned boxes \[1, 4\] and scores \[1, 1\]"),
         ((ONE, []), r"returned boxes \[1, 4\] and scores \[0\]"),
         (([], GOOD), r"returned boxes \[0\] and scores \[1\]"),
+        ((0, []), r"returned boxes \[\] and scores \[0\]"),
         (([ONE[0], [5, np.nan, 9, 9]], GOOD * 2), r"returned the box \[5.0, nan, 9.0, 9.0\]: expected x, y, width"),
         (([[5, np.inf, 9, 9]], GOOD), "returned the box"),
         (([[5, 2e6, 9, 9]], GOOD), "returned the box"),
@@ -718,6 +728,68 @@ def test_scores_a_little_above_one_are_one() -> None:
 def test_what_detectors_must_not_return(found: object, sentence: str) -> None:
     with pytest.raises(InputError, match=rf"the detector's detect\(frame\) {sentence}"):
         check_detections(found, (60, 100))
+
+
+values = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=2), st.booleans(), st.complex_numbers())
+things = st.recursive(
+    values, lambda inner: st.one_of(st.lists(inner, max_size=4), st.tuples(inner, inner)), max_leaves=10
+)
+rows = st.lists(st.lists(st.one_of(st.floats(), st.integers(-10, 300)), min_size=4, max_size=4), max_size=4)
+arrays = st.one_of(things, rows, rows.map(np.array), st.lists(st.floats(-0.1, 1.2), max_size=4))
+
+
+@pytest.mark.slow
+@given(st.one_of(things, st.tuples(arrays, arrays), st.builds(Detections, arrays, arrays)))
+@settings(max_examples=1000)
+def test_whatever_a_detector_returns_is_usable_or_a_sentence(found: object) -> None:
+    try:
+        checked = check_detections(found, (60, 100))
+    except InputError:
+        return
+    assert checked.boxes.shape == (len(checked), 4)
+    assert np.isfinite(checked.boxes).all()
+    assert (checked.boxes[:, 2:] >= 0).all()
+    assert ((checked.scores >= 0) & (checked.scores <= 1)).all()
+
+
+entries = st.dictionaries(
+    st.sampled_from(["names", "task", "kpt_shape", "head", "description", "rfdetr_inference"]),
+    st.one_of(
+        st.text(max_size=20),
+        st.sampled_from(["{}", "[['a']]", "{'x': 1}", "{0: 5}", "{(): 1}", "(1,)", "[-1]", "[" * 200, "9" * 5000]),
+        st.sampled_from(["[17, 3]", "{0: 'person'}", "detect", "pose", "segment", "RT-DETR", "['cat', 'dog']"]),
+        st.sampled_from(['{"class_id_to_name": 5}', '{"class_id_to_name": {"²": "a"}}', "[]", "5"]),
+    ),
+    max_size=4,
+)
+shapes = st.lists(st.sampled_from([0, 1, 2, 4, 5, 6, 7, 20, 57, 84, 85, 91, 92, 300, CELLS, 3 * CELLS]), max_size=3)
+output_names = st.sampled_from(
+    ["output", "output0", "outputs", "logits", "pred_boxes", "dets", "labels", "boxes", "scores"]
+)
+
+
+@pytest.mark.slow
+@given(
+    entries,
+    st.dictionaries(output_names, shapes, min_size=1, max_size=3),
+    st.booleans(),
+    st.sets(st.sampled_from(MARKS)),
+)
+@settings(max_examples=1000)
+def test_whatever_a_file_says_is_recognised_or_not(
+    about: dict[str, str], outputs: dict[str, list[int]], sizes_input: bool, marks: set[bytes]
+) -> None:
+    metadata = Metadata.read(about)
+    with contextlib.suppress(ValueError):
+        metadata.find_person()
+    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in outputs.items()}
+    names = recognise(zeros, SIZE, sizes_input, marks, metadata)
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(LAYOUTS)
+    for name in names:
+        with contextlib.suppress(ValueError, IndexError, KeyError, StopIteration):
+            corners, scores = LAYOUTS[name].decode(zeros, SIZE, 0)
+            assert corners.shape == (len(scores), 4)
 
 
 @pytest.mark.parametrize(("detector", "what"), [(HogDetector, "the class HogDetector"), (5, "of type int")], ids=str)
