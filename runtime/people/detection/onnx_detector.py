@@ -22,6 +22,7 @@ _DTYPES = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32,
 }  # fmt: skip
+_NOT_OF_LAYOUT = (ValueError, IndexError, KeyError, StopIteration)  # what decoders raise
 _IMAGE_TYPES = ("tensor(float)", "tensor(float16)", "tensor(uint8)")
 
 
@@ -77,7 +78,7 @@ class OnnxDetector:
         self.layout = layout or self._recognise(outputs, metadata)
         try:
             self._decode(outputs)
-        except (ValueError, IndexError, KeyError, StopIteration) as error:
+        except _NOT_OF_LAYOUT as error:
             raise InputError(
                 f"'{self.path}' does not fit the detector layout {self.layout} ({LAYOUTS[self.layout].shapes}): "
                 f"{error or 'an output is missing'}; it has {_describe(outputs)}"
@@ -97,7 +98,7 @@ class OnnxDetector:
         image, placement = prepare(frame, layout, self.size, self._dtype, self._channels_last)
         try:
             corners, scores = self._decode(self._run(image))
-        except ValueError as error:
+        except _NOT_OF_LAYOUT as error:
             raise InputError(
                 f"'{self.path}' does not answer as a detector of the layout {self.layout} does: {error}; say which "
                 f"layout it has with `detector_layout`, one of {', '.join(LAYOUTS)}"
@@ -110,7 +111,7 @@ class OnnxDetector:
         return make_detections(corners, scores, frame.shape[:2])
 
     def _decode(self, outputs: dict[str, np.ndarray]) -> Decoded:
-        """Return corners and scores; raises what decoders raise."""
+        """Return corners and scores; raises one of `_NOT_OF_LAYOUT`."""
         corners, scores = LAYOUTS[self.layout].decode(outputs, self.size, self._person)
         check_values(corners, scores, self.size, self.score_threshold)
         return corners, scores

@@ -161,6 +161,8 @@ def check_values(corners: np.ndarray, scores: np.ndarray, size: tuple[int, int],
     Raises:
         ValueError: they cannot; what is wrong.
     """
+    if corners.ndim != 2 or corners.shape[1] != 4 or scores.shape != corners.shape[:1]:
+        raise ValueError(f"its boxes have the shape {list(corners.shape)} and its scores {list(scores.shape)}")
     _check_scores(scores, "scores")
     likely = corners[scores >= threshold]
     if not np.isfinite(likely).all():

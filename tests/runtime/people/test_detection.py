@@ -498,6 +498,14 @@ def test_what_cannot_be_read_is_refused(outputs: dict, metadata: dict, sentence:
         OnnxDetector(write_outputs(tmp_path / "net.onnx", outputs, metadata=metadata))
 
 
+def test_shapes_that_do_not_belong_together(tmp_path: Path) -> None:
+    inputs: dict[str, list[int | str]] = {"images": [1, 3, *SIZE], "orig_target_sizes": [1, 2]}
+    for boxes in ([1], [1, 5], [1, 5, 3], [1, 4, 4]):
+        path = write_outputs(tmp_path / "net.onnx", {"labels": [1, 5], "boxes": boxes, "scores": [1, 5]}, inputs)
+        with pytest.raises(InputError, match="does not fit the detector layout rt-detr-sizes"):
+            OnnxDetector(path)
+
+
 def test_weights_tell_yolox_from_yolov6(tmp_path: Path) -> None:
     for mark, layout in (("head.obj_preds.0.bias", "yolox"), ("detect.reg_preds.0.bias", "yolov5")):
         path = write_outputs(tmp_path / "net.onnx", {"predictions": [1, CELLS, 85]}, weights=[mark])
