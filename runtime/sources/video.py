@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -84,7 +85,7 @@ class VideoFile(FrameSource):
             if self.colors is None:
                 self.colors = ColorTags.of(frame)
             try:
-                return upright(frame), time, pixel_aspect(self._stream, frame)
+                return upright(frame), time, pixel_aspect(self._stream.sample_aspect_ratio, frame)
             except (av.FFmpegError, ValueError):  # a pixel format that cannot be converted
                 frames.errors += 1
                 return None, time, 1.0
@@ -277,9 +278,14 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def pixel_aspect(stream: av.VideoStream, frame: av.VideoFrame) -> float:
-    """Return the width of a pixel relative to its height, in the upright frame: 1 unless the video is anamorphic."""
-    ratio = float(stream.sample_aspect_ratio or 1)
+def pixel_aspect(sample_aspect_ratio: Fraction | None, frame: av.VideoFrame) -> float:
+    """Return the width of a pixel relative to its height, in the upright frame: 1 unless the video is anamorphic.
+
+    Args:
+        sample_aspect_ratio: of the stream.
+        frame: a frame of it.
+    """
+    ratio = float(sample_aspect_ratio or 1)
     if not 0.1 <= ratio <= 10:  # nonsense in the header
         return 1.0
     return 1 / ratio if _quarter_turns(frame) % 2 else ratio
