@@ -192,6 +192,8 @@ class DeviceEstimator(Estimator):
         EngineError: the kernels do not load, the engines do not fit them, or the GPU's memory is full.
     """
 
+    on_device = True
+
     def __init__(
         self,
         manifest: Manifest,

@@ -75,9 +75,11 @@ class Estimator(ABC):
 
     Attributes:
         backend: name, version and device of the backend, for display.
+        on_device: whether frames may be on the GPU already.
     """
 
     backend: str
+    on_device: bool = False
 
     @abstractmethod
     def start(self, hold: float) -> PoseStream:

@@ -75,6 +75,11 @@ class FrameSource(ABC):
     drop_late: bool = False
     dropped: int = 0
 
+    @property
+    def sequence(self) -> str:
+        """Name of the sequence that the frames belong to, as PoseTrack's files have it."""
+        return self.name
+
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 

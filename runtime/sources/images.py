@@ -42,6 +42,10 @@ class ImageSequence(FrameSource):
         self.num_frames = len(self.frames)
         self.listing = [(number, None if file is None else file.name) for number, file in self.frames]
 
+    @property
+    def sequence(self) -> str:
+        return name_of(self.path.absolute().parent) if self.path.is_file() else self.name
+
     def __iter__(self) -> Iterator[Frame]:
         several: list[Path] = []
         for index, (number, file) in enumerate(self.frames):
@@ -49,8 +53,11 @@ class ImageSequence(FrameSource):
             name = None if file is None else file.name
             yield Frame(index, number, name, image, time=index / self.fps)
         if several:
-            what = f"'{several[0]}' holds" if len(several) == 1 else f"{len(several)} images, such as '{several[0]}', hold"
-            self.notes.append(f"{what} several pictures: only the first is used; convert animations to videos")
+            what = (
+                f"'{several[0]}' holds" if len(several) == 1 else f"{len(several)} images, such as '{several[0]}', hold"
+            )
+            text = f"{what} several pictures: only the first is used; convert animations to videos"
+            self.notes = [*self.notes, text]
 
     def _read(self, file: Path, several: list[Path]) -> np.ndarray | None:
         image = read_image(file)

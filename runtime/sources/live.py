@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import av
@@ -347,7 +348,7 @@ class _Reader:
                     self._note_end(packet)
                     continue
                 try:
-                    frames = packet.decode()
+                    frames = cast(list[av.VideoFrame], packet.decode())
                 except av.InvalidDataError:  # the next packet may be intact
                     self.damaged += self.count > 0  # before the first frame this is normal: we joined in the middle
                     continue

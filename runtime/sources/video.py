@@ -112,7 +112,7 @@ class VideoFile(FrameSource):
         except OSError:
             missing = 0
         if missing or frames.broken:
-            why = f"{missing:,} bytes are missing" if missing else reason(frames.broken)
+            why = reason(frames.broken) if frames.broken and not missing else f"{missing:,} bytes are missing"
             problems.append(
                 f"video '{self.path}' is cut off after frame {count - 1} ({end:.2f} s): {why}; what was decoded is kept"
             )
@@ -248,8 +248,8 @@ def _open(path: Path) -> av.container.InputContainer:
     try:
         name.encode()
     except UnicodeEncodeError:  # a name in another encoding, which PyAV cannot pass on
-        return av.open(path.open("rb"), metadata_errors="replace")
-    return av.open(name, metadata_errors="replace")
+        return av.open(path.open("rb"), "r", metadata_errors="replace")
+    return av.open(name, "r", metadata_errors="replace")
 
 
 def moving_picture(container: av.container.InputContainer) -> av.VideoStream:
@@ -262,9 +262,7 @@ def moving_picture(container: av.container.InputContainer) -> av.VideoStream:
     if stream is None:
         raise VideoError("it has no pictures")
     if stream.disposition & av.stream.Disposition.attached_pic:
-        moving = [
-            each for each in container.streams.video if not each.disposition & av.stream.Disposition.attached_pic
-        ]
+        moving = [each for each in container.streams.video if not each.disposition & av.stream.Disposition.attached_pic]
         if not moving:
             raise VideoError("its only picture is a cover")
         stream = moving[0]

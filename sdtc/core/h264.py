@@ -73,8 +73,13 @@ class H264Writer:
         pixel_aspect: float = 1.0,
         colors: ColorTags | None = None,
     ) -> None:
-        # An absolute path, since FFmpeg takes what stands before a colon for a protocol.
-        self._file = av.open(str(Path(path).absolute()), "w", format="mp4", options={"movflags": "+faststart"})
+        name, self._opened = str(Path(path).absolute()), None  # else what stands before a colon would be a protocol
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # a name in another encoding, which PyAV cannot pass on
+            self._opened = Path(path).open("w+b")  # noqa: SIM115  (closed together with the container)
+        options = {} if self._opened else {"movflags": "+faststart"}  # FFmpeg reopens the file for this, by its name
+        self._file = av.open(self._opened or name, "w", format="mp4", options=options)
         self._stream = self._file.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "preset": preset}
         )
@@ -82,7 +87,7 @@ class H264Writer:
         self._stream.pix_fmt = "yuv420p"
         if pixel_aspect != 1:
             self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
-        self._colors = colors
+        self._colors, self._last = colors, -1
         if colors is not None:
             context = self._stream.codec_context
             context.colorspace, context.color_range = colors.matrix, colors.range
@@ -106,17 +111,21 @@ class H264Writer:
             )
         if time is not None:
             frame.time_base = self._stream.codec_context.time_base = _CLOCK
-            frame.pts = round(time / _CLOCK)
+            frame.pts = self._last = max(round(time / _CLOCK), self._last + 1)
         self._file.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Encode the frames that wait in the encoder, and finish the file."""
         self._file.mux(self._stream.encode(None))
-        self._file.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close the file without the frames that wait in the encoder; what is left is not meant to be kept."""
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            if self._opened is not None:
+                self._opened.close()
 
     def __enter__(self) -> H264Writer:
         return self
