@@ -100,7 +100,10 @@ def check_boxes(boxes: Any, image: Any) -> np.ndarray:
         InputError: not ``[P, 4]``, not finite, without area, or outside the frame.
     """
     try:
-        array = np.asarray(boxes, np.float64)
+        array = np.asarray(boxes)
+        if array.dtype.kind not in "iufO":
+            raise TypeError
+        array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"`boxes` is {_shown(boxes)}: expected numbers [P, 4]: x, y, width, height") from None
     if array.size == 0 and array.ndim <= 2:
