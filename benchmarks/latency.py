@@ -258,7 +258,7 @@ def _clip(path: Path, height: int) -> Path:
         with VideoWriter(path, 25.0, lambda result: result.image) as writer:
             for index in range(CLIP_FRAMES):
                 image = there_and_back[index % len(there_and_back)]
-                writer.write(FrameResult(index, index, None, index, image))
+                writer.write(FrameResult(index, index, None, index, image, time=index / 25.0))
     return path
 
 

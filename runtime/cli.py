@@ -133,11 +133,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+# A container that is stopped, and a terminal that is closed.
+_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 @command("sdtc-infer", {"path": "--engine"})
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():  # the only one that may set signal handlers
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: files stay valid
+        for number in _ENDINGS:
+            if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` has them ignored
+                signal.signal(number, signal.default_int_handler)  # ends like Ctrl-C: files stay valid
 
     # Imported here, so that `--help` and a mistyped option answer fast.
     from sdtc.core.manifest import find_manifest

@@ -6,6 +6,7 @@ engine once with `open`, and `track` any number of sources with it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from sdtc.core.crops import crop_to_image, expand_boxes
-from sdtc.core.errors import InputError, VideoError
+from sdtc.core.errors import EngineError, InputError, VideoError
 from sdtc.core.manifest import Manifest, find_manifest
 from sdtc.runtime.backends.choice import choose
-from sdtc.runtime.backends.session import Session
+from sdtc.runtime.backends.session import CLOSED, Session
+from sdtc.runtime.check import check_boxes, check_images, check_number, check_whole
 from sdtc.runtime.estimation.choose_estimator import open_estimator
 from sdtc.runtime.estimation.estimators import Estimator, KeyframePeople, PoseStream, WindowEstimator
 from sdtc.runtime.estimation.timing import StageTimes
@@ -58,11 +60,17 @@ class _Found:
                 "latency": time.monotonic() - frame.received,
                 "waited": max(other.received for other in self.window) - frame.received,
             }
-        return FrameResult(frame.index, frame.number, frame.name, people.image_id, frame.image, poses, **live)
+        return FrameResult(
+            frame.index, frame.number, frame.name, people.image_id, frame.image, poses,
+            time=frame.time, wall_clock=frame.wall_clock, pixel_aspect=frame.pixel_aspect, **live,
+        )  # fmt: skip
 
 
 class PoseEngine:
     """An opened engine bundle (see `open`); a context manager.
+
+    Any number of threads may call its methods at the same time, and track different sources. Each iteration of `track`
+    belongs to one thread at a time. Calls that run when it is closed end first, or raise `EngineError`.
 
     Args:
         manifest: the bundle's.
@@ -102,6 +110,8 @@ class PoseEngine:
         self.encoded = self.reused = 0
         self._estimator = estimator
         self._hold = hold
+        self._closed = False
+        self._counting = threading.Lock()
 
     @classmethod
     def from_session(cls, manifest: Manifest, session: Session) -> PoseEngine:
@@ -114,21 +124,38 @@ class PoseEngine:
         times = StageTimes()
         return cls(manifest, WindowEstimator(manifest, session, times), times)
 
-    def estimate(self, images: list[np.ndarray], boxes: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+    def estimate(
+        self,
+        images: Sequence[np.ndarray] | np.ndarray,
+        boxes: np.ndarray | Sequence[Sequence[float]],
+        batch_size: int | None = None,
+        pixel_aspect: float = 1.0,
+    ) -> np.ndarray:
         """Estimate the poses of all people in one keyframe.
 
         Args:
             images: the T frames of the window, uint8 ``[H, W, 3]`` RGB, the keyframe in the middle; where a frame
                 replaces a missing one, both are the same array. If everything runs on the GPU, arrays with
                 ``__cuda_array_interface__`` are read in place.
-            boxes: ``[P, 4]`` person boxes in the keyframe, image pixels.
+            boxes: ``[P, 4]`` person boxes (x, y, width, height) in the keyframe, image pixels.
             batch_size: people per batch; the bundle's maximum if not given.
+            pixel_aspect: width of a pixel relative to its height, for frames of anamorphic videos.
 
         Returns:
             float32 ``[P, J, 3]``: x, y in image pixels, score 0-1.
+
+        Raises:
+            InputError: images or boxes of another number, type, shape or size; values that are not finite; boxes
+                without area or outside the frame.
+            EngineError: the backend failed, or the engine is closed.
         """
-        first = {id(image): index for index, image in reversed(list(enumerate(images)))}
-        window = [Frame(first[id(image)], first[id(image)], None, image) for image in images]
+        self._check_open()
+        frames = check_images(images, self.manifest.num_frames, self._estimator.on_device)
+        boxes = check_boxes(boxes, frames[self.manifest.delta])
+        check_whole("batch_size", batch_size, 1)
+        check_number("pixel_aspect", pixel_aspect, 0.1, 10, "a ratio from 0.1 to 10, 1 for square pixels")
+        first = {id(image): index for index, image in reversed(list(enumerate(frames)))}
+        window = [Frame(first[id(image)], first[id(image)], None, image, pixel_aspect=pixel_aspect) for image in frames]
         people = self._people(window, boxes, range(len(boxes)))
         stream = self._estimator.start(0.0)
         try:
@@ -137,13 +164,15 @@ class PoseEngine:
             stream.end()
 
     def _people(self, window: Sequence[Frame], boxes: np.ndarray, track_ids: Iterable[int]) -> KeyframePeople:
-        crop_boxes = expand_boxes(boxes, self.manifest.input_size, self.manifest.crop_scale)  # [P, 4]
+        pixel_aspect = window[len(window) // 2].pixel_aspect
+        crop_boxes = expand_boxes(boxes, self.manifest.input_size, self.manifest.crop_scale, pixel_aspect)  # [P, 4]
         return KeyframePeople(window, crop_boxes, [int(track_id) for track_id in track_ids])
 
     def _estimate(
         self, stream: PoseStream, keyframes: Sequence[KeyframePeople], batch_size: int | None
     ) -> list[np.ndarray]:
         """Return the poses of each keyframe, in the form that `estimate` returns."""
+        self._check_open()
         largest = self.manifest.batch[2]
         found = []
         for keypoints, crop_boxes in stream.estimate(keyframes, min(batch_size or largest, largest)):
@@ -171,6 +200,7 @@ class PoseEngine:
                 an option is unusable.
             VideoError: the source cannot be opened, or broke off in the middle (raised after the last good frame).
         """
+        self._check_open()
         options = options or TrackOptions()
         options.check_lookahead(self.manifest.delta)
         if not isinstance(source, FrameSource):
@@ -204,8 +234,9 @@ class PoseEngine:
             found.close()
             decoded.close()
             if stream.cache is not None:
-                self.encoded += stream.cache.encoded
-                self.reused += stream.cache.reused
+                with self._counting:
+                    self.encoded += stream.cache.encoded
+                    self.reused += stream.cache.reused
             stream.end()
         if options.max_frames is None:
             finder.check_end(count)
@@ -235,8 +266,13 @@ class PoseEngine:
                 "another input, choose another `output`"
             )
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError(CLOSED)
+
     def close(self) -> None:
         """Release the backend."""
+        self._closed = True
         self._estimator.close()
 
     def __enter__(self) -> PoseEngine:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtc.core.errors import InputError
+from sdtc.runtime.check import check_number, check_whole
 from sdtc.runtime.output.writers import check_format
 
 if TYPE_CHECKING:
@@ -20,11 +22,6 @@ MAX_HOLD = 0.5  # a held box that deviates by more may no longer contain the per
 def _check_detect_every(boxes: object, detect_every: int) -> None:
     if boxes is not None and detect_every > 1:
         raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
-
-
-def _check_at_least_one(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise InputError(f"`{name}` is {value}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,10 @@ class EngineOptions:
     hold: float | None = None
 
     def __post_init__(self) -> None:
-        _check_at_least_one("threads", self.threads)
+        check_whole("threads", self.threads, 1)
         if self.hold is not None and self.exact:
             raise InputError("`exact=True` holds no boxes: leave out `hold`, or `exact`")
-        if self.hold is not None and not 0 <= self.hold <= MAX_HOLD:
-            raise InputError(f"`hold` is {self.hold}: expected 0 (every box as it is) to {MAX_HOLD}")
+        check_number("hold", self.hold, 0, MAX_HOLD, f"0 (every box as it is) to {MAX_HOLD}")
 
 
 @dataclass(frozen=True)
@@ -89,12 +85,10 @@ class TrackOptions:
     resume_from: Progress | None = None
 
     def __post_init__(self) -> None:
-        _check_at_least_one("max_frames", self.max_frames)
-        _check_at_least_one("batch_size", self.batch_size)
-        _check_at_least_one("detect_every", self.detect_every)
+        for name in ("max_frames", "batch_size", "detect_every"):
+            check_whole(name, getattr(self, name), 1)
+        check_whole("lookahead", self.lookahead, 0)
         _check_detect_every(self.boxes, self.detect_every)
-        if self.lookahead is not None and self.lookahead < 0:
-            raise InputError(f"`lookahead` is {self.lookahead}: expected at least 0")
 
     def check_lookahead(self, delta: int) -> None:
         """Check the look-ahead against the model's δ.
@@ -148,6 +142,9 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.format is not None:
             check_format(self.format)
+        check_number("min_score", self.min_score, 0, 1, "a score from 0 to 1")
+        check_number("reconnect", self.reconnect, 0, math.inf, "seconds, or 0 for never")
+        check_whole("person_class", self.person_class, 0)
         _check_detect_every(self.boxes, self.track.detect_every)
         if self.resume and self.format != "jsonl":
             raise InputError(

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from sdtc.core.boxes import BoxFile, read_boxes
 from sdtc.core.errors import InputError, SdtcError
-from sdtc.core.files import make_directory
+from sdtc.core.files import MAX_NAME, locked, make_directory, shorten
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.estimation.timing import Durations
 from sdtc.runtime.options import RunOptions
@@ -27,12 +27,19 @@ from sdtc.runtime.output.drawing import draw_frame
 from sdtc.runtime.output.results import FrameResult
 from sdtc.runtime.output.resume import Progress, read_progress
 from sdtc.runtime.output.smoothing import smooth
-from sdtc.runtime.output.writers import JsonlWriter, VideoWriter, Writer, make_writer, result_path
+from sdtc.runtime.output.writers import (
+    LONGEST_SUFFIX,
+    JsonlWriter,
+    VideoWriter,
+    Writer,
+    make_writer,
+    result_path,
+)
 from sdtc.runtime.people.detection import Detector, make_detector
 from sdtc.runtime.pipeline import overlap
 from sdtc.runtime.sources.base import FrameSource
 from sdtc.runtime.sources.live import is_live
-from sdtc.runtime.sources.open import find_inputs, open_input
+from sdtc.runtime.sources.open import find_inputs, input_name, open_input
 
 Tell = Callable[[str], None]
 
@@ -121,11 +128,14 @@ class Run:
         summary = RunSummary()
         if self._boxes is not None:
             self._tell_about_skipped(self._boxes)
-        stems: set[str] = set()
-        for entry in self._inputs:
+        outputs = self._name_outputs(engine)  # of all inputs, before anything is written
+        for entry, files in zip(self._inputs, outputs, strict=True):
             try:
-                with open_input(entry, self.options.drop_late, self.options.reconnect) as source:
-                    _InputRun(self, engine, source, _unique(source.name, stems), summary).execute()
+                with ExitStack() as stack:
+                    for file in files.all:
+                        stack.enter_context(locked(file))
+                    source = stack.enter_context(open_input(entry, self.options.drop_late, self.options.reconnect))
+                    _InputRun(self, engine, source, files, summary).execute()
             except SdtcError as error:
                 if len(self._inputs) == 1:
                     raise
@@ -134,6 +144,35 @@ class Run:
                 break
         summary.seconds = time.perf_counter() - start
         return summary
+
+    def _name_outputs(self, engine: PoseEngine) -> list[_Outputs]:
+        """Return the files of every input: no two inputs share one, and none is a file that this run reads.
+
+        Raises:
+            InputError: one would replace a file that is read, or is a folder.
+        """
+        names = [input_name(entry) for entry in self._inputs]
+        read = [*self._protected, *(path for entry in self._inputs for path in _paths(entry))]
+        if self.options.boxes is not None:
+            read.append(self.options.boxes)
+            read += [self.options.boxes / f"{name}.json" for name in names]
+        reading = {key for path in read if (key := _identity(path)) is not None}
+        taken: set[str] = set()
+        outputs = []
+        for name in names:
+            stem = self.options.output / _unique(shorten(name, MAX_NAME - LONGEST_SUFFIX - 4), taken)
+            results = result_path(self.options.format, stem, engine.skeleton)
+            video = stem.with_name(f"{stem.name}.mp4") if self.options.save_video else None
+            outputs.append(_Outputs(stem, results, video))
+            for target in outputs[-1].all:
+                if target.is_dir():
+                    raise InputError(f"the result '{target}' is a folder already: choose another `output`")
+                if _identity(target) in reading:
+                    raise InputError(
+                        f"the result '{target}' would replace a file that is being read: choose another folder as "
+                        "`output`"
+                    )
+        return outputs
 
     def boxes_for(self, name: str) -> BoxFile | None:
         """Return the boxes of an input, or None if the detector finds its people."""
@@ -154,22 +193,38 @@ class Run:
             self._tell(f"note     {name}: {sentence}")
 
 
+@dataclass(frozen=True)
+class _Outputs:
+    """The files that one input gets.
+
+    Attributes:
+        stem: their path without a suffix.
+        results: the poses.
+        video: the overlay, or None.
+    """
+
+    stem: Path
+    results: Path
+    video: Path | None
+
+    @property
+    def all(self) -> list[Path]:
+        return [self.results] if self.video is None else [self.results, self.video]
+
+
 class _InputRun:
     """One input and its files; on Ctrl-C and on errors the files are finished with the results so far."""
 
-    def __init__(self, run: Run, engine: PoseEngine, source: FrameSource, stem: str, summary: RunSummary) -> None:
+    def __init__(self, run: Run, engine: PoseEngine, source: FrameSource, files: _Outputs, summary: RunSummary) -> None:
         self.run, self.engine, self.source, self.summary = run, engine, source, summary
         self.options = run.options
         self.boxes = run.boxes_for(source.name)
-        self.stem = self.options.output / stem
-        self.results_file = result_path(self.options.format, self.stem, engine.skeleton)
-        self.video_file = self.stem.with_name(f"{self.stem.name}.mp4")
+        self.files = files
         self.writers: list[Writer] = []
         self.latencies, self.waits = Durations(), Durations()
         self.frames = 0
 
     def execute(self) -> None:
-        self._protect_inputs()
         done = self._read_progress()
         if done is not None and self._is_complete(done):
             self._keep_complete(done)
@@ -202,6 +257,8 @@ class _InputRun:
         if self.latencies.count:
             self.summary.latency = self._latency()
         self.summary.people += len(track_ids)
+        for note in self.source.notes:
+            self.run._tell(f"note     {note}")
         self.summary.problems += self.source.problems
         self.summary.files += [writer.path for writer in self.writers if writer.path.exists()]
 
@@ -216,12 +273,13 @@ class _InputRun:
 
     def _open_writers(self, stack: ExitStack, done: Progress | None) -> None:
         if done is not None:
-            self.writers.append(JsonlWriter(self.results_file, keep=done.size))
+            self.writers.append(JsonlWriter(self.files.results, keep=done.size))
         else:
-            self.writers.append(make_writer(self.options.format, self.stem, self.source.name, self.engine.skeleton))
+            writer = make_writer(self.options.format, self.files.stem, self.source.sequence, self.engine.skeleton)
+            self.writers.append(writer)
         stack.enter_context(self.writers[0])
-        if self.options.save_video:
-            self.writers.append(VideoWriter(self.video_file, self.source.fps, self._draw))
+        if self.files.video is not None:
+            self.writers.append(VideoWriter(self.files.video, self.source.fps, self._draw, self.source.colors))
             stack.enter_context(self.writers[1])
 
     def _draw(self, result: FrameResult):  # type: ignore[no-untyped-def]
@@ -248,26 +306,29 @@ class _InputRun:
             desc=self.source.name[:24],
             unit="frame",
             disable=None if self.run._progress else True,
+            file=_Terminal(),
         )
 
     def _read_progress(self) -> Progress | None:
         """Return how far an earlier run got, if it is to be resumed and has left a file."""
-        if not self.options.resume or not self.results_file.exists():
+        if not self.options.resume or not self.files.results.exists():
             return None
-        return read_progress(self.results_file, self.source, len(self.engine.skeleton.keypoints))
+        return read_progress(self.files.results, self.source, len(self.engine.skeleton.keypoints))
 
     def _is_complete(self, done: Progress) -> bool:
         limit = self.options.track.max_frames
-        if done.frames == self.source.num_frames or done.frames >= (limit or float("inf")):
+        # What a video's header says proves nothing: whether more frames follow shows when it is decoded.
+        length = None if self.source.listing is None else len(self.source.listing)
+        if done.frames == length or done.frames >= (limit or float("inf")):
             return True
-        self.run._tell(f"resume   {self.results_file}, {done.frames} frames are done and skipped")
+        self.run._tell(f"resume   {self.files.results}, {done.frames} frames are done and skipped")
         return False
 
     def _keep_complete(self, done: Progress) -> None:
         """Keep a complete file as it is, but cut off a torn line at its end."""
         if done.torn:
-            JsonlWriter(self.results_file, keep=done.size).close()
-        self.run._tell(f"complete {self.results_file}, all {done.frames} frames were done already")
+            JsonlWriter(self.files.results, keep=done.size).close()
+        self.run._tell(f"complete {self.files.results}, all {done.frames} frames were done already")
 
     def _latency(self) -> str:
         lookahead = self.options.track.lookahead
@@ -280,31 +341,34 @@ class _InputRun:
             f"{1000 * self.waits.percentile(0.5):.0f} ms); {self.source.dropped} frames dropped"
         )
 
-    def _protect_inputs(self) -> None:
-        """Refuse to overwrite a file that is being read.
-
-        Raises:
-            InputError: a result is the input, the boxes, the detector or a file of the engine's bundle.
-        """
-        read = [self.source.path, *self.run._protected]
-        read += [self.boxes.path] if self.boxes else []
-        for target in (self.results_file, self.video_file) if self.options.save_video else (self.results_file,):
-            if target.exists() and any(path.is_file() and path.samefile(target) for path in read):
-                raise InputError(
-                    f"the result '{target}' would replace a file that is being read: choose another folder as `output`"
-                )
-
 
 def _unique(stem: str, taken: set[str]) -> str:
-    """Return a name that no other input has: two inputs of one name must not write the same file."""
+    """Return a name that no other input has, whatever its case: two inputs must not write the same file."""
     name, number = stem, 2
-    while name in taken:
+    while name.casefold() in taken:
         name, number = f"{stem}_{number}", number + 1
-    taken.add(name)
+    taken.add(name.casefold())
     return name
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+def _paths(entry: str | Path | list[Path]) -> list[Path]:
+    """Return the files and folders that an entry of the inputs names; none for a live source."""
+    if isinstance(entry, list):
+        return entry
+    return [entry] if isinstance(entry, Path) else []
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what a file has in common with its links; None if it does not exist."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+# What asks a process to end: Ctrl-C, a container that is stopped, a terminal that is closed.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def _in_main_thread() -> bool:
@@ -314,14 +378,34 @@ def _in_main_thread() -> bool:
 
 def _restore_signals_after(stack: ExitStack) -> None:
     if _in_main_thread():
-        for number in _SIGNALS:
+        for number in SIGNALS:
             stack.callback(signal.signal, number, signal.getsignal(number))
 
 
 def _ignore_signals() -> None:
     if _in_main_thread():
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+
+
+class _Terminal:
+    """stderr for a progress bar: when the terminal is closed or its disk is full, the work goes on without the bar."""
+
+    encoding = getattr(sys.stderr, "encoding", None)
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
 
 
 @contextmanager
@@ -331,7 +415,7 @@ def live_log(quiet: bool) -> Iterator[None]:
 
     class AboveBar(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            tqdm.write(self.format(record), file=sys.stderr)
+            tqdm.write(self.format(record), file=_Terminal())
 
     log, handler = logging.getLogger("sdtc.live"), logging.NullHandler() if quiet else AboveBar()
     handler.setFormatter(logging.Formatter("live     %(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))

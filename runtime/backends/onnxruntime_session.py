@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdtc.core.errors import EngineError, require
-from sdtc.runtime.backends.session import TensorSpec, check_inputs
+from sdtc.runtime.backends.session import CLOSED, TensorSpec, check_inputs
 
 _DTYPES: dict[str, np.dtype] = {
     "tensor(float)": np.dtype(np.float32),
@@ -64,8 +64,11 @@ class OnnxRuntimeSession:
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         check_inputs(self.inputs, inputs)
+        session = self._session
+        if session is None:
+            raise EngineError(CLOSED)
         try:
-            values = self._session.run(None, dict(inputs))
+            values = session.run(None, dict(inputs))
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed: {_first_line(error)}") from None
         return dict(zip(self.outputs, values, strict=True))

@@ -10,6 +10,8 @@ import numpy as np
 
 from sdtc.core.errors import EngineError
 
+CLOSED = "the engine is closed: open it again"
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -20,7 +22,7 @@ class TensorSpec:
 
 
 class Session(Protocol):
-    """Runs one graph.
+    """Runs one graph; any number of threads may call `run`.
 
     Attributes:
         backend: name, version and device of the backend, for display: ``"onnxruntime 1.23 (CPU, 2 threads)"``.
@@ -42,7 +44,7 @@ class Session(Protocol):
             Every output by name, as new arrays.
 
         Raises:
-            EngineError: the backend failed, or an input does not fit.
+            EngineError: the backend failed, an input does not fit, or the session is closed.
         """
         ...
 

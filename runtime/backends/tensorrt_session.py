@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from sdtc.core.errors import EngineError, OutputError, require
 from sdtc.core.files import atomic_write, cache_folder, make_directory
 from sdtc.core.manifest import EngineInfo
 from sdtc.runtime.backends.cuda import DeviceBuffer, DeviceMemory, Gpu, Stream, find_gpu, synchronize_stream
-from sdtc.runtime.backends.session import TensorSpec, check_inputs
+from sdtc.runtime.backends.session import CLOSED, TensorSpec, check_inputs
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _MAX_CACHE_BYTES = 1 << 30
@@ -81,6 +82,8 @@ class TensorRTSession:
         self.outputs: dict[str, TensorSpec] = {}
         self.batch_range: dict[str, tuple[int, int]] = {}
         self._buffers: dict[str, DeviceBuffer] = {}
+        self._lock = threading.Lock()  # one context and one set of buffers: one run at a time
+        self._context: Any = None
         self._memory = ExitStack()  # stream and buffers, released in any case
         try:
             self._start(trt, path, info, gpu)
@@ -184,6 +187,12 @@ class TensorRTSession:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if set(inputs) != set(self.inputs):
             raise EngineError(f"inputs are {sorted(inputs)}: the graph takes {sorted(self.inputs)}")
+        with self._lock:
+            return self._run(inputs)
+
+    def _run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if self._context is None:
+            raise EngineError(CLOSED)
         for name, value in inputs.items():
             self._set_input(name, value)
         for name in self.outputs:
@@ -198,12 +207,13 @@ class TensorRTSession:
         return {name: array.copy() for name, array in results.items()}  # the next run reuses the buffers
 
     def close(self) -> None:
-        self._context = None
-        try:
-            self._memory.close()
-        finally:
-            self._config = self._engine = self._runtime = None
-            self._buffers.clear()
+        with self._lock:
+            self._context = None
+            try:
+                self._memory.close()
+            finally:
+                self._config = self._engine = self._runtime = None
+                self._buffers.clear()
 
     def __enter__(self) -> TensorRTSession:
         return self

@@ -11,6 +11,7 @@ Engines run with only a few batch sizes, so that each can be recorded as a CUDA 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
@@ -25,7 +26,7 @@ from sdtc.core.manifest import Manifest
 from sdtc.runtime.backends import cuda
 from sdtc.runtime.backends.cuda import DeviceMemory, Event, Graph, PinnedMemory
 from sdtc.runtime.backends.cuda_kernel import Kernel
-from sdtc.runtime.backends.session import Session
+from sdtc.runtime.backends.session import CLOSED, Session
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession, is_contiguous
 from sdtc.runtime.estimation.estimators import (
     Estimator,
@@ -191,6 +192,8 @@ class DeviceEstimator(Estimator):
         EngineError: the kernels do not load, the engines do not fit them, or the GPU's memory is full.
     """
 
+    on_device = True
+
     def __init__(
         self,
         manifest: Manifest,
@@ -200,11 +203,13 @@ class DeviceEstimator(Estimator):
         times: StageTimes,
     ) -> None:
         cuda.use_gpu()
+        self.lock = threading.Lock()  # streams, buffers and recordings belong to all sources: one thread at a time
         self.manifest, self.backend, self.times = manifest, encoder.backend, times
         self.encoder, self.temporal = encoder, temporal
         _check_tensors(manifest, encoder, temporal)
         self.encoder_sizes = buckets(*encoder.batch_range["frames"])
         self.temporal_sizes = buckets(*temporal.batch_range["tokens"])
+        self.closed = False
         self._lanes: dict[tuple[Session, int], Callable[[cuda.Stream], None]] = {}
         self._memories: list[_SourceMemory] = []
         self._unused: list[_SourceMemory] = []
@@ -230,16 +235,18 @@ class DeviceEstimator(Estimator):
             self._resources = stack.pop_all()
 
     def start(self, hold: float) -> PoseStream:
-        if not self._unused:
-            L, C = self.manifest.token_shape
-            self._unused.append(_SourceMemory(L * C * 4))
-            self._memories.append(self._unused[-1])
-        return _DeviceStream(self, TokenCache(self.manifest.num_frames, hold), self._unused.pop())
+        with self.lock:
+            if not self._unused:
+                L, C = self.manifest.token_shape
+                self._unused.append(_SourceMemory(L * C * 4))
+                self._memories.append(self._unused[-1])
+            return _DeviceStream(self, TokenCache(self.manifest.num_frames, hold), self._unused.pop())
 
     def give_back(self, memory: _SourceMemory) -> None:
         """Keep the memory of a source that has ended for the next one: recordings contain its addresses."""
-        memory.keep_frames(set())
-        self._unused.append(memory)
+        with self.lock:
+            memory.keep_frames(set())
+            self._unused.append(memory)
 
     def lane(self, session: TensorRTSession, size: int) -> Callable[[], None]:
         """Return a function that queues an engine's run with a batch size."""
@@ -249,7 +256,8 @@ class DeviceEstimator(Estimator):
         return lambda: lane(self.compute)
 
     def close(self) -> None:
-        with ExitStack() as stack:
+        with self.lock, ExitStack() as stack:
+            self.closed = True
             stack.callback(self.encoder.close)
             stack.callback(self.temporal.close)
             stack.callback(self._lanes.clear)
@@ -293,7 +301,9 @@ class _DeviceStream(PoseStream):
         estimator = self._estimator
         assert self._memory is not None
         cuda.use_gpu()
-        with estimator.times.stage("pose"):
+        with estimator.lock, estimator.times.stage("pose"):
+            if estimator.closed:
+                raise EngineError(CLOSED)
             work, windows, boxes = schedule_keyframes(self.cache, keyframes)
             # The last call waited for the GPU to finish: what it used may be overwritten.
             self._memory.keep_frames({frame.index for people in keyframes for frame in people.window})

@@ -16,6 +16,7 @@ import numpy as np
 from sdtc.core.crops import crop_frame
 from sdtc.core.errors import EngineError
 from sdtc.core.manifest import Manifest
+from sdtc.runtime.backends.pool import Pool
 from sdtc.runtime.backends.session import Session
 from sdtc.runtime.estimation.timing import StageTimes
 from sdtc.runtime.estimation.token_cache import TokenCache
@@ -70,13 +71,15 @@ class PoseStream(ABC):
 
 
 class Estimator(ABC):
-    """Estimates poses, for any number of sources.
+    """Estimates poses, for any number of sources, from any number of threads; a stream belongs to one thread at a time.
 
     Attributes:
         backend: name, version and device of the backend, for display.
+        on_device: whether frames may be on the GPU already.
     """
 
     backend: str
+    on_device: bool = False
 
     @abstractmethod
     def start(self, hold: float) -> PoseStream:
@@ -103,7 +106,7 @@ class WindowEstimator(Estimator, PoseStream):
     def __init__(self, manifest: Manifest, session: Session, times: StageTimes) -> None:
         self.manifest, self.backend, self._session, self._times = manifest, session.backend, session, times
         T, (H, W) = manifest.num_frames, manifest.input_size
-        self._clips = np.empty((manifest.batch[2], T, H, W, 3), np.uint8)  # reused by every batch
+        self._clips = Pool(lambda: np.empty((manifest.batch[2], T, H, W, 3), np.uint8))  # one for each thread
 
     def start(self, hold: float) -> PoseStream:
         return self
@@ -111,16 +114,17 @@ class WindowEstimator(Estimator, PoseStream):
     def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
         everybody = [(people.window, crop_box) for people in keyframes for crop_box in people.crop_boxes]
         found = [_no_poses(self.manifest)]
-        for part in batches(len(everybody), batch_size):
-            batch = everybody[part]
-            clips = self._clips[: max(len(batch), self.manifest.batch[0])]
-            with self._times.stage("crop"):
-                for (window, crop_box), clip in zip(batch, clips, strict=False):
-                    self._crop(window, crop_box, clip)
-                clips[len(batch) :] = clips[len(batch) - 1]
-            with self._times.stage("pose"):
-                keypoints = self._session.run({"clip": clips})["keypoints"][: len(batch)]
-            found.append(checked(keypoints, self.backend))
+        with self._clips.lend() as memory:
+            for part in batches(len(everybody), batch_size):
+                batch = everybody[part]
+                clips = memory[: max(len(batch), self.manifest.batch[0])]
+                with self._times.stage("crop"):
+                    for (window, crop_box), clip in zip(batch, clips, strict=False):
+                        self._crop(window, crop_box, clip)
+                    clips[len(batch) :] = clips[len(batch) - 1]
+                with self._times.stage("pose"):
+                    keypoints = self._session.run({"clip": clips})["keypoints"][: len(batch)]
+                found.append(checked(keypoints, self.backend))
         return by_keyframe(np.concatenate(found), [people.crop_boxes for people in keyframes])
 
     def close(self) -> None:
@@ -150,10 +154,11 @@ class StreamingEstimator(Estimator):
         self.encoder, self.temporal = encoder, temporal
         T, (H, W), largest = manifest.num_frames, manifest.input_size, manifest.batch[2]
         dtype = temporal.inputs["tokens"].dtype
-        # Both are reused by every batch. The encoder could take T times as many frames at once as there are windows in
-        # a batch; on a CPU that would only need more memory.
-        self.crops = np.empty((largest, H, W, 3), np.uint8)
-        self.windows = np.empty((largest, T, *manifest.token_shape), dtype)
+        self.token_type = dtype
+        # Reused by every batch; one for each thread. The encoder could take T times as many frames at once as there are
+        # windows in a batch; on a CPU that would only need more memory.
+        self.crops = Pool(lambda: np.empty((largest, H, W, 3), np.uint8))
+        self.windows = Pool(lambda: np.empty((largest, T, *manifest.token_shape), dtype))
 
     def start(self, hold: float) -> PoseStream:
         return _TokenStream(self, TokenCache(self.manifest.num_frames, hold))
@@ -168,7 +173,7 @@ class _TokenStream(PoseStream):
 
     def __init__(self, estimator: StreamingEstimator, cache: TokenCache) -> None:
         self._estimator, self.cache = estimator, cache
-        self._tokens = np.empty((0, *estimator.windows.shape[2:]), estimator.windows.dtype)  # [slots, L, C]
+        self._tokens = np.empty((0, *estimator.manifest.token_shape), estimator.token_type)  # [slots, L, C]
 
     def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
         work, windows, boxes = schedule_keyframes(self.cache, keyframes)
@@ -186,28 +191,30 @@ class _TokenStream(PoseStream):
             grown = np.empty((max(self.cache.num_slots, 2 * known), *self._tokens.shape[1:]), self._tokens.dtype)
             grown[:known] = self._tokens
             self._tokens = grown
-        for part in batches(len(work), len(estimator.crops)):
-            batch = work[part]
-            crops = estimator.crops[: len(batch)]
-            with times.stage("crop"):
-                for (frame, crop_box, _), crop in zip(batch, crops, strict=True):
-                    assert frame.image is not None
-                    crop_frame(frame.image, crop_box, estimator.manifest.input_size, out=crop)
-            with times.stage("encode"):
-                self._tokens[[slot for _, _, slot in batch]] = estimator.encoder.run({"frames": crops})["tokens"]
+        with estimator.crops.lend() as memory:
+            for part in batches(len(work), len(memory)):
+                batch = work[part]
+                crops = memory[: len(batch)]
+                with times.stage("crop"):
+                    for (frame, crop_box, _), crop in zip(batch, crops, strict=True):
+                        assert frame.image is not None
+                        crop_frame(frame.image, crop_box, estimator.manifest.input_size, out=crop)
+                with times.stage("encode"):
+                    self._tokens[[slot for _, _, slot in batch]] = estimator.encoder.run({"frames": crops})["tokens"]
 
     def _decode(self, slots: np.ndarray, batch_size: int) -> np.ndarray:
         """Turn windows of slots ``[N, T]`` into keypoints ``[N, J, 3]``."""
         estimator = self._estimator
         found = [_no_poses(estimator.manifest)]
-        for part in batches(len(slots), batch_size):
-            batch = slots[part]
-            windows = estimator.windows[: max(len(batch), estimator.manifest.batch[0])]
-            with estimator.times.stage("temporal"):
-                np.take(self._tokens, batch, axis=0, out=windows[: len(batch)])
-                windows[len(batch) :] = windows[len(batch) - 1]
-                keypoints = estimator.temporal.run({"tokens": windows})["keypoints"][: len(batch)]
-            found.append(checked(keypoints, estimator.backend))
+        with estimator.windows.lend() as memory:
+            for part in batches(len(slots), batch_size):
+                batch = slots[part]
+                windows = memory[: max(len(batch), estimator.manifest.batch[0])]
+                with estimator.times.stage("temporal"):
+                    np.take(self._tokens, batch, axis=0, out=windows[: len(batch)])
+                    windows[len(batch) :] = windows[len(batch) - 1]
+                    keypoints = estimator.temporal.run({"tokens": windows})["keypoints"][: len(batch)]
+                found.append(checked(keypoints, estimator.backend))
         return np.concatenate(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 
 
 class StageTimes:
-    """Seconds spent by stage.
+    """Seconds spent by stage, over all threads.
 
     Attributes:
         seconds: by stage name, in the order of first use.
@@ -20,6 +21,7 @@ class StageTimes:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.durations: dict[str, Durations] = defaultdict(Durations)
+        self._lock = threading.Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -29,8 +31,9 @@ class StageTimes:
             yield
         finally:
             duration = time.perf_counter() - start
-            self.seconds[name] += duration
-            self.durations[name].add(duration)
+            with self._lock:
+                self.seconds[name] += duration
+                self.durations[name].add(duration)
 
 
 class Durations:

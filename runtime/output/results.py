@@ -46,6 +46,11 @@ class FrameResult:
         image_id: the frame's id in PoseTrack and COCO files.
         image: uint8 ``[H, W, 3]`` RGB; None if the file is missing or broken.
         poses: one for each person; empty if there is nobody.
+        time: seconds from the first frame: by the time stamps of a video, by 25 frames/s for images, by arrival for
+            live sources.
+        wall_clock: when the frame arrived, seconds since 1970; 0 unless the source is live.
+        pixel_aspect: width of a pixel relative to its height; 1 unless the video is anamorphic. Coordinates are those
+            of the stored pixels.
         received: when the frame arrived, `time.monotonic` seconds; 0 unless the source is live.
         latency: seconds from arrival to this result; 0 unless the source is live.
         waited: the part of the latency spent waiting for the look-ahead frames, seconds.
@@ -57,6 +62,9 @@ class FrameResult:
     image_id: int
     image: np.ndarray | None
     poses: list[Pose] = field(default_factory=list)
+    time: float = 0.0
+    wall_clock: float = 0.0
+    pixel_aspect: float = 1.0
     received: float = 0.0
     latency: float = 0.0
     waited: float = 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 
 from sdtc.core.annotation_file import MAX_ID
 from sdtc.core.errors import InputError
+from sdtc.core.files import text_of
 from sdtc.runtime.output.results import FrameResult, Pose
 from sdtc.runtime.people.tracking import MAX_LOST, Tracker
 from sdtc.runtime.sources.base import FrameSource
@@ -115,7 +117,9 @@ def _invalid_line(path: Path, index: int) -> InputError:
 
 def _names(source: FrameSource) -> Iterator[tuple[int, str | None]]:
     """Yield number and name of every frame that the source should have; for a video, without end."""
-    return iter(source.listing) if source.listing is not None else ((number, None) for number in itertools.count())
+    if source.listing is None:
+        return ((number, None) for number in itertools.count())
+    return ((number, None if name is None else text_of(name)) for number, name in source.listing)
 
 
 def _describe(frame: tuple[Any, Any] | None) -> str:
@@ -148,6 +152,9 @@ def _result(record: Any, index: int) -> FrameResult | None:
             if not np.isfinite([*keypoints.flat, *box, score]).all():
                 return None
             poses.append(Pose(pose["track_id"], keypoints, box, score))
-    except (ValueError, TypeError, KeyError):
+        time = float(record["time"])
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
-    return FrameResult(index, record["frame"], record["name"], record["frame"], None, poses)
+    if not math.isfinite(time):
+        return None
+    return FrameResult(index, record["frame"], record["name"], record["frame"], None, poses, time=time)

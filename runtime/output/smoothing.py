@@ -51,17 +51,17 @@ class OneEuro:
 
     def __call__(self, result: FrameResult) -> FrameResult:
         """Return a frame's result with filtered poses; call it with frames in order."""
-        now = result.received or result.index / self.fps  # live frames arrive irregularly, and some are dropped
+        now = result.time
         self._states = {key: state for key, state in self._states.items() if state.time >= now - FORGET}
         return dataclasses.replace(result, poses=[self._filter(pose, result.index, now) for pose in result.poses])
 
     def recall(self, result: FrameResult) -> None:
         """Take in a frame that is filtered already, such as the last ones of a run that is resumed."""
         for pose in result.poses:
-            points, now = pose.keypoints[:, :2].astype(np.float64), result.index / self.fps
+            points, now = pose.keypoints[:, :2].astype(np.float64), result.time
             at_rest = _State(result.index - 1, now - 1 / self.fps, points, np.zeros_like(points))
             state = self._states.get(pose.track_id, at_rest)
-            speed = _speed(state, points, now - state.time)
+            speed = _speed(state, points, max(now - state.time, 0.5 / self.fps))
             self._states[pose.track_id] = _State(result.index, now, points, speed)
 
     def _filter(self, pose: Pose, frame: int, now: float) -> Pose:

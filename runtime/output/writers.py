@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 
 from sdtc.core.errors import InputError, OutputError
-from sdtc.core.h264 import H264Writer
+from sdtc.core.files import shorten, text_of, unique
+from sdtc.core.h264 import ColorTags, H264Writer
 from sdtc.core.posetrack import POSETRACK_CATEGORY, sequence_id, to_slots
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.runtime.output.results import FrameResult
@@ -64,7 +65,7 @@ class PoseTrackWriter(Writer):
             raise InputError(
                 f"`format='posetrack'` needs PoseTrack's joints, this model gives {skeleton.name}'s: use coco or jsonl"
             )
-        self.path, self._sequence = path, sequence
+        self.path, self._sequence = path, text_of(sequence)
         self._reserve = _Reserve(path)
         self._images = _Stream(path, _temporary(path, "images"), unlink=True)
         self._file = _Stream(path, _temporary(path, "poses"))
@@ -72,8 +73,9 @@ class PoseTrackWriter(Writer):
 
     def write(self, result: FrameResult) -> None:
         identifier = result.image_id
-        name = result.name or f"{result.number:06d}.jpg"
+        name = text_of(result.name or f"{result.number:06d}.jpg")
         image = {"file_name": f"images/val/{self._sequence}/{name}", "id": identifier, "frame_id": identifier}
+        image |= _times(result)
         vid_id = sequence_id(self._sequence)
         if vid_id is not None:
             image["vid_id"] = vid_id
@@ -125,6 +127,7 @@ class CocoWriter(Writer):
                     "score": round(pose.score, 5),
                     "bbox": _numbers(pose.bbox),
                     "track_id": pose.track_id,
+                    **_times(result),
                 }
             )
 
@@ -135,7 +138,10 @@ class CocoWriter(Writer):
 
 
 class JsonlWriter(Writer):
-    """One line per frame, as it comes: ``{"frame", "name", "poses": [{"track_id", "bbox", "score", "keypoints"}]}``.
+    """One line per frame, as it comes.
+
+    ``{"frame", "name", "time", "poses": [{"track_id", "bbox", "bbox_score", "score", "keypoints"}]}``; frames of a live
+    source also have a ``wall_clock``.
 
     A line is written in a single system call, so that only a kill during that call can tear the last line.
 
@@ -151,7 +157,8 @@ class JsonlWriter(Writer):
     def write(self, result: FrameResult) -> None:
         line = {
             "frame": result.number,
-            "name": result.name,
+            "name": None if result.name is None else text_of(result.name),
+            **_times(result),
             "poses": [
                 {
                     "track_id": pose.track_id,
@@ -172,14 +179,18 @@ class JsonlWriter(Writer):
 class VideoWriter(Writer):
     """An overlay video, H.264 in MP4; its size is the first picture's, rounded down to even sides.
 
+    Every picture is shown at its frame's time, and looks as in the source: with its shape of pixels and its colours.
+
     Args:
         path: ends in ``.mp4``.
-        fps: frames per second.
+        fps: frames per second, on average.
         draw: turns a result into the picture to write, RGB, or None where the frame has no picture.
+        colors: how the source stores colours; BT.709, which players take videos for, if not given.
     """
 
-    def __init__(self, path: Path, fps: float, draw: Any) -> None:
+    def __init__(self, path: Path, fps: float, draw: Any, colors: ColorTags | None = None) -> None:
         self.path, self._fps, self._draw = path, fps, draw
+        self._colors = colors or ColorTags()
         self._temporary = _temporary(path, "video")
         self._video: H264Writer | None = None  # opened by the first picture, which has the size
         self._last: np.ndarray | None = None
@@ -193,12 +204,15 @@ class VideoWriter(Writer):
         with self._dropped_on_error():
             if self._video is None:
                 size = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-                self._video = H264Writer(self._temporary, self._fps, size, crf=23, preset="veryfast")
+                self._video = H264Writer(
+                    self._temporary, self._fps, size, crf=23, preset="veryfast",
+                    pixel_aspect=result.pixel_aspect, colors=self._colors,
+                )  # fmt: skip
             height, width = self._video.size
             if image.shape[:2] != (height, width):
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             self._last = image
-            self._video.write(image)
+            self._video.write(image, result.time)
 
     def close(self) -> None:
         if self._video is None:
@@ -221,6 +235,9 @@ class VideoWriter(Writer):
                         video.abandon()
                 self._temporary.unlink(missing_ok=True)
                 raise
+
+
+LONGEST_SUFFIX = len(".jsonl")
 
 
 def result_path(output_format: str | None, stem: Path, skeleton: Skeleton) -> Path:
@@ -354,7 +371,13 @@ def _output_errors(path: Path) -> Iterator[None]:
 
 
 def _temporary(path: Path, part: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{part}.part")
+    return path.with_name(f".{shorten(path.name, 80)}.{unique()}.{part}.part")
+
+
+def _times(result: FrameResult) -> dict[str, float]:
+    """Return the times of a frame that files hold: from the first frame and, of a live source, since 1970; seconds."""
+    times = {"time": round(result.time, 6)}
+    return times | {"wall_clock": round(result.wall_clock, 3)} if result.wall_clock else times
 
 
 def _numbers(values: Any, digits: int = 3) -> list[float]:

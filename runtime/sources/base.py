@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sdtc.core.h264 import ColorTags
+
 DEFAULT_FPS = 25.0  # of image folders, which have no frame rate of their own
 
 
@@ -25,6 +27,10 @@ class Frame:
         name: file name; None for videos.
         image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
         received: when it arrived from a live source, `time.monotonic` seconds; 0 for files.
+        time: seconds from the first frame: by the time stamps of a video, by `DEFAULT_FPS` for images, by arrival for
+            live sources.
+        wall_clock: when it arrived from a live source, seconds since 1970; 0 for files.
+        pixel_aspect: width of a pixel relative to its height; 1 unless the video is anamorphic.
     """
 
     index: int
@@ -32,6 +38,9 @@ class Frame:
     name: str | None
     image: np.ndarray | None
     received: float = 0.0
+    time: float = 0.0
+    wall_clock: float = 0.0
+    pixel_aspect: float = 1.0
 
 
 GAP = Frame(-1, -1, None, None)  # marks a pause or break of a live source: the frames around it are not neighbours
@@ -44,9 +53,11 @@ class FrameSource(ABC):
         path: what was opened.
         name: short name for outputs.
         fps: frames per second.
-        num_frames: expected number of frames; None if unknown.
+        num_frames: expected number of frames, for progress bars; None if unknown. Headers of videos can be wrong.
         listing: number and file name of every frame, None for the name of a missing one; None for videos.
+        colors: how the colours of a video are stored; None for images, and before the first frame.
         problems: sentences about what could not be read; complete after the iteration.
+        notes: sentences about what was passed over on purpose.
         live: frames arrive in real time (`live`), with their time of arrival, and with `GAP` at pauses and breaks.
         drop_late: frames that arrive faster than they are processed are dropped; the newest is kept.
         dropped: number of frames dropped so far.
@@ -57,10 +68,17 @@ class FrameSource(ABC):
     fps: float
     num_frames: int | None
     listing: Sequence[tuple[int, str | None]] | None = None
+    colors: ColorTags | None = None
     problems: list[str]
+    notes: Sequence[str] = ()
     live: bool = False
     drop_late: bool = False
     dropped: int = 0
+
+    @property
+    def sequence(self) -> str:
+        """Name of the sequence that the frames belong to, as PoseTrack's files have it."""
+        return self.name
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...

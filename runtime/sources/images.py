@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from sdtc.core.image_file import read_image
+from sdtc.core.image_file import holds_several, read_image
 from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif")
+_BOOKKEEPING = frozenset(("thumbs.db", "desktop.ini"))  # what Windows leaves in folders
 MAX_GAP = 10  # with more missing numbers per image, the numbers do not count frames
 
 
@@ -19,13 +22,14 @@ class ImageSequence(FrameSource):
     """Image files in the order of their numbers; gaps in the numbering are missing frames.
 
     Args:
-        path: the folder, for messages.
+        path: the folder, or the single image, for messages.
         files: the images.
+        notes: see `FrameSource`.
     """
 
-    def __init__(self, path: Path, files: Sequence[Path]) -> None:
-        self.path, self.name = path, path.absolute().name or "images"
-        self.fps = DEFAULT_FPS
+    def __init__(self, path: Path, files: Sequence[Path], notes: Sequence[str] = ()) -> None:
+        self.path, self.name = path, name_of(path)
+        self.fps, self.notes = DEFAULT_FPS, list(notes)
         self.problems: list[str] = []
         self._broken: list[Path] = []
         ordered = sorted(files, key=lambda file: (_natural(file.name), file.name))
@@ -38,13 +42,28 @@ class ImageSequence(FrameSource):
         self.num_frames = len(self.frames)
         self.listing = [(number, None if file is None else file.name) for number, file in self.frames]
 
-    def __iter__(self) -> Iterator[Frame]:
-        for index, (number, file) in enumerate(self.frames):
-            image = None if file is None else self._read(file)
-            yield Frame(index, number, None if file is None else file.name, image)
+    @property
+    def sequence(self) -> str:
+        return name_of(self.path.absolute().parent) if self.path.is_file() else self.name
 
-    def _read(self, file: Path) -> np.ndarray | None:
+    def __iter__(self) -> Iterator[Frame]:
+        several: list[Path] = []
+        for index, (number, file) in enumerate(self.frames):
+            image = None if file is None else self._read(file, several)
+            name = None if file is None else file.name
+            yield Frame(index, number, name, image, time=index / self.fps)
+        if several:
+            what = (
+                f"'{several[0]}' holds" if len(several) == 1 else f"{len(several)} images, such as '{several[0]}', hold"
+            )
+            text = f"{what} several pictures: only the first is used; convert animations to videos"
+            self.notes = [*self.notes, text]
+
+    def _read(self, file: Path, several: list[Path]) -> np.ndarray | None:
         image = read_image(file)
+        with suppress(OSError):
+            if image is not None and holds_several(file):
+                several.append(file)
         if image is None:
             self._broken.append(file)
             first, count = self._broken[0], len(self._broken)
@@ -54,6 +73,36 @@ class ImageSequence(FrameSource):
                 else f"{count} images cannot be read and were treated as missing frames, the first is '{first}'"
             ]
         return image
+
+
+def name_of(path: Path) -> str:
+    """Return the name of an input for results: that of a folder, or of a file without its suffix."""
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        return path.stem
+    return path.absolute().name or "images"
+
+
+def images_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images of a folder, and sentences about files that are passed over.
+
+    Hidden files are no images, whatever their suffix: macOS leaves a ``._name.jpg`` beside every file that it copies
+    to a disk of another system.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    files = [file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir()]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    others = Counter(
+        file.suffix.lower() or "no suffix"
+        for file in files
+        if file.suffix.lower() not in IMAGE_SUFFIXES and file.name.lower() not in _BOOKKEEPING
+    )
+    if not others:
+        return images, []
+    kinds = ", ".join(f"{count} of {suffix}" for suffix, count in others.most_common(3))
+    more = f" and {len(others) - 3} other kinds" if len(others) > 3 else ""
+    return images, [f"files of folder '{folder}' passed over, since they are no images that are read: {kinds}{more}"]
 
 
 def _frame_numbers(files: Sequence[Path]) -> list[int]:

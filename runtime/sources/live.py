@@ -17,15 +17,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from fractions import Fraction
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import av
 
 from sdtc.core.errors import InputError, VideoError
+from sdtc.core.h264 import ColorTags
 from sdtc.runtime.sources.base import DEFAULT_FPS, GAP, Frame, FrameSource
 from sdtc.runtime.sources.handover import Handover
-from sdtc.runtime.sources.video import reason, upright
+from sdtc.runtime.sources.video import moving_picture, pixel_aspect, reason, upright
 
 LOG = logging.getLogger("sdtc.live")
 OPEN_TIMEOUT = 10.0  # seconds until an address that does not answer is given up
@@ -56,6 +59,15 @@ _FOR_PIPES = "a pipe cannot be rewound: send MPEG-TS, Matroska, or fragmented MP
 
 
 Opener = Callable[[str, ExitStack, "_Reader"], av.container.InputContainer]
+
+
+def live_name(spec: str) -> str:
+    """Return the name that a live source has for its results.
+
+    Raises:
+        InputError: the address has an unknown scheme.
+    """
+    return _resolve(spec)[1]
 
 
 def is_live(spec: str) -> bool:
@@ -113,7 +125,7 @@ class LiveSource(FrameSource):
         self.fps = self._reader.fps
 
     def __iter__(self) -> Iterator[Frame]:
-        index = 0
+        index, start = 0, 0.0
         while not self._stopped.is_set():
             reader = self._reader
             if not reader.frames.wait(self._stall):
@@ -141,7 +153,14 @@ class LiveSource(FrameSource):
             self._check_size(image.shape)
             self._count_drops(reader)
             self._last_number = self._first_number + count
-            yield Frame(index, self._last_number, None, image, received)
+            self.colors = self.colors or ColorTags.of(frame)
+            start = received if index == 0 else start
+            yield Frame(
+                index, self._last_number, None, image, received,
+                time=received - start,
+                wall_clock=time.time() - (time.monotonic() - received),
+                pixel_aspect=pixel_aspect(reader.aspect, frame),
+            )  # fmt: skip
             index += 1
 
     def stop(self) -> None:
@@ -270,6 +289,7 @@ class _Reader:
         count: frames decoded.
         fps: frames per second.
         length: duration of a recording, seconds; 0 for a stream that has no end.
+        aspect: the stream's sample aspect ratio; None if it is not stated.
         pipe: the pipe that is read, if it is one.
         damaged: packets after the first frame that could not be decoded.
         clocks: the sender's clock and ours, seconds, at the last frame handed on; set by the source.
@@ -289,6 +309,7 @@ class _Reader:
         self.fps, self.length, self.clock_jump_logged = DEFAULT_FPS, 0.0, False
         self._spec, self._open = spec, open_container
         self._last_time, self._format = 0.0, ""
+        self.aspect: Fraction | None = None
         self.thread = threading.Thread(target=self._run, name="sdtc-live", daemon=True)
         self.thread.start()
 
@@ -312,9 +333,8 @@ class _Reader:
         self.frames.end(error)
 
     def _decode(self, container: av.container.InputContainer) -> None:
-        if not container.streams.video:
-            raise VideoError("it has no video stream")
-        stream = container.streams.video[0]
+        stream = moving_picture(container)
+        self.aspect = stream.sample_aspect_ratio
         stream.thread_type = "SLICE"  # decoding several frames at once would delay the output by as many
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.fps = rate if 1 <= rate <= 240 else DEFAULT_FPS  # some streams report the rate of their clock
@@ -323,9 +343,12 @@ class _Reader:
         if container.size > 0 or "mp4" not in self._format:
             self.length = max(0.0, (container.duration or 0) / av.time_base)
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux():  # of all streams: sound may go on when the pictures have ended
+                if packet.stream_index != stream.index:
+                    self._note_end(packet)
+                    continue
                 try:
-                    frames = packet.decode()
+                    frames = cast(list[av.VideoFrame], packet.decode())
                 except av.InvalidDataError:  # the next packet may be intact
                     self.damaged += self.count > 0  # before the first frame this is normal: we joined in the middle
                     continue
@@ -336,10 +359,14 @@ class _Reader:
                 self._hand_on(stream.codec_context.decode(None))
             raise
 
+    def _note_end(self, packet: av.Packet) -> None:
+        if packet.pts is not None and packet.time_base:
+            self._last_time = max(self._last_time, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
     def _hand_on(self, frames: list[av.VideoFrame]) -> bool:
         for frame in frames:
             now = time.monotonic()
-            self._last_time = frame.time or 0.0
+            self._last_time = max(self._last_time, frame.time or 0.0)
             self.count += 1
             if not self.frames.put((self.count - 1, frame, now)):
                 return False

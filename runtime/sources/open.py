@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sdtc.core.errors import InputError, VideoError
 from sdtc.runtime.sources.base import FrameSource
-from sdtc.runtime.sources.images import IMAGE_SUFFIXES, ImageSequence
-from sdtc.runtime.sources.live import RECONNECT, LiveSource, is_live
+from sdtc.runtime.sources.images import IMAGE_SUFFIXES, ImageSequence, images_in, name_of
+from sdtc.runtime.sources.live import RECONNECT, LiveSource, is_live, live_name
 from sdtc.runtime.sources.video import VideoFile
 
 
@@ -21,16 +21,19 @@ def open_source(path: str | Path) -> FrameSource:
     if is_live(str(path)):
         return LiveSource(str(path))
     path = Path(path)
-    if path.is_dir():
-        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
-        if not files:
-            raise VideoError(f"folder '{path}' holds no images (looked for {', '.join(IMAGE_SUFFIXES)})")
-        return ImageSequence(path, files)
-    if not path.exists():
-        raise VideoError(f"input '{path}' does not exist: expected a video, an image, a folder of images or a glob")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageSequence(path.parent, [path])
-    return VideoFile(path)
+    try:
+        if path.is_dir():
+            files, notes = images_in(path)
+            if not files:
+                raise VideoError(f"folder '{path}' holds no images (looked for {', '.join(IMAGE_SUFFIXES)})")
+            return ImageSequence(path, files, notes)
+        if not path.exists():
+            raise VideoError(f"input '{path}' does not exist: expected a video, an image, a folder of images or a glob")
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return ImageSequence(path, [path])
+        return VideoFile(path)
+    except OSError as error:  # no permission; a name that is too long
+        raise VideoError(f"input '{path}' cannot be read: {error.strerror}") from None
 
 
 def find_inputs(spec: str) -> list[str | Path | list[Path]]:
@@ -45,9 +48,9 @@ def find_inputs(spec: str) -> list[str | Path | list[Path]]:
     """
     if is_live(spec):
         return [spec]
-    if Path(spec).exists() or not glob.has_magic(spec):
+    if _exists(Path(spec)) or not glob.has_magic(spec):
         return [Path(spec)]
-    matches = sorted(Path(match) for match in glob.glob(spec, recursive=True))
+    matches = sorted(Path(match) for match in glob.glob(_pattern(spec), recursive=True))
     if not matches:
         raise VideoError(f"no file matches the input '{spec}'")
     inputs: list[str | Path | list[Path]] = []
@@ -61,6 +64,31 @@ def find_inputs(spec: str) -> list[str | Path | list[Path]]:
         else:
             inputs.append(match)
     return inputs
+
+
+def _pattern(spec: str) -> str:
+    """Return a glob in which the leading folders that exist as they are written are no patterns: ``[2024]/*.mp4``."""
+    parts = Path(spec).parts
+    known = 0
+    while known < len(parts) - 1 and _exists(Path(*parts[: known + 1])):
+        known += 1
+    return str(Path(*(glob.escape(part) for part in parts[:known]), *parts[known:]))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def input_name(entry: str | Path | list[Path]) -> str:
+    """Return the name of an entry that :func:`find_inputs` returned, as the opened source has it; nothing is opened."""
+    if isinstance(entry, str):
+        return live_name(entry)
+    if isinstance(entry, list):
+        return name_of(entry[0].parent)
+    return name_of(entry) if _exists(entry) and entry.is_dir() else entry.stem
 
 
 def open_input(entry: str | Path | list[Path], drop_late: bool = False, reconnect: float | None = None) -> FrameSource:

@@ -1,19 +1,30 @@
-"""Frames of video files, decoded by FFmpeg's libraries, and two functions that `live` shares."""
+"""Frames of video files, decoded by FFmpeg's libraries, and functions that `live` shares.
+
+What cannot be decoded is skipped and counted, and its frames are missing frames, so that the numbers of later frames
+are those that the file gives them. Headers are not believed: see `sdtc.runtime.sources.truncation`.
+"""
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
 from sdtc.core.errors import VideoError
+from sdtc.core.h264 import ColorTags
 from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource
+from sdtc.runtime.sources.truncation import missing_bytes
 
 MAX_FRAMES = 10_000_000  # four days of video; a header that promises more is damaged
+MAX_READ_ERRORS = 100  # in a row, without a packet between them: nothing more will come
+# Recordings of these formats begin anywhere; frames before the first keyframe are not missing, they were never there.
+_JOINED = frozenset(("mpegts", "mpeg", "h264", "hevc"))
+_STILL_BRANDS = frozenset(("heic", "heix", "heim", "heis", "mif1", "avif"))  # of photographs, often stored in tiles
 
 
 class VideoFile(FrameSource):
@@ -29,75 +40,83 @@ class VideoFile(FrameSource):
         if path.stat().st_size == 0:
             raise VideoError(f"video '{path}' is empty (0 bytes)")
         try:
-            self._container = av.open(str(path.absolute()))  # a relative name with a colon would be a protocol
+            self._container = _open(path)
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(f"'{path}' cannot be opened as a video: {reason(error)}") from None
-        if not self._container.streams.video:
+        try:
+            if self._container.metadata.get("major_brand", "").strip() in _STILL_BRANDS:
+                raise VideoError("it is a photograph (HEIC or AVIF): convert it to JPEG or PNG")
+            self._stream = moving_picture(self._container)
+        except VideoError as error:
             self._container.close()
-            raise VideoError(f"'{path}' has no video stream")
-        self._stream = self._container.streams.video[0]
+            raise VideoError(f"'{path}' has no video stream: {error}") from None
         self._stream.thread_type = "AUTO"
-        self._last_time: float | None = None  # seconds, of the last frame
         self._lock, self._closed = threading.Lock(), False
         self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
         frames = self._stream.frames
-        self.num_frames = frames if 0 < frames <= MAX_FRAMES else None  # headers can be wrong
+        self.num_frames = frames if 0 < frames <= MAX_FRAMES else None
 
     def __iter__(self) -> Iterator[Frame]:
-        count = 0
-        error = None
-        for count, image in enumerate(self._decode(), start=1):
-            if isinstance(image, Exception):
-                error, count = image, count - 1
-                break
-            yield Frame(count - 1, count - 1, None, image)
-        if self._closed:  # by the consumer, which needs no more frames
-            return
-        reached = f"frame {count - 1} ({count / self.fps:.2f} s)"
-        if count == 0:
-            why = reason(error) if error else "it holds no frames"
-            self.problems.append(f"no frame of video '{self.path}' can be decoded: {why}")
-        elif error is not None:
-            self.problems.append(
-                f"video '{self.path}' breaks after {reached}: {reason(error)}; what was decoded before is kept"
-            )
-        elif promised := self._promised_more_than(count):
-            self.problems.append(
-                f"video '{self.path}' is cut off: it ends after {reached}, its header promises {promised}; what was "
-                "decoded is kept"
-            )
+        clock = _Clock(self.fps)
+        lost: list[tuple[int, float]] = []  # index and time of missing frames
+        frames = _Frames(self._container, self._stream)
+        index = 0
+        while (found := self._next(frames)) is not None:
+            image, time, pixel_aspect = found
+            time = clock.time(time)
+            if image is None:
+                lost.append((index, time))
+            yield Frame(index, index, None, image, time=time, pixel_aspect=pixel_aspect)
+            index += 1
+        if not self._closed:  # else by the consumer, which needs no more frames
+            self.problems += self._what_is_wrong(index, clock.last, lost, frames)
 
-    def _promised_more_than(self, count: int) -> str:
-        """Return what the header promises, if that is clearly more than what was decoded, else ""."""
-        if self.num_frames:  # a few frames less are due to an edit list, not to damage
-            return f"{self.num_frames} frames" if count < 0.98 * self.num_frames - 2 else ""
-        duration = (self._container.duration or 0) / av.time_base  # Matroska and similar formats store no frame count
-        last = (self._last_time or 0.0) + 1 / self.fps
-        return f"{duration:.2f} s" if last < 0.97 * duration - 3 / self.fps else ""
-
-    def _decode(self) -> Iterator[np.ndarray | Exception]:
-        """Yield images; where the file breaks, the frames that the decoder still holds, and then the error."""
-        frames = self._container.decode(self._stream)
-        try:
-            while (image := self._next(frames)) is not None:
-                yield image
-        except av.FFmpegError as error:
-            # Several frames are decoded at once: those before the break are still in the decoder.
-            held: list[np.ndarray] = []
-            with self._lock, suppress(av.FFmpegError):
-                if not self._closed:
-                    held += (upright(frame) for frame in self._stream.codec_context.decode(None))
-            yield from held
-            yield error
-
-    def _next(self, frames: Iterator[av.VideoFrame]) -> np.ndarray | None:
+    def _next(self, frames: _Frames) -> tuple[np.ndarray | None, float | None, float] | None:
         """Decode one frame; None at the end, and after `close`, which may come from another thread."""
         with self._lock:
-            frame = None if self._closed else next(frames, None)
-            if frame is None:
+            if self._closed:
                 return None
-            self._last_time = frame.time
-            return upright(frame)
+            found = frames.next()
+            if found is None:
+                return None
+            frame, time = found
+            if frame is None:
+                return None, time, 1.0
+            if self.colors is None:
+                self.colors = ColorTags.of(frame)
+            try:
+                return upright(frame), time, pixel_aspect(self._stream.sample_aspect_ratio, frame)
+            except (av.FFmpegError, ValueError):  # a pixel format that cannot be converted
+                frames.errors += 1
+                return None, time, 1.0
+
+    def _what_is_wrong(self, count: int, end: float, lost: list[tuple[int, float]], frames: _Frames) -> list[str]:
+        if count == len(lost):
+            why = reason(frames.error) if frames.error else "it holds no frames"
+            return [f"no frame of video '{self.path}' can be decoded: {why}"]
+        problems = []
+        if lost:
+            plural = "s" if len(lost) > 1 else ""
+            problems.append(
+                f"{len(lost)} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
+                f"the first is frame {lost[0][0]} ({lost[0][1]:.2f} s)"
+            )
+        elif frames.errors:
+            plural = "s" if frames.errors > 1 else ""
+            problems.append(
+                f"video '{self.path}' is damaged: {frames.errors} packet{plural} cannot be decoded ({frames.error}); "
+                "frames around them may look wrong"
+            )
+        try:
+            missing = missing_bytes(self.path)
+        except OSError:
+            missing = 0
+        if missing or frames.broken:
+            why = reason(frames.broken) if frames.broken and not missing else f"{missing:,} bytes are missing"
+            problems.append(
+                f"video '{self.path}' is cut off after frame {count - 1} ({end:.2f} s): {why}; what was decoded is kept"
+            )
+        return problems
 
     def close(self) -> None:
         with self._lock:  # closing a container while it decodes crashes the process
@@ -105,11 +124,173 @@ class VideoFile(FrameSource):
             self._container.close()
 
 
+class _Frames:
+    """Decodes the frames of a stream in the order in which they are shown, and finds out which are missing.
+
+    The decoder returns an error for a packet that it cannot decode, often several packets later, since it decodes
+    several at once. So the lost frames are found by their time stamps: those that were read, but did not come out
+    although later ones did. Not every packet has a frame of its own (the second field of an interlaced picture has
+    none), so at most as many frames are missing as there were errors.
+
+    Attributes:
+        errors: packets that could not be decoded.
+        error: the first error.
+        broken: the error that ended the reading before the file's end, if any.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._container, self._stream = container, stream
+        self._packets = container.demux(stream)
+        self._ready: list[tuple[av.VideoFrame | None, float | None]] = []  # reversed
+        self._waiting: list[int] = []  # heap of the time stamps of packets whose frames have not come out yet
+        self._latest = 0  # the largest of all that were read
+        self._unexplained: list[int] = []  # for each error whose frame is not found yet: `_latest` at the time
+        self._ended = False
+        self._decoded_any = container.format.name not in _JOINED
+        self.errors = 0
+        self.error: Exception | None = None
+        self.broken: Exception | None = None
+
+    def next(self) -> tuple[av.VideoFrame | None, float | None] | None:
+        """Return the next frame and its time, seconds; no frame where it is missing; None at the end."""
+        while not self._ready:
+            if self._ended:
+                return None
+            self._ready = self._decode_packet()[::-1]
+        return self._ready.pop()
+
+    def _decode_packet(self) -> list[tuple[av.VideoFrame | None, float | None]]:
+        packet = self._read_packet()
+        out: list[tuple[av.VideoFrame | None, float | None]] = []
+        if packet is not None and packet.size and packet.pts is not None and not packet.is_discard:
+            heapq.heappush(self._waiting, packet.pts)
+            self._latest = max(self._latest, packet.pts)
+        try:
+            frames = self._stream.codec_context.decode(packet if packet is not None and packet.size else None)
+        except av.EOFError:
+            frames = []
+        except av.FFmpegError as error:
+            frames = []
+            if self._decoded_any:
+                self.errors += 1
+                self.error = self.error or error
+                if packet is not None and packet.size and packet.pts is None:
+                    out.append((None, None))
+                elif packet is None or not packet.is_discard:
+                    self._unexplained.append(self._latest)
+        for frame in frames:
+            out += self._lost_before(frame.pts)
+            out.append((frame, self._seconds(frame.pts)))
+            self._decoded_any = True
+        if packet is None or not packet.size:
+            self._ended = True
+            out += self._lost_before(None)
+        return out
+
+    def _lost_before(self, pts: int | None) -> list[tuple[None, float | None]]:
+        """Return the missing frames before a frame that has come out, or before the end."""
+        if pts is None and not self._ended:
+            return []
+        passed = []
+        while self._waiting and (pts is None or self._waiting[0] <= pts):
+            passed.append(heapq.heappop(self._waiting))
+        if pts is not None and passed and passed[-1] == pts:
+            passed.pop()  # the frame itself
+        lost = passed[: len(self._unexplained)]
+        self._unexplained = self._unexplained[len(lost) :]
+        if pts is not None:
+            self._unexplained = [latest for latest in self._unexplained if latest >= pts]
+        return [(None, self._seconds(each)) for each in lost]
+
+    def _seconds(self, pts: int | None) -> float | None:
+        base = self._stream.time_base
+        return None if pts is None or not base else float(pts * base)
+
+    def _read_packet(self) -> av.Packet | None:
+        """Read on after damage; None at the end."""
+        for _ in range(MAX_READ_ERRORS):
+            try:
+                return next(self._packets, None)
+            except av.EOFError:
+                return None
+            except av.FFmpegError as error:
+                self.broken = error
+                self._packets = self._container.demux(self._stream)
+                continue
+        return None
+
+
+class _Clock:
+    """Turns the time stamps of frames into seconds from the first frame, strictly growing.
+
+    Time stamps can be absent, repeated, or begin again, as where recordings were joined.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._step = 1 / fps if 1 <= fps <= 1000 else 1 / DEFAULT_FPS
+        self._offset: float | None = None
+        self.last = -self._step
+
+    def time(self, stamp: float | None) -> float:
+        """Return the time of the next frame."""
+        expected = self.last + self._step
+        if stamp is None:
+            self.last = expected
+        else:
+            if self._offset is None or stamp + self._offset <= self.last:
+                self._offset = expected - stamp
+            self.last = stamp + self._offset
+        return self.last
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    name = str(path.absolute())  # a relative name with a colon would be a protocol
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a name in another encoding, which PyAV cannot pass on
+        return av.open(path.open("rb"), "r", metadata_errors="replace")
+    return av.open(name, "r", metadata_errors="replace")
+
+
+def moving_picture(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the video stream that FFmpeg calls the best: not a small preview track, not the cover of a song.
+
+    Raises:
+        VideoError: there is none.
+    """
+    stream = container.streams.best("video")
+    if stream is None:
+        raise VideoError("it has no pictures")
+    if stream.disposition & av.stream.Disposition.attached_pic:
+        moving = [each for each in container.streams.video if not each.disposition & av.stream.Disposition.attached_pic]
+        if not moving:
+            raise VideoError("its only picture is a cover")
+        stream = moving[0]
+    return stream
+
+
 def upright(frame: av.VideoFrame) -> np.ndarray:
     """Return a decoded frame as uint8 ``[H, W, 3]`` RGB, turned by the rotation that the video asks for."""
     image = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store their orientation
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+    turns = _quarter_turns(frame)
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def pixel_aspect(sample_aspect_ratio: Fraction | None, frame: av.VideoFrame) -> float:
+    """Return the width of a pixel relative to its height, in the upright frame: 1 unless the video is anamorphic.
+
+    Args:
+        sample_aspect_ratio: of the stream.
+        frame: a frame of it.
+    """
+    ratio = float(sample_aspect_ratio or 1)
+    if not 0.1 <= ratio <= 10:  # nonsense in the header
+        return 1.0
+    return 1 / ratio if _quarter_turns(frame) % 2 else ratio
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    return round(getattr(frame, "rotation", 0) / 90) % 4  # phones store their orientation
 
 
 def reason(error: Exception) -> str:

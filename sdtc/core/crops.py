@@ -13,22 +13,28 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from sdtc.core.errors import InputError
+
 CROP_SCALE = 1.25  # each box is enlarged by 25 % (paper, sections 1 and 8)
 
 
-def expand_boxes(boxes: np.ndarray, size: tuple[int, int], scale: float = CROP_SCALE) -> np.ndarray:
+def expand_boxes(
+    boxes: np.ndarray, size: tuple[int, int], scale: float = CROP_SCALE, pixel_aspect: float = 1.0
+) -> np.ndarray:
     """Turn person boxes into crop boxes: keep the centre, grow to the input's aspect ratio, enlarge.
 
     Args:
         boxes: ``[..., 4]`` person boxes, image pixels.
         size: (H, W) of the network's input.
         scale: enlargement after the aspect ratio is right.
+        pixel_aspect: width of an image pixel relative to its height. The crop's pixels are square: people whom an
+            anamorphic video stores squeezed are seen as they are.
 
     Returns:
         ``[..., 4]`` crop boxes, image pixels; they may reach beyond the image.
     """
     boxes = np.asarray(boxes, dtype=np.float64)
-    aspect = size[1] / size[0]
+    aspect = size[1] / size[0] / pixel_aspect
     width, height = boxes[..., 2], boxes[..., 3]
     crop_width = np.maximum(width, height * aspect) * scale
     crop_height = crop_width / aspect
@@ -90,8 +96,13 @@ def crop_frame(
 
     Returns:
         uint8 ``[H, W, 3]``, the channels in the order of the frame.
+
+    Raises:
+        InputError: the frame is of another type or shape. OpenCV would leave `out` as it was.
     """
     height, width = size
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise InputError(f"a frame is {frame.dtype} {list(frame.shape)}: expected uint8 [H, W, 3]")
     return cv2.warpAffine(
         frame,
         crop_to_image_matrix(crop_box, size, rotation),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 from sdtc.core.errors import InputError, OutputError
 
 MAX_JSON_BYTES = 256 << 20  # a whole PoseTrack split's detections are about 50 MB
+MAX_NAME = 255  # bytes of a file's name, on all usual file systems
+_COUNT = itertools.count()  # `next` is atomic
 
 
 def read_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -60,6 +63,89 @@ def read_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
         raise InputError(f"{what} file '{path}' has a whole number of thousands of digits") from None
 
 
+def unique() -> str:
+    """Return a text for temporary names that no other call returns, in this process or another one on this machine."""
+    return f"{os.getpid()}-{next(_COUNT)}"
+
+
+def shorten(name: str, size: int = MAX_NAME) -> str:
+    """Return a name of at most `size` bytes: the name itself, or its beginning and a hash of the whole."""
+    data = os.fsencode(name)
+    if len(data) <= size:
+        return name
+    ending = "~" + hashlib.sha256(data).hexdigest()[:8]
+    return data[: size - len(ending)].decode("utf-8", "ignore") + ending
+
+
+def text_of(name: str) -> str:
+    """Return a file's name as text that can be written in UTF-8, also if the file system has it in another encoding."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file that is going to be written, which need not exist. It ends with the process at the latest.
+
+    Raises:
+        InputError: another run, in this process or another one, holds it.
+        OutputError: its lock file cannot be made.
+    """
+    lock = path.with_name(f".{shorten(path.name, 80)}.lock")
+    try:
+        file = _take_lock(lock)
+    except BlockingIOError:
+        raise InputError(
+            f"'{path}' is being written by another run: wait for its end, or choose another `output`"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"cannot write '{lock}': {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()  # before the lock is released: else another run's could be removed
+        os.close(file)
+
+
+def _take_lock(lock: Path) -> int:
+    while True:
+        file = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            _lock_file(file)
+            if os.fstat(file).st_ino == lock.stat().st_ino:
+                return file
+        except FileNotFoundError:  # removed by the run that held it, and so was what we have locked
+            pass
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _lock_file(file: int) -> None:
+    """Lock an open file, without waiting.
+
+    Raises:
+        BlockingIOError: another one has locked it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            raise BlockingIOError from None
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        pass
+
+
 def make_directory(path: Path) -> Path:
     """Create a directory for results and check that it can be written.
 
@@ -68,7 +154,7 @@ def make_directory(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".sdtc-{os.getpid()}.part"
+        probe = path / f".sdtc-{unique()}.part"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -93,7 +179,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     if not path.name:  # "", "." or "/"
         raise OutputError(f"cannot write '{path}': it is a folder")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{shorten(path.name, 80)}.{unique()}.part")
     try:
         yield temporary
         os.replace(temporary, path)

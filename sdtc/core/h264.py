@@ -5,11 +5,43 @@ Temporary names and error messages are the callers' business: this writes one fi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Self
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+_CLOCK = Fraction(1, 90_000)  # seconds; time stamps of all usual frame rates are whole numbers of it
+_UNSPECIFIED = 2
+# FFmpeg converts with the matrix of BT.601 where none is stated. Of RGB, which has no matrix, BT.709 is made.
+_MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601,
+             7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, _UNSPECIFIED: Colorspace.ITU601}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ColorTags:
+    """How a video's colours are stored, in the numbers of ITU-T H.273; players show a video by these.
+
+    Attributes:
+        matrix, primaries, transfer: 1 for BT.709, 2 for unspecified, and so on.
+        range: 1 for 16-235, 2 for 0-255, 0 for unspecified.
+    """
+
+    matrix: int = 1
+    primaries: int = 1
+    transfer: int = 1
+    range: int = 1
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> Self:
+        """Return those of a decoded frame; BT.709 if it is stored in a way that H.264 in yuv420p cannot have."""
+        matrix, full = int(frame.colorspace), int(frame.color_range)
+        if matrix not in _MATRICES:
+            return cls()
+        return cls(matrix, int(frame.color_primaries), int(frame.color_trc), full if full in (0, 1, 2) else 0)
 
 
 class H264Writer:
@@ -23,34 +55,77 @@ class H264Writer:
         size: (H, W) of the frames in pixels, both even.
         crf: constant rate factor of libx264, 0 (lossless) to 51; lower is larger and better.
         preset: libx264's trade of encoding speed for file size, e.g. ``"veryfast"``.
+        pixel_aspect: width of a pixel relative to its height.
+        colors: how to store the colours; untagged if not given.
 
     Raises:
         OSError, av.FFmpegError: here and in every method, if the file cannot be written or the encoder does not start.
     """
 
     def __init__(
-        self, path: str | Path, fps: float, size: tuple[int, int], *, crf: int, preset: str = "medium"
+        self,
+        path: str | Path,
+        fps: float,
+        size: tuple[int, int],
+        *,
+        crf: int,
+        preset: str = "medium",
+        pixel_aspect: float = 1.0,
+        colors: ColorTags | None = None,
     ) -> None:
-        # An absolute path, since FFmpeg takes what stands before a colon for a protocol.
-        self._file = av.open(str(Path(path).absolute()), "w", format="mp4", options={"movflags": "+faststart"})
+        name, self._opened = str(Path(path).absolute()), None  # else what stands before a colon would be a protocol
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # a name in another encoding, which PyAV cannot pass on
+            self._opened = Path(path).open("w+b")  # noqa: SIM115  (closed together with the container)
+        options = {} if self._opened else {"movflags": "+faststart"}  # FFmpeg reopens the file for this, by its name
+        self._file = av.open(self._opened or name, "w", format="mp4", options=options)
         self._stream = self._file.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "preset": preset}
         )
         self._stream.height, self._stream.width = self.size = size
         self._stream.pix_fmt = "yuv420p"
+        if pixel_aspect != 1:
+            self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
+        self._colors, self._last = colors, -1
+        if colors is not None:
+            context = self._stream.codec_context
+            context.colorspace, context.color_range = colors.matrix, colors.range
+            context.color_primaries, context.color_trc = colors.primaries, colors.transfer
 
-    def write(self, image: np.ndarray) -> None:
-        """Add a frame, uint8 ``[H, W, 3]`` RGB of the size that was given."""
-        self._file.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+    def write(self, image: np.ndarray, time: float | None = None) -> None:
+        """Add a frame.
+
+        Args:
+            image: uint8 ``[H, W, 3]`` RGB of the size that was given.
+            time: when it is shown, seconds, more than that of the frame before; by `fps` if not given. Give it for all
+                frames or for none.
+        """
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        if self._colors is not None:
+            full = self._colors.range == ColorRange.JPEG
+            frame = frame.reformat(
+                format="yuv420p",
+                dst_colorspace=_MATRICES[self._colors.matrix],
+                dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            )
+        if time is not None:
+            frame.time_base = self._stream.codec_context.time_base = _CLOCK
+            frame.pts = self._last = max(round(time / _CLOCK), self._last + 1)
+        self._file.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Encode the frames that wait in the encoder, and finish the file."""
         self._file.mux(self._stream.encode(None))
-        self._file.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close the file without the frames that wait in the encoder; what is left is not meant to be kept."""
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            if self._opened is not None:
+                self._opened.close()
 
     def __enter__(self) -> H264Writer:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -12,7 +13,10 @@ MAX_SIDE = 32_767  # OpenCV's warping takes no larger images
 
 
 def read_image(path: Path) -> np.ndarray | None:
-    """Return an image file as uint8 ``[H, W, 3]`` RGB, or None if it is missing, broken or too large."""
+    """Return an image file as uint8 ``[H, W, 3]`` RGB, or None if it is missing, broken or too large.
+
+    Of a file with several pictures it is the first, see `holds_several`.
+    """
     try:
         data = np.fromfile(path, dtype=np.uint8)  # cv2.imread cannot open every path on every system
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
@@ -21,6 +25,35 @@ def read_image(path: Path) -> np.ndarray | None:
     if image is None or max(image.shape) > MAX_SIDE:
         return None
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def holds_several(path: Path) -> bool:
+    """Whether an image file holds more than one picture: an animation, or a document with pages. It reads the header.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+        if head[:4] in (b"II*\0", b"MM\0*"):
+            return _has_second_page(file, "little" if head[:1] == b"I" else "big")
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X":
+        return bool(head[20] & 2) if len(head) > 20 else False
+    if head[:4] == b"\x89PNG":
+        return b"acTL" in head.split(b"IDAT")[0]
+    if head[:4] == b"GIF8":  # each picture of an animation has a graphic control extension
+        return head.count(b"\x21\xf9\x04") > 1
+    return head[4:12] == b"ftypavis"
+
+
+def _has_second_page(file: BinaryIO, order: Literal["little", "big"]) -> bool:
+    """Whether a TIFF file's first directory names a second one."""
+    file.seek(4)
+    first = int.from_bytes(file.read(4), order)
+    file.seek(first)
+    entries = int.from_bytes(file.read(2), order)
+    file.seek(first + 2 + 12 * entries)
+    return int.from_bytes(file.read(4), order) > 0
 
 
 class ImageCache:

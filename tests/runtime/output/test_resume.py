@@ -157,7 +157,7 @@ def test_what_is_complete_is_left_alone(options, clip, whole, tmp_path, capsys, 
     assert main([*options, "--input", str(clip / f"{NAME}.mp4"), "--output", str(tmp_path), "--resume"]) == 0
     out = capsys.readouterr().out
     assert f"all {FRAMES} frames were done already" in out
-    assert "stages   none" in out  # not even decoded
+    assert "pose 0" not in out  # only decoded, to see that nothing follows
     assert file.read_bytes() == whole
 
 
@@ -229,14 +229,14 @@ def test_a_file_of_something_else_is_refused_and_stays(options, clip, whole, gap
     file.unlink()
     file.mkdir()
     assert main(arguments) == 2
-    assert "cannot be read to resume it: Is a directory" in one_sentence(capsys.readouterr().err)
+    assert "is a folder already: choose another --output" in one_sentence(capsys.readouterr().err)
 
 
 def test_a_file_of_more_frames_than_the_folder_has(tmp_path) -> None:
     source = ImageSequence(tmp_path, [tmp_path / "000000.jpg", tmp_path / "000003.jpg"])
     file = tmp_path / "p.jsonl"
     names = ["000000.jpg", None, None, "000003.jpg", "000004.jpg"]
-    rows = [json.dumps({"frame": i, "name": name, "poses": []}) + "\n" for i, name in enumerate(names)]
+    rows = [json.dumps({"frame": i, "name": name, "time": i / 25, "poses": []}) + "\n" for i, name in enumerate(names)]
     file.write_text("".join(rows[:4]))
     assert read_progress(file, source, 15).frames == source.num_frames
     file.write_text("".join(rows))

@@ -19,7 +19,7 @@ FPS = 25.0
 def result(index: int, points: np.ndarray, score: float = 1.0, track_id: int = 0, size: float = 200.0) -> FrameResult:
     keypoints = np.concatenate([points, np.full((len(points), 1), score)], axis=1).astype(np.float32)
     box = np.array([0, 0, size / 2, size], np.float32)
-    return FrameResult(index, index, None, index, None, [Pose(track_id, keypoints, box, 0.9)])
+    return FrameResult(index, index, None, index, None, [Pose(track_id, keypoints, box, 0.9)], time=index / FPS)
 
 
 def run(path: np.ndarray, **options) -> np.ndarray:
@@ -76,18 +76,18 @@ def test_people_are_filtered_apart_and_forgotten() -> None:
 def test_live_frames_are_filtered_by_the_clock(rng) -> None:
     """Of 25 frames a second every other one is dropped: as 12.5 a second from a file; after a pause it begins anew."""
     path = np.cumsum(rng.normal(0, 3, (20, 2, 2)), axis=0)
-    live = [dataclasses.replace(result(i, points), received=900 + 2 * i / FPS) for i, points in enumerate(path)]
+    live = [dataclasses.replace(result(i, points), time=2 * i / FPS) for i, points in enumerate(path)]
     got = [r.poses[0].keypoints for r in smooth(live, FPS)]
-    want = [r.poses[0].keypoints for r in smooth([result(i, points) for i, points in enumerate(path)], FPS / 2)]
+    want = [r.poses[0].keypoints for r in smooth([result(2 * i, points) for i, points in enumerate(path)], FPS)]
     np.testing.assert_allclose(got, want, atol=1e-3)
     one_euro = OneEuro(FPS)
-    one_euro(dataclasses.replace(result(0, path[0]), received=900.0))
-    late = one_euro(dataclasses.replace(result(1, path[0] + 50), received=905.0))
+    one_euro(dataclasses.replace(result(0, path[0]), time=0.0))
+    late = one_euro(dataclasses.replace(result(1, path[0] + 50), time=5.0))
     np.testing.assert_allclose(late.poses[0].keypoints[:, :2], path[0] + 50, atol=1e-3)
-    one_euro(dataclasses.replace(result(2, path[0]), received=905.04))
+    one_euro(dataclasses.replace(result(2, path[0]), time=5.04))
     same = copy.deepcopy(one_euro)
-    burst = one_euro(dataclasses.replace(result(3, path[1]), received=905.0400001))  # held up by the network
-    half = same(dataclasses.replace(result(3, path[1]), received=905.04 + 0.5 / FPS))  # taken as half a frame later
+    burst = one_euro(dataclasses.replace(result(3, path[1]), time=5.0400001))  # held up by the network
+    half = same(dataclasses.replace(result(3, path[1]), time=5.04 + 0.5 / FPS))  # taken as half a frame later
     np.testing.assert_allclose(burst.poses[0].keypoints, half.poses[0].keypoints, atol=1e-3)
 
 

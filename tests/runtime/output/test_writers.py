@@ -27,7 +27,7 @@ def result(index: int, people: int = 2, joints: int = 15, size=(61, 81), name: s
         for person in range(people)
     ]
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    return FrameResult(index, index, name, 10128340000 + index if name else index, image, poses)
+    return FrameResult(index, index, name, 10128340000 + index if name else index, image, poses, time=index / 29.97)
 
 
 def test_posetrack_json_has_what_an_evaluator_reads(tmp_path) -> None:
@@ -107,7 +107,7 @@ def test_video_is_h264_that_browsers_play(tmp_path) -> None:
     with VideoWriter(tmp_path / "v.mp4", 29.97, lambda r: draw_frame(r, POSETRACK)) as writer:
         for index in range(12):
             writer.write(result(index))
-        missing = FrameResult(12, 12, None, 12, None)
+        missing = FrameResult(12, 12, None, 12, None, time=12 / 29.97)
         writer.write(missing)  # the picture stands still
         assert not (tmp_path / "v.mp4").exists()
     assert list(tmp_path.iterdir()) == [tmp_path / "v.mp4"]
