@@ -218,7 +218,7 @@ class _InputRun:
     def __init__(self, run: Run, engine: PoseEngine, source: FrameSource, files: _Outputs, summary: RunSummary) -> None:
         self.run, self.engine, self.source, self.summary = run, engine, source, summary
         self.options = run.options
-        self.boxes = run.boxes_for(source.name)
+        self.boxes = run.boxes_for(source.sequence)
         self.files = files
         self.writers: list[Writer] = []
         self.latencies, self.waits = Durations(), Durations()
@@ -253,7 +253,7 @@ class _InputRun:
                 if done is not None and not self.frames:
                     self._keep_complete(done)
             _ignore_signals()  # a second Ctrl-C must not interrupt the closing of the files
-        self.run._tell_about_input(self.boxes, self.source.name)
+        self.run._tell_about_input(self.boxes, self.source.sequence)
         if self.latencies.count:
             self.summary.latency = self._latency()
         self.summary.people += len(track_ids)

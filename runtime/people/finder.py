@@ -49,7 +49,7 @@ class PeopleFinder:
         self, source: FrameSource, boxes: str | Path | BoxFile | None, detector: str | Path | Detector, tracker: Tracker
     ) -> None:
         self._tracker = tracker
-        self._vid_id = sequence_id(source.name)
+        self._vid_id = sequence_id(source.sequence)
         self._boxes: SourceBoxes | None = None
         self._detector: Detector | None = None
         self._next_search = 0  # index of the next frame that the detector runs on
@@ -64,7 +64,7 @@ class PeopleFinder:
         known = None
         if source.listing is not None:
             known = [(number, name) for number, name in source.listing if name is not None]
-        self._boxes = SourceBoxes(file, source.name, known)
+        self._boxes = SourceBoxes(file, source.sequence, known)
 
     def find(self, frame: Frame) -> FramePeople:
         """Return the people of a frame; nobody if its image is missing.

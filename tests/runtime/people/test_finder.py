@@ -92,6 +92,22 @@ def test_boxes_of_something_else_are_refused_at_once(tmp_path: Path) -> None:
         PeopleFinder(Blank(10, 10, [f"{n:06d}.jpg" for n in range(10)]), path, "hog", Tracker())
 
 
+class OneImage(Blank):
+    """An image of a sequence, which has a name of its own."""
+
+    sequence = "012834_mpii_test"  # type: ignore[assignment]
+
+
+def test_an_image_belongs_to_its_sequence(tmp_path: Path) -> None:
+    """By its own name, six digits, it would be a sequence itself."""
+    source = OneImage(1, 1, ["000000.jpg"], name="000000")
+    (frame,) = source
+    path = boxes_of(tmp_path, {4: LEFT}, first=10128340000)
+    people = PeopleFinder(source, path, "hog", Tracker()).find(frame)
+    assert (people.image_id, people.boxes.tolist(), people.track_ids.tolist()) == (10128340000, [LEFT], [4])
+    assert PeopleFinder(source, None, Answers(([], [])), Tracker()).find(frame).image_id == 10128340000  # type: ignore[arg-type]
+
+
 class Answers:
     """A detector of one's own that returns what it is told."""
 
