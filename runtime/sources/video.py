@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -59,7 +60,10 @@ class VideoFile(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         clock = _Clock(self.fps)
         lost: list[tuple[int, float]] = []  # index and time of missing frames
-        frames = _Frames(self._container, self._stream)
+        missing = 0
+        with suppress(OSError):
+            missing = missing_bytes(self.path)
+        frames = _Frames(self._container, self._stream, cut_off=missing > 0)
         index = 0
         while (found := self._next(frames)) is not None:
             image, time, pixel_aspect = found
@@ -69,7 +73,7 @@ class VideoFile(FrameSource):
             yield Frame(index, index, None, image, time=time, pixel_aspect=pixel_aspect)
             index += 1
         if not self._closed:  # else by the consumer, which needs no more frames
-            self.problems += self._what_is_wrong(index, clock.last, lost, frames)
+            self.problems += self._what_is_wrong(index, clock.last, lost, frames, missing)
 
     def _next(self, frames: _Frames) -> tuple[np.ndarray | None, float | None, float] | None:
         """Decode one frame; None at the end, and after `close`, which may come from another thread."""
@@ -90,7 +94,9 @@ class VideoFile(FrameSource):
                 frames.errors += 1
                 return None, time, 1.0
 
-    def _what_is_wrong(self, count: int, end: float, lost: list[tuple[int, float]], frames: _Frames) -> list[str]:
+    def _what_is_wrong(
+        self, count: int, end: float, lost: list[tuple[int, float]], frames: _Frames, missing: int
+    ) -> list[str]:
         if count == len(lost):
             why = reason(frames.error) if frames.error else "it holds no frames"
             return [f"no frame of video '{self.path}' can be decoded: {why}"]
@@ -101,18 +107,18 @@ class VideoFile(FrameSource):
                 f"{len(lost)} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
                 f"the first is frame {lost[0][0]} ({lost[0][1]:.2f} s)"
             )
-        elif frames.errors:
+        elif frames.errors and not missing:
             plural = "s" if frames.errors > 1 else ""
             problems.append(
                 f"video '{self.path}' is damaged: {frames.errors} packet{plural} cannot be decoded ({frames.error}); "
                 "frames around them may look wrong"
             )
-        try:
-            missing = missing_bytes(self.path)
-        except OSError:
-            missing = 0
-        if missing or frames.broken:
-            why = reason(frames.broken) if frames.broken and not missing else f"{missing:,} bytes are missing"
+        # Only Matroska's duration is that of what was written; other headers count hidden frames, or guess.
+        promised = (self._container.duration or 0) / av.time_base if "matroska" in self._container.format.name else 0
+        lacks = frames.end < 0.97 * promised - 3 / self.fps
+        if missing or frames.broken or lacks:
+            why = f"{missing:,} bytes are missing" if missing else f"its header promises {promised:.2f} s"
+            why = reason(frames.broken) if frames.broken and not missing else why
             problems.append(
                 f"video '{self.path}' is cut off after frame {count - 1} ({end:.2f} s): {why}; what was decoded is kept"
             )
@@ -132,22 +138,29 @@ class _Frames:
     although later ones did. Not every packet has a frame of its own (the second field of an interlaced picture has
     none), so at most as many frames are missing as there were errors.
 
+    Args:
+        container: the file.
+        stream: its moving picture.
+        cut_off: whether the file's end is missing: then so are its last frames, and they do not count.
+
     Attributes:
         errors: packets that could not be decoded.
         error: the first error.
+        end: where the last packet of any stream ends, seconds: sound may go on when the pictures have ended.
         broken: the error that ended the reading before the file's end, if any.
     """
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
-        self._container, self._stream = container, stream
-        self._packets = container.demux(stream)
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, cut_off: bool) -> None:
+        self._container, self._stream, self._cut_off = container, stream, cut_off
+        self._packets = container.demux()
         self._ready: list[tuple[av.VideoFrame | None, float | None]] = []  # reversed
         self._waiting: list[int] = []  # heap of the time stamps of packets whose frames have not come out yet
         self._latest = 0  # the largest of all that were read
         self._unexplained: list[int] = []  # for each error whose frame is not found yet: `_latest` at the time
         self._ended = False
+        self._all_have_frames = True  # so far, every packet had a frame of its own or an error
         self._decoded_any = container.format.name not in _JOINED
-        self.errors = 0
+        self.errors, self.end = 0, 0.0
         self.error: Exception | None = None
         self.broken: Exception | None = None
 
@@ -162,11 +175,11 @@ class _Frames:
     def _decode_packet(self) -> list[tuple[av.VideoFrame | None, float | None]]:
         packet = self._read_packet()
         out: list[tuple[av.VideoFrame | None, float | None]] = []
-        if packet is not None and packet.size and packet.pts is not None and not packet.is_discard:
+        if packet is not None and packet.pts is not None and not packet.is_discard:
             heapq.heappush(self._waiting, packet.pts)
             self._latest = max(self._latest, packet.pts)
         try:
-            frames = self._stream.codec_context.decode(packet if packet is not None and packet.size else None)
+            frames = self._stream.codec_context.decode(packet)
         except av.EOFError:
             frames = []
         except av.FFmpegError as error:
@@ -174,7 +187,7 @@ class _Frames:
             if self._decoded_any:
                 self.errors += 1
                 self.error = self.error or error
-                if packet is not None and packet.size and packet.pts is None:
+                if packet is not None and packet.pts is None:
                     out.append((None, None))
                 elif packet is None or not packet.is_discard:
                     self._unexplained.append(self._latest)
@@ -182,9 +195,9 @@ class _Frames:
             out += self._lost_before(frame.pts)
             out.append((frame, self._seconds(frame.pts)))
             self._decoded_any = True
-        if packet is None or not packet.size:
+        if packet is None:
             self._ended = True
-            out += self._lost_before(None)
+            out += [] if self._cut_off else self._lost_before(None)
         return out
 
     def _lost_before(self, pts: int | None) -> list[tuple[None, float | None]]:
@@ -197,6 +210,10 @@ class _Frames:
         if pts is not None and passed and passed[-1] == pts:
             passed.pop()  # the frame itself
         lost = passed[: len(self._unexplained)]
+        if pts is None and self._all_have_frames:  # at the end the decoder drops what it cannot decode without a word
+            lost = passed
+            self.errors = max(self.errors, len(lost))
+        self._all_have_frames = self._all_have_frames and len(passed) == len(lost)
         self._unexplained = self._unexplained[len(lost) :]
         if pts is not None:
             self._unexplained = [latest for latest in self._unexplained if latest >= pts]
@@ -207,16 +224,22 @@ class _Frames:
         return None if pts is None or not base else float(pts * base)
 
     def _read_packet(self) -> av.Packet | None:
-        """Read on after damage; None at the end."""
-        for _ in range(MAX_READ_ERRORS):
+        """Return the next packet of the pictures; read on after damage; None at the end."""
+        failures = 0
+        while failures < MAX_READ_ERRORS:
             try:
-                return next(self._packets, None)
+                packet = next(self._packets, None)
             except av.EOFError:
                 return None
             except av.FFmpegError as error:
                 self.broken = error
-                self._packets = self._container.demux(self._stream)
+                self._packets = self._container.demux()
+                failures += 1
                 continue
+            if packet is not None and packet.pts is not None and packet.time_base:
+                self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet is None or (packet.stream_index == self._stream.index and packet.size):
+                return packet
         return None
 
 

@@ -167,8 +167,7 @@ def test_every_box_is_a_sentence_or_overlaps_the_frame(boxes) -> None:
     image = np.zeros((120, 160, 3), np.uint8)
     try:
         checked = check_boxes(boxes, image)
-    except InputError as error:
-        assert str(error).count("\n") == 0
+    except InputError:
         return
     assert checked.shape == (len(boxes), 4)
     assert np.isfinite(checked).all()

@@ -486,7 +486,9 @@ def test_a_text_file_as_engine_and_as_detector(tiny_bundle, clip, tmp_path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl-c", "container stopped", "terminal closed"]
+)
 @pytest.mark.parametrize("output_format", ["jsonl", "posetrack"])
 def test_an_interrupt_leaves_valid_files(tiny_bundle, clip, tmp_path, how, output_format) -> None:
     folder = tmp_path / "frames"

@@ -62,14 +62,18 @@ def calls(engine: PoseEngine, people: int = 3) -> list[tuple]:
     rng = np.random.default_rng(people)
     found = []
     for seed in range(8):
-        boxes = np.column_stack([rng.uniform(0, 80, (1 + seed % people, 2)), rng.uniform(20, 70, (1 + seed % people, 2))])
+        boxes = np.column_stack(
+            [rng.uniform(0, 80, (1 + seed % people, 2)), rng.uniform(20, 70, (1 + seed % people, 2))]
+        )
         found.append((pictures(seed), boxes, 1 + seed % 4))
     return found
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["frame by frame", "whole windows"])
 def test_estimate_from_many_threads(tiny_bundle, backend, exact, tiny_interval) -> None:
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend=backend, threads=1, exact=exact)) as engine:
+    with sdtc.runtime.open(
+        tiny_bundle / "model.onnx", EngineOptions(backend=backend, threads=1, exact=exact)
+    ) as engine:
         arguments = calls(engine)
         alone = [engine.estimate(*each) for each in arguments]
         with ThreadPoolExecutor(8) as pool:
@@ -84,7 +88,9 @@ def test_tracking_two_videos_at_once(tiny_bundle, backend, exact, tmp_path, tiny
         (tmp_path / name).mkdir()
         for number, image in enumerate(pictures(seed, 8)):
             cv2.imwrite(str(tmp_path / name / f"{number:06d}.png"), image)
-    with sdtc.runtime.open(tiny_bundle / "model.onnx", EngineOptions(backend=backend, threads=1, exact=exact)) as engine:
+    with sdtc.runtime.open(
+        tiny_bundle / "model.onnx", EngineOptions(backend=backend, threads=1, exact=exact)
+    ) as engine:
 
         def track(name: str) -> list[np.ndarray]:
             results = engine.track(tmp_path / name, TrackOptions(detector=EveryBox()))
