@@ -53,6 +53,7 @@ class RunSummary:
         seconds: duration of the run.
         files: the files that were written.
         problems: sentences about what could not be read or processed.
+        notes: sentences about what was left out on purpose, such as boxes without an area.
         interrupted: whether Ctrl-C ended the run; the files hold the results so far.
         latency: of live inputs, as a sentence; "" if there were none.
     """
@@ -63,6 +64,7 @@ class RunSummary:
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     interrupted: bool = False
     latency: str = ""
 
@@ -118,6 +120,7 @@ class Run:
             )
         make_directory(options.output)
         self._protected, self._tell, self._progress = list(protected), tell, progress
+        self.notes: list[str] = []
         if isinstance(options.track.detector, str):
             self._protected.append(Path(options.track.detector))
 
@@ -125,7 +128,7 @@ class Run:
         """Run all inputs; see `run_inputs`."""
         self.options.track.check_lookahead(engine.manifest.delta)
         start = time.perf_counter()
-        summary = RunSummary()
+        summary = RunSummary(notes=self.notes)
         if self._boxes is not None:
             self._tell_about_skipped(self._boxes)
         outputs = self._name_outputs(engine)  # of all inputs, before anything is written
@@ -184,13 +187,17 @@ class Run:
 
     def _tell_about_skipped(self, boxes: BoxFile) -> None:
         if boxes.skipped_phrase:
-            self._tell(f"note     boxes left out: {boxes.skipped_phrase}")
+            self._note(f"boxes left out: {boxes.skipped_phrase}")
 
     def _tell_about_input(self, boxes: BoxFile | None, name: str) -> None:
         """Tell what the boxes of an input turned out to be while it was run."""
         notes = boxes.inputs.pop(name, None) if boxes else None
         for sentence in notes.sentences if notes else ():
-            self._tell(f"note     {name}: {sentence}")
+            self._note(f"{name}: {sentence}")
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self._tell(f"note     {text}")
 
 
 @dataclass(frozen=True)
@@ -258,7 +265,7 @@ class _InputRun:
             self.summary.latency = self._latency()
         self.summary.people += len(track_ids)
         for note in self.source.notes:
-            self.run._tell(f"note     {note}")
+            self.run._note(note)
         self.summary.problems += self.source.problems
         self.summary.files += [writer.path for writer in self.writers if writer.path.exists()]
 

@@ -32,10 +32,11 @@ MAY_IMPORT = {
     "runtime.estimation": {"core", "runtime.backends", "runtime.sources"},
     "runtime.output": {"core", "runtime.people", "runtime.sources"},
     "runtime.pipeline": {"runtime.sources"},
-    "runtime.options": {"core", "runtime.backends", "runtime.people", "runtime.output"},
+    "runtime.check": {"core"},
+    "runtime.options": {"core", "runtime.backends", "runtime.people", "runtime.output", "runtime.check"},
     "runtime.engine": {
         "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.estimation", "runtime.output",
-        "runtime.pipeline", "runtime.options",
+        "runtime.pipeline", "runtime.check", "runtime.options",
     },
     "runtime.run": {
         "core", "runtime.sources", "runtime.people", "runtime.estimation", "runtime.output", "runtime.pipeline",

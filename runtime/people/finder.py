@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from sdtc.core.boxes import BoxFile, SourceBoxes
 from sdtc.core.posetrack import image_id, sequence_id
-from sdtc.runtime.people.detection import Detector, make_detector
+from sdtc.runtime.people.detection import Detections, Detector, make_detector
 from sdtc.runtime.people.detection.detector import check_detections, check_detector
 from sdtc.runtime.people.tracking import Tracker
 from sdtc.runtime.sources.base import Frame, FrameSource
@@ -87,9 +88,21 @@ class PeopleFinder:
         if frame.index < self._next_search:
             return FramePeople(identifier, *self._tracker.predict(frame.index, size))
         self._next_search = frame.index + self._tracker.interval
-        detections = check_detections(self._detector.detect(frame.image), size)
+        detections = self._detect(frame.image, frame.pixel_aspect)
         ids = self._tracker.update(detections.boxes, detections.scores, frame.index)
         return FramePeople(identifier, detections.boxes, detections.scores, ids)
+
+    def _detect(self, image: np.ndarray, pixel_aspect: float) -> Detections:
+        """Run the detector; it sees people of an anamorphic video as they are."""
+        assert self._detector is not None
+        size = image.shape[:2]
+        if pixel_aspect == 1:
+            return check_detections(self._detector.detect(image), size)
+        width = max(1, round(size[1] * pixel_aspect))
+        shown = cv2.resize(image, (width, size[0]), interpolation=cv2.INTER_LINEAR)
+        found = check_detections(self._detector.detect(shown), (size[0], width))
+        squeeze = np.array([size[1] / width, 1.0] * 2, np.float32)
+        return Detections(found.boxes * squeeze, found.scores)
 
     def check_end(self, num_frames: int) -> None:
         """After the last frame: check that the boxes belong to frames that came, and that some could be used.

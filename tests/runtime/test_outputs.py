@@ -194,7 +194,7 @@ def test_a_lock_goes_from_thread_to_thread(tmp_path) -> None:
 def test_names_of_all_kinds(engine, video, boxes, tmp_path, name, options) -> None:
     path = video.rename(video.with_name(f"{name}.mp4"))
     summary = run(engine, path, tmp_path / "out", boxes, **options)
-    assert (summary.frames, summary.problems) == (6, [])
+    assert (summary.frames, summary.problems, summary.notes) == (6, [], [])
     assert len(summary.files) == 1 + options.get("save_video", False)
     for file in summary.files:
         assert file.exists()
@@ -299,6 +299,24 @@ def test_an_anamorphic_video_keeps_its_shape(engine, boxes, tmp_path) -> None:
     with av.open(str(tmp_path / "out" / "clip.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, stream.sample_aspect_ratio) == (128, 96, Fraction(64, 45))
+
+
+def test_a_detector_sees_people_of_an_anamorphic_video_as_they_are(engine, tmp_path) -> None:
+    class Wide:
+        """A detector that finds whatever is as wide as 0.5 of the picture, in its middle."""
+
+        shapes: list[tuple[int, ...]] = []  # noqa: RUF012
+
+        def detect(self, frame: np.ndarray) -> tuple:
+            self.shapes.append(frame.shape)
+            height, width = frame.shape[:2]
+            return np.array([[0.25 * width, 10, 0.5 * width, height - 20]]), np.array([0.9])
+
+    path = write(tmp_path / "in" / "clip.mp4", aspect=Fraction(64, 45))
+    results = list(engine.track(path, TrackOptions(detector=Wide(), max_frames=2)))
+    assert set(Wide.shapes) == {(96, 182, 3)}
+    np.testing.assert_allclose(results[0].poses[0].bbox, [32, 10, 64, 76], atol=0.1)  # stored pixels
+    assert results[0].pixel_aspect == pytest.approx(64 / 45)
 
 
 # --- ends ---------------------------------------------------------------------------------------------------------
