@@ -230,9 +230,9 @@ class AnnotationFile:
         """Return for each annotation which of the images it belongs to, from 0.
 
         Raises:
-            InputError: it belongs to none of them.
+            InputError: it belongs to none of them, or two images have the same id.
         """
-        number_of = {image.id: number for number, image in enumerate(self.images)}
+        number_of = {identifier: number for number, identifier in enumerate(self.unique_ids())}
         numbers = []
         for annotation in self.annotations:
             number = number_of.get(annotation.image_id)
