@@ -11,6 +11,7 @@ exists.
 from __future__ import annotations
 
 import json
+import reprlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import sdtc
 from sdtc.core.errors import CheckpointError, ConfigError, require
 from sdtc.core.files import atomic_write, sha256
 from sdtc.core.manifest import Manifest
+from sdtc.core.numbers import whole_number
 from sdtc.core.skeleton import get_skeleton
 from sdtc.model.builder import build
 from sdtc.model.config import ModelConfig
@@ -150,10 +152,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     header, state = _read(path)
     try:
         if _is_ours(header):
-            version = header.get("version")
-            if type(version) is not int or version > VERSION:
+            version = whole_number(header.get("version"))
+            if version is None or version > VERSION:
+                given = reprlib.repr(header.get("version"))
                 raise CheckpointError(
-                    f"it has checkpoint version {version}, this sdtc reads up to {VERSION}: update sdtc"
+                    f"it has checkpoint version {given}, this sdtc reads up to {VERSION}: update sdtc"
                 )
             network = build(ModelConfig.from_dict(header.get("config"))).eval()
             _load_state(network, state)

@@ -6,6 +6,7 @@ import copy
 import csv
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -623,6 +624,20 @@ def test_unlabelled_joints_take_no_gradient() -> None:
         (["train.root=/nowhere"], "does not exist"),
         (["backbone=/nowhere.pth"], "does not exist"),
         (["train=3"], "expected names and values"),
+        (["learning_rate=.nan"], "learning_rate is nan: expected a finite number"),
+        (["learning_rate=.inf"], r"learning_rate is inf: expected a finite number from 0"),
+        (["learning_rate=1e400"], "expected a finite number"),
+        (["learning_rate='3e-3'"], "learning_rate is '3e-3': expected float"),
+        (["gamma=-1"], "gamma is -1.0: expected a finite number from 0"),
+        (["epochs=3.7"], "epochs is 3.7: expected int"),
+        (["epochs=true"], "epochs is True: expected int"),
+        (["epochs=1:30"], "epochs is '1:30': expected int"),
+        (["epochs=2020-13-45"], "epochs is '2020-13-45': expected int"),
+        (["epochs=" + "[" * 5000], "is not a YAML value"),
+        (["epochs=" + "9" * 5000], "is not a YAML value"),
+        (["seed=-1"], "seed is -1: expected 0 to 9223372036854775807"),
+        (["workers=99999999"], "workers is 99999999: expected 0 to 1024"),
+        (["threads=9999999999"], "threads is 9999999999: expected 0 to 1024"),
     ],
     ids=str,
 )
@@ -634,7 +649,30 @@ def test_bad_settings_are_one_sentence(config_file, tmp_path, capsys, changes, s
     assert re.search(sentence, text), text
 
 
+def test_numbers_and_words_as_people_write_them(data, tmp_path) -> None:
+    """PyYAML reads 3e-3 as text and `no` as false, by YAML 1.1."""
+    written = ["learning_rate=3e-3", "precision=no", "masked=no", "epochs=010", "warmup_steps=1e3", "clip_norm=.inf"]
+    config = load_config("tiny-synthetic", written)
+    assert (config.learning_rate, config.precision, config.masked) == (0.003, "no", False)
+    assert (config.epochs, config.warmup_steps, config.clip_norm) == (10, 1000, math.inf)
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "train: &data {root: x, split: 'no'}\nval: {<<: *data, split: val}\nweight_decay: 1E-2\nsigma: 2\n"
+        "precision: no\nhalf_weights: Yes\nbackbone: ~\nmilestones: [1, 2.0]\nsave_seconds: +.5e1 # seconds\n"
+    )
+    config = load_config(str(path))
+    assert (config.weight_decay, config.sigma, config.precision, config.half_weights) == (0.01, 2.0, "no", True)
+    assert (config.train.split, config.val.split, config.val.root) == ("no", "val", Path("x"))
+    assert (config.backbone, config.milestones, config.save_seconds) == (None, (1, 2), 5.0)
+
+
 def test_configuration_files_that_are_none(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="has more than 1,048,576 bytes"):
+        load_config("/dev/zero")
+    for text in ("[" * 100_000, "&a [*a]", "? [1]\n: 2", "<<: 3", "a: !!python/object:x y", "\0", "9" * 5000):
+        (tmp_path / "a.yaml").write_text(text)
+        with pytest.raises(ConfigError):
+            load_config(str(tmp_path / "a.yaml"))
     with pytest.raises(ConfigError, match="expected a YAML file, or one of"):
         load_config("nothing.yaml")
     (tmp_path / "a.yaml").write_text("{")
