@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sdtc.core.command_line import complain
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.core.files import make_directory
 from sdtc.core.image_file import ImageCache
@@ -107,7 +108,7 @@ class Trainer:
             estimated = measure_heads(self.validation.people)[1]
             if estimated.any():
                 note = estimate_note(int(estimated.sum()), len(estimated))
-                tqdm.write(f"note     validation: {note}", file=sys.stderr)
+                _tell(f"note     validation: {note}")
 
     def _cache_images(self) -> ImageCache:
         people = self.data.people + (self.validation.people if self.validation else [])
@@ -248,7 +249,7 @@ class Trainer:
                 save_checkpoint(self.output / BEST, self.network, trained=True, dtype=dtype)
             row = self.log.end_epoch(self.epoch, self.step, self._rate(self.epoch - 1, self.step - 1), score)
             if row and not self.quiet:
-                tqdm.write(_describe(row, self.config.epochs), file=sys.stderr)
+                _tell(_describe(row, self.config.epochs))
         self._save_state()
 
     def _save_state(self) -> None:
@@ -296,6 +297,12 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"'{path}' does not fit this configuration: {reason}") from None
+
+
+def _tell(text: str) -> None:
+    """Print a line above the progress bar."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        complain(text)
 
 
 def _describe(row: dict[str, str], epochs: int) -> str:
