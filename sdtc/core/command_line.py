@@ -117,7 +117,7 @@ def say(text: str, end: str = "\n", quiet: bool = False) -> None:
     except BrokenPipeError:
         _silence_stdout()
     except OSError as error:
-        _lost.append(error.strerror)
+        _lost.append(error.strerror or str(error))
         _silence_stdout()
 
 
@@ -153,7 +153,7 @@ def _flush() -> str | None:
     except BrokenPipeError:
         _silence_stdout()
     except OSError as error:
-        _lost.append(error.strerror)
+        _lost.append(error.strerror or str(error))
         _silence_stdout()
     return _lost[0] if _lost else None
 

@@ -9,6 +9,7 @@ process or shared by several.
 from __future__ import annotations
 
 import math
+import reprlib
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from sdtc.core.command_line import complain
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.core.files import make_directory
 from sdtc.core.image_file import ImageCache
+from sdtc.core.numbers import whole_number
 from sdtc.evaluation.ap import estimate_note
 from sdtc.model.builder import build
 from sdtc.model.checkpoint import (
@@ -292,10 +294,17 @@ class Trainer:
                 optimizer.load_state_dict(saved)
             if self.scaler.is_enabled() and (scale := state.get("scaler")):  # none in states of runs without fp16
                 self.scaler.load_state_dict(scale)
-            self.epoch, self.step_in_epoch = int(state["epoch"]), int(state["step_in_epoch"])
+            for name in ("epoch", "step_in_epoch"):
+                number = whole_number(state[name])
+                if number is None or number < 0:
+                    raise ValueError(f"{name} is {reprlib.repr(state[name])}")
+                setattr(self, name, number)
             self.best = float(state["best"])
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            if math.isnan(self.best):
+                raise ValueError("best is nan")
+        # PyTorch takes whatever a state holds, so that a damaged one can lead to any error.
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"'{path}' does not fit this configuration: {reason}") from None
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import pytest
 import torch
 import yaml
 
-from sdtc.core.errors import CheckpointError, ConfigError, SdtcError
+from sdtc.core.errors import CheckpointError, ConfigError, InputError, SdtcError
 from sdtc.core.image_file import ImageCache
 from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
 from sdtc.model.decoding import decode_heatmaps
@@ -742,3 +743,40 @@ def test_no_space_while_saving_keeps_the_old_state(data, tmp_path, monkeypatch) 
         trainer._save_state()
     assert (tmp_path / "run" / "last.pth").read_bytes() == before
     assert not [path for path in (tmp_path / "run").iterdir() if path.suffix == ".part"]
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    with Trainer(load_config_from(settings(data, epochs=1)), folder, quiet=True) as trainer:
+        trainer.run()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizers": None}, {"optimizers": [5]}, {"optimizers": [{}]}, {"reconstruction": None},
+        {"reconstruction": [1]},
+        {"optimizers": [{"state": {}, "param_groups": []}]}, {"optimizers": [{"state": 3, "param_groups": 3}]},
+        {"reconstruction": {"x": 1}}, {"epoch": -1}, {"epoch": 0.5}, {"epoch": "one"}, {"step_in_epoch": math.inf},
+        {"epoch": torch.ones(2)}, {"best": math.nan}, {"best": None}, {"seed": [0]}, {"batch_size": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_states_that_are_damaged_end_in_a_sentence(data, finished, tmp_path, changes) -> None:
+    state = torch.load(finished / "last.pth", weights_only=True)
+    state["training"] |= changes
+    torch.save(state, tmp_path / "last.pth")
+    with pytest.raises(CheckpointError, match=r"last\.pth' (does not fit this configuration: .|was made with)"):
+        Trainer(load_config_from(settings(data, epochs=1)), tmp_path, resume=True, quiet=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [b"\xff\xfe\0", b"a,b\n1,2\n", b"epoch,step\n1,x\n", b"\0\n" * 9, None], ids=repr)
+def test_logs_that_are_none(data, finished, tmp_path, text) -> None:
+    shutil.copy(finished / "last.pth", tmp_path)
+    (tmp_path / "log.csv").mkdir() if text is None else (tmp_path / "log.csv").write_bytes(text)
+    with pytest.raises(InputError, match=r"log\.csv' is not a log that sdtc-train wrote: move it away"):
+        Trainer(load_config_from(settings(data, epochs=1)), tmp_path, resume=True, quiet=True)
