@@ -12,27 +12,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
-    from sdtc.core.command_line import command
+    from sdtc.core.command_line import command, program
+    from sdtc.core.errors import require
 except ModuleNotFoundError:  # run from a checkout that was never installed
     sys.exit("to_trt.py: error: sdtc is not installed: run  pip install -e '.[cpu,export]'  in the project's folder")
 
 _DESCRIPTION = """Turn a checkpoint into an engine bundle: ONNX graphs, TensorRT engines and a manifest.
 
 The exported graphs are compared with the PyTorch network first; if they differ, no bundle is written."""
+_NAME, _SCRIPT = "sdtc-export", "to_trt.py"
 _EPILOG = """examples:
-  python export/to_trt.py ckpt.pth                              fp32, into the current folder
-  python export/to_trt.py ckpt.pth --output bundle --precision fp16 --batch 1,4,16
-  python export/to_trt.py vitpose-b.pth --compute-capability 8.6,8.9
-  python export/to_trt.py ckpt.pth --no-plan                    ONNX only
+  {command} ckpt.pth --no-plan        ONNX only, fp32, into the current folder
+  {command} ckpt.pth --output bundle --precision fp16 --batch 1,4,16
+  {command} vitpose-b.pth --compute-capability 8.6,8.9
 
 The checkpoint is sdtc's own (.pth, .safetensors) or a whole ViTPose (original, mmpose 1.x or Hugging Face names).
 TensorRT-RTX builds engines without a GPU, for the compute capabilities that you name; full TensorRT builds them on a
-GPU, for that GPU. The files are model.{onnx,plan,json} and the streaming pair model.{encoder,temporal}.{onnx,plan}."""
+GPU, for that GPU. The files are model.{{onnx,plan,json}} and, to stream, model.{{encoder,temporal}}.{{onnx,plan}}."""
 
 
-@command("to_trt.py")
+@command(_NAME, script=_SCRIPT)
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    for module in ("torch", "onnx", "onnxscript"):
+        require(module, "export", program(_NAME, _SCRIPT))
     from sdtc.export.bundle import ExportOptions, export
 
     options = ExportOptions(
@@ -49,8 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    prog = program(_NAME, _SCRIPT)
     parser = argparse.ArgumentParser(
-        prog="to_trt.py", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=_DESCRIPTION,
+        epilog=_EPILOG.format(command=prog if prog == _NAME else f"python export/{prog}"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="sdtc or ViTPose checkpoint")
     parser.add_argument(

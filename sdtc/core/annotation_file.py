@@ -25,7 +25,8 @@ import numpy as np
 
 from sdtc.core.errors import InputError
 from sdtc.core.files import read_json
-from sdtc.core.skeleton import POSETRACK, POSETRACK_SLOTS
+from sdtc.core.numbers import whole_number
+from sdtc.core.skeleton import COCO, POSETRACK, POSETRACK_SLOTS
 
 MAX_ID = 2**63 - 1
 MAX_PIXELS = 1e6  # no image is larger; what lies beyond would overflow somewhere further on
@@ -65,11 +66,10 @@ class _Record:
 
     def _whole(self, key: str) -> int:
         value = self.fields.get(key)
-        if (isinstance(value, str) and _DIGITS.fullmatch(value)) or (isinstance(value, float) and value.is_integer()):
-            value = int(value)
-        if type(value) is not int or not 0 <= value <= MAX_ID:
+        number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else whole_number(value)
+        if number is None or not 0 <= number <= MAX_ID:
             raise self.refuse(key, f"a whole number from 0 to {MAX_ID}")
-        return value
+        return number
 
     def _optional_whole(self, key: str) -> int | None:
         return None if self.fields.get(key) is None else self._whole(key)
@@ -230,9 +230,9 @@ class AnnotationFile:
         """Return for each annotation which of the images it belongs to, from 0.
 
         Raises:
-            InputError: it belongs to none of them.
+            InputError: it belongs to none of them, or two images have the same id.
         """
-        number_of = {image.id: number for number, image in enumerate(self.images)}
+        number_of = {identifier: number for number, identifier in enumerate(self.unique_ids())}
         numbers = []
         for annotation in self.annotations:
             number = number_of.get(annotation.image_id)
@@ -272,6 +272,12 @@ class AnnotationFile:
                 f"{self.where}: its category's keypoints is {reprlib.repr(names)}, expected a list of names"
             )
         missing = [joint for joint in POSETRACK.keypoints if joint not in names]
+        if missing and set(COCO.keypoints).issubset(name for name in names if isinstance(name, str)):
+            raise InputError(
+                f"{self.where} has COCO's joints, without {', '.join(missing)}: expected PoseTrack's "
+                f"{len(POSETRACK_SLOTS)} slots or its {len(POSETRACK.keypoints)} joints; COCO's own AP comes from "
+                "pycocotools, which takes the poses of sdtc-infer with `format='coco'`"
+            )
         if missing:
             raise InputError(
                 f"{self.where} names {len(names)} joints, but not {', '.join(missing[:4])}: expected PoseTrack's "

@@ -1,12 +1,15 @@
-"""What all commands share: errors as one sentence and an exit code, and printing that survives a closed pipe."""
+"""What all commands share: errors as one sentence and an exit code, and printing that survives any console."""
 
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from sdtc.core.errors import SdtcError
 
@@ -41,32 +44,60 @@ def as_options(message: str, names: Mapping[str, str] | None = None) -> str:
     return _ARGUMENT.sub(option, message)
 
 
-def command(
-    name: str, options: Mapping[str, str] | None = None
-) -> Callable[[Callable[[Sequence[str] | None], int]], Callable[..., int]]:
-    """Decorate a command's ``main(argv)``: a known error becomes one sentence on stderr and an exit code.
+def program(name: str, script: str | None = None) -> str:
+    """Return what a command was called as: the name of its script if Python was given that file, else its name."""
+    run_as_module = getattr(sys.modules.get("__main__"), "__spec__", None) is not None
+    return script if script and not run_as_module and Path(sys.argv[0]).name == script else name
 
-    Exit codes: 0 success, 1 the work failed, 2 the input was unusable, 130 interrupted by Ctrl-C.
+
+def command(
+    name: str, options: Mapping[str, str] | None = None, script: str | None = None
+) -> Callable[[Callable[[Sequence[str] | None], int]], Callable[..., int]]:
+    """Decorate a command's ``main(argv)``: an error becomes one sentence on stderr and an exit code.
+
+    Exit codes: 0 success, 1 the work failed or could not be told, 2 the input was unusable, 130 interrupted by Ctrl-C.
 
     Args:
         name: of the command.
         options: arguments whose option has another name, see `as_options`.
+        script: name of the file, if it can be run as a file too.
     """
 
     def decorate(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-        @functools.wraps(main)
-        def wrapped(argv: Sequence[str] | None = None) -> int:
+        def run(argv: Sequence[str] | None) -> int:
             try:
                 return main(argv)
             except SdtcError as error:
-                print(f"{name}: error: {as_options(str(error), options)}", file=sys.stderr)
-                return error.exit_code
+                return _fail(str(error), error.exit_code)
             except KeyboardInterrupt:
-                print(f"{name}: interrupted", file=sys.stderr)
+                complain(f"{program(name, script)}: interrupted")
                 return 130
             except BrokenPipeError:  # `sdtc-info base | head -1`; commands that write files print through `say`
                 _silence_stdout()
                 return 0
+            except OSError as error:
+                where = "" if error.filename is None else f" '{os.fsdecode(error.filename)}'"
+                return _fail(f"the system refuses{where}: {error.strerror or error}", 1)
+            except UnicodeError as error:
+                return _fail(f"a name or a text has characters that cannot be written here ({error})", 1)
+            except MemoryError:
+                return _fail("there is not enough memory: close other programs, or take less at once", 1)
+
+        def _fail(message: str, code: int) -> int:
+            complain(f"{program(name, script)}: error: {as_options(message, options)}")
+            return code
+
+        @functools.wraps(main)
+        def wrapped(argv: Sequence[str] | None = None) -> int:
+            _prepare_streams()
+            try:
+                code = run(argv)
+            except SystemExit as end:  # argparse's way out, e.g. after `--help`
+                if not end.code and (lost := _flush()):
+                    raise SystemExit(_fail(f"what it printed is lost: {lost}", 1)) from None
+                raise
+            lost = _flush()
+            return _fail(f"what it printed is lost: {lost}", 1) if lost and code == 0 else code
 
         return wrapped
 
@@ -76,7 +107,8 @@ def command(
 def say(text: str, end: str = "\n", quiet: bool = False) -> None:
     """Print for people, unless they asked for quiet.
 
-    Nobody reading it any more (`sdtc-infer … | head -1`) is no reason to stop working.
+    Nobody reading it any more (`sdtc-infer … | head -1`) or a full disk behind it is no reason to stop working. In the
+    second case the command fails at its end.
     """
     if quiet:
         return
@@ -84,7 +116,49 @@ def say(text: str, end: str = "\n", quiet: bool = False) -> None:
         print(text, end=end, flush=True)
     except BrokenPipeError:
         _silence_stdout()
+    except OSError as error:
+        _lost.append(error.strerror or str(error))
+        _silence_stdout()
+
+
+def complain(text: str) -> None:
+    """Print on stderr, if anybody can hear it."""
+    with suppress(OSError, ValueError):  # full, or closed
+        print(text, file=sys.stderr, flush=True)
+
+
+_lost: list[str] = []  # why what was printed did not arrive
+
+
+def _prepare_streams() -> None:
+    """Let stdout and stderr take any text, and have both: what is closed leads nowhere."""
+    _lost.clear()
+    for descriptor in range(3):  # a free one would be given to the next file that is opened, and libraries print there
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (until the process ends)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # such as a console that knows ASCII only, or names that are not UTF-8
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> str | None:
+    """Return why something that was printed did not arrive, or None."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+    except OSError as error:
+        _lost.append(error.strerror or str(error))
+        _silence_stdout()
+    return _lost[0] if _lost else None
 
 
 def _silence_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Let stdout lead nowhere, so that nothing else fails, not even what Python still holds back for it."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

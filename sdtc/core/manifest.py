@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import reprlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sdtc.core.errors import BundleError, ConfigError, InputError
 from sdtc.core.files import read_json, sha256, write_json
+from sdtc.core.numbers import whole_number
 from sdtc.core.settings import build_from_json
 from sdtc.core.skeleton import Skeleton, get_skeleton
 
@@ -125,10 +127,11 @@ class Manifest:
             raise BundleError(str(error)) from None
         if not isinstance(data, dict) or "schema_version" not in data:
             raise BundleError(f"'{path}' is not an engine bundle's manifest: it has no schema_version")
-        version = data["schema_version"]
-        if type(version) is not int or version < 1:
+        version = whole_number(data["schema_version"])
+        if version is None or version < 1:
+            given = reprlib.repr(data["schema_version"])
             raise BundleError(
-                f"manifest '{path}' is damaged (schema_version is {reprlib.repr(version)}, not a whole number from 1): "
+                f"manifest '{path}' is damaged (schema_version is {given}, not a whole number from 1): "
                 "export the checkpoint again with export/to_trt.py"
             )
         if version > SCHEMA_VERSION:
@@ -201,17 +204,16 @@ class Manifest:
 
 
 def find_manifest(path: Path) -> Path:
-    """Return the manifest that a bundle path means: a folder, `model.json`, or any file of the bundle.
+    """Return the manifest that a bundle path means: a folder, `model.json`, any file of the bundle, or a link to one.
 
     Raises:
         BundleError: there is none.
     """
-    if path.is_dir():
-        candidate = path / "model.json"
-    elif path.suffix == ".json":
-        candidate = path
-    else:  # model.plan, model.encoder.onnx, …: the manifest carries the part before the first dot
-        candidate = path.with_name(path.name.split(".")[0] + ".json")
+    candidate = _manifest_of(path)
+    if not (candidate.is_file() and candidate.with_suffix(".onnx").exists()):  # or only a link lies here
+        with suppress(OSError, RuntimeError):  # it leads nowhere
+            target = _manifest_of((candidate if candidate.is_symlink() else path).resolve(strict=True))
+            candidate = target if target.is_file() else candidate
     if not candidate.is_file():
         if not path.exists():
             raise BundleError(f"engine '{path}' does not exist: make one with  python export/to_trt.py CHECKPOINT")
@@ -220,3 +222,12 @@ def find_manifest(path: Path) -> Path:
             "the bundle that export/to_trt.py writes"
         )
     return candidate
+
+
+def _manifest_of(path: Path) -> Path:
+    """Return where the manifest is that a path means, links not followed."""
+    if path.is_dir():
+        return path / "model.json"
+    if path.suffix == ".json":
+        return path
+    return path.with_name(path.name.split(".")[0] + ".json")  # model.plan, model.encoder.onnx, …: up to the first dot

@@ -1,13 +1,14 @@
 """Decode plain values to dataclasses: settings that people write in YAML, and JSON files that this package writes.
 
-Both use one decoder (`_decode`). They differ in the wording of errors, and JSON must hold finite numbers, while
-infinity can be a setting (no limit).
+Both use one decoder (`_decode`). They differ in the wording of errors. JSON must hold finite numbers, while infinity
+can be a setting (no limit), and people may write yes, no, on and off. A whole number may be written as 3.0 in both.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import reprlib
 import sys
 import types
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sdtc.core.errors import ConfigError
+from sdtc.core.numbers import whole_number
 
 T = TypeVar("T")
 
@@ -59,7 +61,8 @@ class _Wording:
     unknown: str
     missing: str
     names: dict[Any, str]  # of types
-    finite: bool  # whether NaN and infinity are refused
+    finite: bool  # whether infinity is refused; NaN always is
+    words: dict[str, bool] = dataclasses.field(default_factory=dict)  # that mean true or false
 
 
 _SETTINGS = _Wording(
@@ -69,6 +72,7 @@ _SETTINGS = _Wording(
     missing="{where}.{key} is missing",
     names={dict: "names and values", list: "a list", float: "float"},
     finite=False,
+    words={"yes": True, "on": True, "no": False, "off": False},
 )
 _JSON = _Wording(
     error=ValueError,
@@ -126,10 +130,14 @@ def _convert(kind: Any, value: Any, where: str, wording: _Wording) -> Any:
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        too_large = isinstance(value, int) and abs(value) > sys.float_info.max
-        if too_large or (wording.finite and not abs(value) <= sys.float_info.max):
+        infinite = isinstance(value, float) and math.isinf(value) and not wording.finite
+        if not (infinite or abs(value) <= sys.float_info.max):  # NaN compares as false
             raise _wrong(where, value, "a finite number", wording)
         return float(value)
+    if kind is int and (number := whole_number(value)) is not None:
+        return number
+    if kind is bool and isinstance(value, str) and value.lower() in wording.words:
+        return wording.words[value.lower()]
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not fits or (kind is str and not _is_unicode(value)):
         raise _wrong(where, value, kind, wording)

@@ -114,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(args.predictions) > 1:
             name += f" and {len(args.predictions) - 1} more"
         evaluation = evaluate(truth.people, poses.people)
-        results.append(Result(name, "predictions", tuple(args.predictions), evaluation, notes=poses.notes))
+        notes = truth.notes + poses.notes
+        results.append(Result(name, "predictions", tuple(args.predictions), evaluation, notes=notes))
     if args.engine or args.checkpoint:
         results += _run(args, truth)
 
@@ -176,7 +177,7 @@ def _run_one(
     total = sum(map(len, images.values()))
     with tqdm(total=total, desc=kind, unit="frame", disable=True if args.quiet else None, leave=False) as bar:
         poses = predict(engine, truth, boxes, images, args.batch_size, bar.update)
-    notes = poses.notes
+    notes = truth.notes + poses.notes
     if not engine.manifest.trained:
         notes = ("its checkpoint is untrained: its poses mean nothing", *notes)
     name = f"{Path(path).name or path} ({engine.backend.split(' ')[0]})"

@@ -11,6 +11,7 @@ import numpy as np
 
 from sdtc.core.errors import require
 from sdtc.core.files import atomic_write
+from sdtc.core.names import drawable
 from sdtc.evaluation.ap import COLUMNS, Scores
 from sdtc.evaluation.score_table import PaperRow, Result
 
@@ -68,7 +69,9 @@ def _bars(axes: Any, results: Sequence[Result], paper: PaperRow | None) -> None:
     for number, result in enumerate(results):
         values = list(result.evaluation.scores.columns.values())
         left = places - 0.4 + number * width
-        axes.bar(left, np.nan_to_num(values), width * 0.94, align="edge", color=_colour(number), label=result.name)
+        axes.bar(
+            left, np.nan_to_num(values), width * 0.94, align="edge", color=_colour(number), label=drawable(result.name)
+        )
         for x, value in zip(left + width * 0.47, values, strict=True):
             text = "-" if np.isnan(value) else f"{value:.1f}"
             size = 9 if len(results) < 3 else 7
@@ -97,7 +100,7 @@ def _curves(axes: Any, result: Result) -> None:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("recall")
     axes.set_ylabel("precision (highest from this recall on)")
-    axes.set_title(f"{result.name}: the area below a curve is its AP", loc="left", fontsize=11)
+    axes.set_title(f"{drawable(result.name)}: the area below a curve is its AP", loc="left", fontsize=11)
     axes.legend(loc="lower left", fontsize=9, frameon=False)
     _clean(axes)
 
@@ -116,7 +119,7 @@ def _labels(axes: Any, result: Result) -> None:
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_title(f"{result.name}: AP by difficulty", loc="left", fontsize=11)
+    axes.set_title(f"{drawable(result.name)}: AP by difficulty", loc="left", fontsize=11)
 
 
 def _colour(number: int) -> str:

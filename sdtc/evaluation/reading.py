@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sdtc.core.annotation_file import BOX, AnnotationFile, read_annotation_file
+from sdtc.core.annotation_file import BOX, AnnotationFile, AnnotationRecord, read_annotation_file
 from sdtc.core.errors import InputError
-from sdtc.evaluation.ap import GroundTruth, Predictions, head_size
+from sdtc.evaluation.ap import GroundTruth, Predictions, estimate_note, head_sizes
 
 MISSING_SCORE = -9999.0  # of joints without a score: they rank last, as in `poseval`
 # Folders of validation annotations below a data set's root: of PoseTrack18 and `sdtc-synth`, then of PoseTrack21.
@@ -52,11 +52,13 @@ class Truth:
         people: arrays; frame i is ``images[i]``.
         images: in the order of the files.
         paths: of the files.
+        notes: sentences about what was assumed.
     """
 
     people: GroundTruth
     images: tuple[TruthImage, ...]
     paths: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
     def with_label_of_any(self, labels: Iterable[str]) -> Truth:
         """Return a copy with one more label, "A or B …", on everybody who has at least one of the given labels.
@@ -139,7 +141,8 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
     """Read ground truth.
 
     A frame takes part if it has any annotation; where the image says ``"is_labeled": false``, only an annotation with
-    a labelled joint counts (PoseTrack21 has boxes without poses in such frames). ``difficulty``, a list of labels of
+    a labelled joint counts (PoseTrack21 has boxes without poses in such frames). Sizes of heads without a head box are
+    estimated (`sdtc.evaluation.ap.head_sizes`), and the notes say so. ``difficulty``, a list of labels of
     an annotation, or of its image where the annotation has none, becomes the person's labels.
 
     Args:
@@ -151,7 +154,9 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
     images: list[TruthImage] = []
     keypoints: list[np.ndarray] = []
     frames: list[int] = []
+    boxes: list[list[float]] = []
     head_boxes: list[list[float]] = []
+    people_of: list[AnnotationRecord] = []
     labels: list[frozenset[str]] = []
     regions: dict[int, list[np.ndarray]] = {}
     files = find_json(paths, "ground truth")
@@ -165,12 +170,13 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         image_labels = [image.difficulty or frozenset() for image in file.images]
         for index in kept:
             annotation, number = file.annotations[index], numbers[index]
-            head_box = annotation.head_box if labelled[index] else [0.0] * 4
-            if head_box is None:
-                raise annotation.refuse("bbox_head", f"{BOX}, since distances are measured in head sizes")
+            head_box = (annotation.head_box if labelled[index] else None) or [0.0] * 4
+            needs_box = labelled[index] and not any(head_box[2:])
             difficulty = annotation.difficulty
             frames.append(len(images) + number)
             head_boxes.append(head_box)
+            boxes.append((annotation.bbox if needs_box else None) or [0.0] * 4)
+            people_of.append(annotation)
             labels.append(image_labels[number] if difficulty is None else difficulty)
         keypoints.append(joints[kept])
         annotated = {numbers[index] for index in kept}
@@ -182,16 +188,24 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         if count > 1:
             raise InputError(f"image '{name}' ({identifier}) is in {count} of the ground truth's files: give each once")
     joints = np.concatenate(keypoints)  # [G, 15, 3]
+    sizes, estimated = head_sizes(_boxes(head_boxes), joints[..., :2], _present(joints), _boxes(boxes))
+    counted = _present(joints).any(axis=1)  # [G]
+    if (no_size := counted & (sizes == 0)).any():
+        raise people_of[no_size.argmax()].refuse(
+            "bbox_head", f"{BOX}, or a bbox with an area, since distances are measured in head sizes"
+        )
     people = GroundTruth(
         num_frames=len(images),
         frames=np.array(frames, np.int64),
         keypoints=joints[..., :2],
         labelled=_present(joints),
-        head_sizes=head_size(np.array(head_boxes, np.float64).reshape(-1, 4)),
+        head_sizes=sizes,
         ignore_regions=regions,
         labels=tuple(labels) if any(labels) else (),
     )
-    return Truth(people, tuple(images), tuple(files))
+    guessed = int((estimated & counted).sum())
+    notes = (estimate_note(guessed, int(counted.sum())),) if guessed else ()
+    return Truth(people, tuple(images), tuple(files), notes)
 
 
 def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bool = False) -> PredictedPoses:
@@ -305,6 +319,10 @@ def _scores(file: AnnotationFile) -> np.ndarray:
             scores = [MISSING_SCORE if score is None else score] * count
         rows.append(scores)
     return np.array(rows, np.float64).reshape(-1, count)[:, order]
+
+
+def _boxes(boxes: list[list[float]]) -> np.ndarray:
+    return np.array(boxes, np.float64).reshape(-1, 4)
 
 
 def _present(keypoints: np.ndarray) -> np.ndarray:

@@ -11,7 +11,10 @@ exists.
 from __future__ import annotations
 
 import json
+import os
+import reprlib
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ import sdtc
 from sdtc.core.errors import CheckpointError, ConfigError, require
 from sdtc.core.files import atomic_write, sha256
 from sdtc.core.manifest import Manifest
+from sdtc.core.numbers import whole_number
 from sdtc.core.skeleton import get_skeleton
 from sdtc.model.builder import build
 from sdtc.model.config import ModelConfig
@@ -33,6 +37,7 @@ from sdtc.model.vitpose import VitposeWeights, count_keys, is_vitpose, read_vitp
 
 FORMAT = "sdtc-checkpoint"
 VERSION = 1
+MAX_SWELLING = 20
 WEIGHTS = Path(sdtc.__file__).parent / "weights"  # checkpoints that come with the package
 _BACKBONE = "backbone."
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where other projects keep their tensors
@@ -150,10 +155,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     header, state = _read(path)
     try:
         if _is_ours(header):
-            version = header.get("version")
-            if type(version) is not int or version > VERSION:
+            version = whole_number(header.get("version"))
+            if version is None or version > VERSION:
+                given = reprlib.repr(header.get("version"))
                 raise CheckpointError(
-                    f"it has checkpoint version {version}, this sdtc reads up to {VERSION}: update sdtc"
+                    f"it has checkpoint version {given}, this sdtc reads up to {VERSION}: update sdtc"
                 )
             network = build(ModelConfig.from_dict(header.get("config"))).eval()
             _load_state(network, state)
@@ -175,7 +181,8 @@ def find_checkpoint(path: str | Path) -> Path:
     """Return the path of a checkpoint: the one given, or that of the packaged checkpoint of that name."""
     path = Path(path)
     packaged = WEIGHTS / f"{path}.pth"
-    return packaged if len(path.parts) == 1 and not path.exists() and packaged.is_file() else path
+    # os.path, as Path.exists raises an error for names that no file can have
+    return packaged if len(path.parts) == 1 and not os.path.exists(path) and os.path.isfile(packaged) else path
 
 
 def read_checkpoint_data(path: str | Path) -> dict[str, Any]:
@@ -247,8 +254,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"checkpoint '{path}' does not exist") from None
     except IsADirectoryError:
         raise CheckpointError(f"'{path}' is a folder: expected a checkpoint file") from None
-    except OSError as error:
-        raise CheckpointError(f"checkpoint '{path}' cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"checkpoint '{path}' cannot be read: {reason}") from None
     header, state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pytorch(path, magic)
     odd = [key for key, value in state.items() if not _is_plain(value)]
     if odd:
@@ -262,6 +270,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_pytorch(path: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if magic != b"PK" and magic[:1] != b"\x80":  # a zip archive since PyTorch 1.6, a bare pickle before
         raise CheckpointError(f"'{path}' is not a PyTorch file: expected a .pth or .safetensors checkpoint")
+    if _swells(path):
+        raise CheckpointError(
+            f"'{path}' would grow to more than {MAX_SWELLING} times its size when it is read, as no checkpoint does: "
+            "expected a file that PyTorch wrote"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they concern how the file was written, which its reader cannot change
@@ -285,6 +298,15 @@ def _read_pytorch(path: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, T
     if not state:
         raise CheckpointError(f"checkpoint '{path}' holds no tensors")
     return (data if _is_ours(data) else {}), state
+
+
+def _swells(path: Path) -> bool:
+    """Whether a zip archive holds far more than its size: PyTorch does not compress, and reads entries as a whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist()) > MAX_SWELLING * path.stat().st_size
+    except Exception:  # not an archive, or a damaged one, which PyTorch refuses
+        return False
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

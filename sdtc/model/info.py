@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.core.command_line import command
+from sdtc.core.command_line import command, say
 from sdtc.core.errors import require
 from sdtc.model.config import PRESETS, get_preset
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         config = get_preset(args.network)
     count = count_network(config)
-    print(json.dumps(count.to_dict(), indent=2) if args.json else _table(count.to_dict(), config.num_frames))
+    say(json.dumps(count.to_dict(), indent=2) if args.json else _table(count.to_dict(), config.num_frames))
     return 0
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.core.command_line import command
+from sdtc.core.command_line import command, say
 from sdtc.core.errors import InputError, require
 from sdtc.model.config import PRESETS, get_preset
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = f"backbone from {args.backbone} ({load_backbone(network, args.backbone)}), " if args.backbone else ""
     output = args.output or Path(f"{args.preset}.pth")
     save_checkpoint(output, network, trained=False)
-    print(f"{output}: {config.name}, {source}untrained")
+    say(f"{output}: {config.name}, {source}untrained")
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.command_line import command
+from sdtc.core.command_line import command, say
 from sdtc.core.errors import InputError
 from sdtc.synthetic.difficulty import DIFFICULTIES
 
@@ -113,9 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         number = "1 clip" if len(missing) == 1 else f"{len(missing)} clips"
         others = f" ({existing} existed already)" if existing else ""
         truth = args.output / "annotations" / split
-        print(f"wrote {number} of {args.frames} frames to {args.output}{others}; the ground truth is in {truth}")
+        say(f"wrote {number} of {args.frames} frames to {args.output}{others}; the ground truth is in {truth}")
         if args.set:
-            print(f"the {split} set: {summarise(args.output, split)}")
+            say(f"the {split} set: {summarise(args.output, split)}")
     return 0
 
 

@@ -8,12 +8,16 @@ Layout below a root folder, as the data sets are distributed:
     annotations/<split>.json                      one COCO-style file for the split
 
 `file_name` in the JSON is relative to the root. Annotations without a box area or without a labelled joint are skipped
-(paper, section 8), and counted.
+(paper, section 8), and counted. A folder of images is a sequence. Its length is what the JSON says (`nframes`); where
+that is missing or contradicts the numbers of the images, it is found out from the images themselves.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +25,7 @@ import numpy as np
 
 from sdtc.core.annotation_file import read_annotation_file
 from sdtc.core.errors import InputError
+from sdtc.evaluation.ap import head_sizes
 
 NO_TRACK = -1  # the track id of people whose annotation has none
 _POSETRACK17_DIGITS = 8
@@ -37,7 +42,7 @@ class AnnotatedPerson:
         first, last: numbers of the sequence's first and last frame.
         track_id: the same in all frames of a sequence that show the person; `NO_TRACK` if the file has none.
         box: float32 ``[4]`` (x, y, width, height), image pixels.
-        head_box: float32 ``[4]``, or zeros where there is none.
+        head_box: float32 ``[4]``, or zeros where there is none; see `sdtc.evaluation.ap.head_sizes`.
         keypoints: float32 ``[15, 3]`` (x, y, v), image pixels; v is 0 for unlabelled joints and those outside the
             image.
         difficulty: labels of a synthetic set.
@@ -75,13 +80,23 @@ class AnnotationSet:
     def tracks(self) -> dict[tuple[Path, int, int], np.ndarray]:
         """Return keypoints by (folder, track id, frame number), to find a person in the supporting frames.
 
-        People without a track id are left out, since they cannot be found in other frames.
+        People who cannot be found in other frames are left out: those without a track id, and those who share one with
+        somebody else in the same frame.
         """
+        keys = [(person.image.parent, person.track_id, person.number) for person in self.people]
+        times = Counter(keys)
         return {
-            (person.image.parent, person.track_id, person.number): person.keypoints
-            for person in self.people
-            if person.track_id != NO_TRACK
+            key: person.keypoints
+            for key, person in zip(keys, self.people, strict=True)
+            if person.track_id != NO_TRACK and times[key] == 1
         }
+
+
+def measure_heads(people: Sequence[AnnotatedPerson]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the head sizes of people, and which of them are estimates, see `sdtc.evaluation.ap.head_sizes`."""
+    joints = np.stack([person.keypoints for person in people])  # [P, 15, 3]
+    boxes, head_boxes = (np.stack([getattr(person, name) for person in people]) for name in ("box", "head_box"))
+    return head_sizes(head_boxes, joints[..., :2], joints[..., 2] > 0, boxes)
 
 
 def read_annotations(root: Path, split: str, annotations: Path | None = None) -> AnnotationSet:
@@ -95,9 +110,9 @@ def read_annotations(root: Path, split: str, annotations: Path | None = None) ->
     Raises:
         InputError: a file is missing or damaged, or an annotation is not usable; the place is named.
     """
-    result = AnnotationSet()
+    result, lengths = AnnotationSet(), _Lengths()
     for path in _annotation_files(root, split, annotations):
-        _read_file(path, root, result)
+        _read_file(path, root, lengths, result)
     if not result.people:
         raise InputError(
             f"'{root}' has no usable annotation in split '{split}' ({sum(result.skipped.values())} skipped)"
@@ -125,9 +140,9 @@ def _annotation_files(root: Path, split: str, annotations: Path | None) -> list[
     raise InputError(f"no annotations found: looked for {' and '.join(map(str, candidates))}")
 
 
-def _read_file(path: Path, root: Path, result: AnnotationSet) -> None:
+def _read_file(path: Path, root: Path, lengths: _Lengths, result: AnnotationSet) -> None:
     file = read_annotation_file(path, "annotation")
-    images = [(root / image.file_name, image.size, image.num_frames) for image in file.images]
+    images = [root / image.file_name for image in file.images]
     kept = []
     for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
         box = entry.bbox
@@ -136,12 +151,13 @@ def _read_file(path: Path, root: Path, result: AnnotationSet) -> None:
         elif not entry.keypoints:
             result.skipped["no labelled joint"] += 1
         else:
-            kept.append((entry, box, *images[number]))
+            kept.append((entry, box, images[number], file.images[number].size))
     joints = file.joints([entry for entry, *_ in kept])  # [N, 15, 3]
     too_large = np.abs(joints).max(axis=(1, 2)) > np.finfo(np.float32).max  # [N]
     if too_large.any():
         raise kept[too_large.argmax()][0].refuse("keypoints", "numbers that fit into float32")
-    for keypoints, (entry, box, image, size, num_frames) in zip(joints.astype(np.float32), kept, strict=True):
+    extents = lengths.find(images, [image.num_frames for image in file.images])
+    for keypoints, (entry, box, image, size) in zip(joints.astype(np.float32), kept, strict=True):
         if size is not None:  # PoseTrack has joints that were extrapolated beyond the picture
             x, y = keypoints[:, 0], keypoints[:, 1]
             keypoints[(x < 0) | (y < 0) | (x >= size[1]) | (y >= size[0]), 2] = 0
@@ -152,14 +168,14 @@ def _read_file(path: Path, root: Path, result: AnnotationSet) -> None:
         if not image.stem.isdecimal():
             raise InputError(f"{entry.where}: image '{image.name}' has no frame number as its name")
         number = int(image.stem)
-        first = 1 if len(image.stem) == _POSETRACK17_DIGITS else 0
+        first, last = extents[image]
         track_id = None if entry.fields.get("track_id") == NO_TRACK else entry.track_id
         person = AnnotatedPerson(
             image=image,
             image_id=entry.image_id,
             number=number,
             first=first,
-            last=max(number, first + (num_frames or 0) - 1),
+            last=last,
             track_id=NO_TRACK if track_id is None else track_id,
             box=np.array(box, np.float32),
             head_box=np.array(entry.head_box or [0] * 4, np.float32),
@@ -167,3 +183,56 @@ def _read_file(path: Path, root: Path, result: AnnotationSet) -> None:
             difficulty=entry.difficulty or frozenset(),
         )
         result.people.append(person)
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """What the images of a sequence share: their folder, and how many digits and which suffix their names have."""
+
+    folder: Path
+    digits: int
+    suffix: str
+
+
+class _Lengths:
+    """Finds the numbers of the first and the last frame of sequences; every folder is listed once."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[_Sequence, tuple[int, int]]] = {}
+
+    def find(self, images: Sequence[Path], nframes: Sequence[int | None]) -> dict[Path, tuple[int, int]]:
+        """Return first and last number by image, for the images of one file and what it says of their lengths."""
+        numbers: dict[_Sequence, list[int]] = {}
+        lengths: dict[_Sequence, int] = {}
+        for image, length in zip(images, nframes, strict=True):
+            if image.stem.isdecimal() and length != 1:
+                sequence = _sequence_of(image)
+                numbers.setdefault(sequence, []).append(int(image.stem))
+                lengths[sequence] = max(lengths.get(sequence, 0), length or 0)
+        extents = {sequence: self._extent(sequence, numbers[sequence], lengths[sequence]) for sequence in numbers}
+        alone = {image: (int(image.stem), int(image.stem)) for image in images if image.stem.isdecimal()}
+        return {image: extents.get(_sequence_of(image), itself) for image, itself in alone.items()}
+
+    def _extent(self, sequence: _Sequence, annotated: list[int], length: int) -> tuple[int, int]:
+        first = 1 if sequence.digits == _POSETRACK17_DIGITS else 0
+        last = first + length - 1
+        if first <= min(annotated) and max(annotated) <= last:
+            return first, last
+        found = [*annotated, *self._on_disk(sequence.folder).get(sequence, ())]  # no length, or one that does not fit
+        return min(found), max(found)
+
+    def _on_disk(self, folder: Path) -> dict[_Sequence, tuple[int, int]]:
+        if folder not in self._listed:
+            found: dict[_Sequence, tuple[int, int]] = {}
+            with suppress(OSError):  # a missing folder has no frames
+                for name in map(Path, os.listdir(folder)):
+                    if name.stem.isdecimal():
+                        sequence, number = _sequence_of(folder / name), int(name.stem)
+                        low, high = found.get(sequence, (number, number))
+                        found[sequence] = min(low, number), max(high, number)
+            self._listed[folder] = found
+        return self._listed[folder]
+
+
+def _sequence_of(image: Path) -> _Sequence:
+    return _Sequence(image.parent, len(image.stem), image.suffix)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.core.command_line import command
+from sdtc.core.command_line import command, say
 from sdtc.core.errors import require
 
 _DESCRIPTION = "Train an SDTC network from a YAML configuration."
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         trainer.run()
     if trainer.rank == 0 and not args.quiet:
         best = f", best validation AP {trainer.best:.1f}" if trainer.validation else ""
-        print(f"{output}: {trainer.step} steps, {config.epochs} epochs{best}")
+        say(f"{output}: {trainer.step} steps, {config.epochs} epochs{best}")
     return 0
 
 

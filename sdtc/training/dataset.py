@@ -89,15 +89,21 @@ class WindowDataset(Dataset[Sample]):
         }
 
     def _window_keypoints(self, person: AnnotatedPerson) -> np.ndarray:
-        """Return the person's keypoints in all T frames ``[T, 15, 3]``, image pixels; v = 0 where not labelled."""
+        """Return the person's keypoints in all T frames ``[T, 15, 3]``, image pixels; v = 0 where not labelled.
+
+        Nobody's are taken from other frames if the person's own track id does not say who that is.
+        """
         delta = self.config.delta
         window = np.zeros((self.config.num_frames, *person.keypoints.shape), np.float32)
+        window[delta] = person.keypoints
+        folder, track = person.image.parent, person.track_id
+        if (folder, track, person.number) not in self._tracks:
+            return window
         for t, offset in enumerate(range(-delta, delta + 1)):
             number = min(max(person.number + offset, person.first), person.last)
-            found = self._tracks.get((person.image.parent, person.track_id, number))
+            found = self._tracks.get((folder, track, number))
             if found is not None:
                 window[t] = found
-        window[delta] = person.keypoints
         return window
 
 

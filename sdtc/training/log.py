@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from sdtc.core.errors import InputError
 from sdtc.core.files import atomic_write
 from sdtc.training.losses import Losses
 
@@ -27,7 +29,7 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int, enabled: bool = True) -> None:
         self.folder, self.enabled = folder, enabled
-        self.rows = [row for row in read_rows(folder / CSV) if 0 < int(row["step"]) <= step] if step else []
+        self.rows = [row for row in _checked_rows(folder / CSV) if int(row["step"]) <= step] if step else []
         self._board = None
         if enabled and find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -97,6 +99,24 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def _checked_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a log.
+
+    Raises:
+        InputError: the file cannot be read, or is not such a log.
+    """
+    try:
+        rows = read_rows(path)
+        for row in rows:
+            if tuple(row) != COLUMNS or not all(math.isfinite(float(row[name] or 0)) for name in COLUMNS):
+                raise ValueError
+            if min(int(row["epoch"]), int(row["step"])) < 1:
+                raise ValueError
+    except (OSError, ValueError, TypeError, csv.Error):
+        raise InputError(f"'{path}' is not a log that sdtc-train wrote: move it away") from None
+    return rows
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:

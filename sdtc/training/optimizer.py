@@ -1,8 +1,8 @@
-"""The optimisers: AdamW as in the paper, or Muon for weight matrices and AdamW for all other parameters."""
+"""The optimisers and their step: AdamW as in the paper, or Muon for weight matrices and AdamW for everything else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -43,3 +43,24 @@ def set_rate(optimizers: Iterable[Optimizer], rate: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
+
+
+def take_step(optimizers: Sequence[Optimizer], scaler: torch.amp.GradScaler, clip_norm: float) -> None:
+    """Unscale the gradients, clip them, and take one step of all optimisers, or of none if a gradient overflowed.
+
+    Accelerate's own wrapper renews the scale after the step of each optimiser, so that the gradients of all but the
+    first would be unscaled twice.
+
+    Args:
+        optimizers: of one network.
+        scaler: that scaled the loss; a disabled one without fp16.
+        clip_norm: largest norm of the gradients of all parameters together.
+    """
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    if not scaler.is_enabled() or torch.isfinite(norm):
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+    scaler.update()  # lowers the scale if any gradient overflowed

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sdtc.core.errors import ConfigError, require
 from sdtc.core.settings import build_settings
@@ -15,6 +17,17 @@ from sdtc.training.targets import SIGMA
 
 OPTIMIZERS = ("adamw", "muon")
 DECAYS = ("steps", "linear")
+MAX_SEED = 2**63 - 1
+MAX_PROCESSES = 1024
+MAX_BYTES = 1 << 20  # of a configuration
+# Scalars that are not text.
+_SCALARS = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(?:0|[1-9][0-9_]*)",
+    "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    "merge": r"<<",
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,12 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm", "sigma"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected more than 0")
+        for name in ("learning_rate", "weight_decay", "gamma", "sigma"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected a finite number from 0")
+        for name, most in (("seed", MAX_SEED), ("workers", MAX_PROCESSES), ("threads", MAX_PROCESSES)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected 0 to {most}")
         for name, allowed in (("optimizer", OPTIMIZERS), ("decay", DECAYS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is '{getattr(self, name)}': expected {' or '.join(allowed)}")
@@ -111,8 +130,8 @@ class TrainConfig:
             raise ConfigError(f"precision is '{self.precision}': expected no, bf16 or fp16")
         if self.device not in ("auto", "cpu"):
             raise ConfigError(f"device is '{self.device}': expected auto or cpu")
-        if self.workers < 0 or self.threads < 0 or self.warmup_steps < 0:
-            raise ConfigError("workers, threads and warmup_steps cannot be negative")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"warmup_steps is {self.warmup_steps}: expected at least 0")
 
     def rate_at(self, epoch: int, step: int, steps: int) -> float:
         """Return the learning rate of a step. It depends on nothing else, so that resuming needs no scheduler state.
@@ -138,12 +157,11 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
     Raises:
         ConfigError: the file cannot be read or is not YAML, or it has an unknown key or an unusable value.
     """
-    yaml = require("yaml", "train", "sdtc-train")
-    text = _read(source)
+    require("yaml", "train", "sdtc-train")
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"configuration '{source}' is not YAML: {' '.join(str(error).split())}") from None
+        data = _parse(_read(source))
+    except ValueError as error:
+        raise ConfigError(f"configuration '{source}' is not YAML: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"configuration '{source}' holds no keys: expected train, model, epochs, …")
     for change in changes or []:
@@ -151,12 +169,35 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
         if not separator or not key:
             raise ConfigError(f"`changes` {change}: expected key=value, e.g. model.delta=1")
         try:
-            _assign(data, key, yaml.safe_load(value))
-        except yaml.YAMLError:
+            _assign(data, key, _parse(value))
+        except ValueError:
             raise ConfigError(f"`changes` {change}: '{value}' is not a YAML value") from None
     data = dict(data)
     data["model"] = _with_preset(data.get("model", {}))
     return build_settings(TrainConfig, data, source)
+
+
+def _parse(text: str) -> Any:
+    """Return what a YAML text means, by YAML 1.2: 3e-3 is a number, and `no` is not false. PyYAML goes by YAML 1.1.
+
+    Raises:
+        ValueError: it is not YAML; the message says where.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    for tag, pattern in _SCALARS.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})\\Z"), None)
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except TypeError:  # a merge of what cannot be merged, for example
+        raise ValueError("a key or a value is of a kind that it cannot be") from None
 
 
 def config_names() -> list[str]:
@@ -170,7 +211,11 @@ def _read(source: str) -> str:
     if path.suffix not in (".yaml", ".yml") and source in config_names():
         return (resources.files("sdtc.training") / "configs" / f"{source}.yaml").read_text(encoding="utf-8")
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:  # a device may have no end
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"configuration '{source}' has more than {MAX_BYTES:,} bytes: expected a YAML file")
+        return data.decode()
     except (OSError, UnicodeDecodeError):
         raise ConfigError(
             f"configuration '{source}' cannot be read: expected a YAML file, or one of {', '.join(config_names())}"

@@ -2,12 +2,14 @@
 
 A resumed run gives the same weights as an uninterrupted one (on a CPU to the bit): the order of the data, its
 augmentation and the masks depend on (seed, epoch, step) only. So the state to resume from is the weights, the state of
-the optimisers and two counters, and a batch has the same samples in one process or shared by several.
+the optimisers (with fp16, the scale of the gradients too) and two counters, and a batch has the same samples in one
+process or shared by several.
 """
 
 from __future__ import annotations
 
 import math
+import reprlib
 import sys
 import time
 from collections.abc import Iterator
@@ -20,9 +22,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sdtc.core.command_line import complain
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.core.files import make_directory
 from sdtc.core.image_file import ImageCache
+from sdtc.core.numbers import whole_number
+from sdtc.evaluation.ap import estimate_note
 from sdtc.model.builder import build
 from sdtc.model.checkpoint import (
     checkpoint_data,
@@ -33,13 +38,13 @@ from sdtc.model.checkpoint import (
     write_checkpoint_data,
 )
 from sdtc.model.reconstruction import MaskedSDTC, sample_masks
-from sdtc.training.annotations import AnnotationSet, read_annotations
+from sdtc.training.annotations import AnnotationSet, measure_heads, read_annotations
 from sdtc.training.dataset import Sample, WindowDataset, window_images
 from sdtc.training.log import RunLog
 from sdtc.training.losses import Losses, masked_losses
-from sdtc.training.optimizer import build_optimizers, set_rate
+from sdtc.training.optimizer import build_optimizers, set_rate, take_step
 from sdtc.training.train_config import TrainConfig
-from sdtc.training.validation import validate
+from sdtc.training.validation import Share, validate
 
 LAST, BEST = "last.pth", "best.pth"
 
@@ -88,6 +93,9 @@ class Trainer:
         if config.load_from:
             load_weights(self.network, config.load_from)
         self.masked = MaskedSDTC(self.network, config.masked)
+        # Moves the parameters: before there are optimisers, which then keep their state where the parameters are.
+        self.module = self.accelerator.prepare(self.masked)
+        self.scaler: torch.amp.GradScaler = self.accelerator.scaler or torch.amp.GradScaler(enabled=False)
         self.optimizers = build_optimizers(
             self.masked.parameters(), config.optimizer, config.learning_rate, config.weight_decay
         )
@@ -95,8 +103,14 @@ class Trainer:
         self.best = -math.inf
         if resume and (output / LAST).exists():
             self._load_state(output / LAST)
-        self.module, *self.optimizers = self.accelerator.prepare(self.masked, *self.optimizers)
         self.log = RunLog(output, self.step, enabled=self.rank == 0)
+
+    def _tell_about_heads(self) -> None:
+        if self.validation is not None and not self.quiet:
+            estimated = measure_heads(self.validation.people)[1]
+            if estimated.any():
+                note = estimate_note(int(estimated.sum()), len(estimated))
+                _tell(f"note     validation: {note}")
 
     def _cache_images(self) -> ImageCache:
         people = self.data.people + (self.validation.people if self.validation else [])
@@ -120,6 +134,7 @@ class Trainer:
             SdtcError: the loss is not finite, or a file cannot be read or written.
         """
         total = self.config.epochs * self.steps_per_epoch
+        self._tell_about_heads()
         if self.config.cache_images and self.epoch < self.config.epochs:  # not for a run that is complete
             self.data.read = self._cache_images()
         saved = time.monotonic()
@@ -177,10 +192,8 @@ class Trainer:
             )
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(losses.total)
-        self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.scaler.scale(losses.total).backward()
+        take_step(self.optimizers, self.scaler, self.config.clip_norm)
         return losses
 
     def _rate(self, epoch: int, step: int) -> float:
@@ -223,20 +236,22 @@ class Trainer:
         if self.validation is not None and (
             self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
         ):
-            # Every process would compute the same score: one validates, and the others wait.
-            if self.rank == 0:
-                bar.set_description("validating")
-                score = validate(self.network, self.validation, self.accelerator.device, self.data.read)
-                bar.set_description(None)
-            self.accelerator.wait_for_everyone()
+            bar.set_description("validating")
+            if self.world > 1:  # batch norms count in every process for itself; those of the first are saved
+                for buffer in self.network.buffers():
+                    torch.distributed.broadcast(buffer, 0)
+            share = Share(self.rank, self.world)
+            score = validate(self.network, self.validation, self.accelerator.device, self.data.read, share)
+            bar.set_description(None)
+        is_best = score is not None and score >= self.best  # of equals the last: it has seen more
+        self.best = score if score is not None and is_best else self.best
         if self.rank == 0:
-            if score is not None and score > self.best:
-                self.best = score
+            if is_best:
                 dtype = torch.float16 if self.config.half_weights else None
                 save_checkpoint(self.output / BEST, self.network, trained=True, dtype=dtype)
             row = self.log.end_epoch(self.epoch, self.step, self._rate(self.epoch - 1, self.step - 1), score)
             if row and not self.quiet:
-                tqdm.write(_describe(row, self.config.epochs), file=sys.stderr)
+                _tell(_describe(row, self.config.epochs))
         self._save_state()
 
     def _save_state(self) -> None:
@@ -251,6 +266,7 @@ class Trainer:
                 "samples": len(self.data),
                 "batch_size": self.config.batch_size,
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "scaler": self.scaler.state_dict(),
                 "reconstruction": None
                 if self.masked.reconstruction is None
                 else self.masked.reconstruction.state_dict(),
@@ -276,11 +292,26 @@ class Trainer:
                 self.masked.reconstruction.load_state_dict(state["reconstruction"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-            self.epoch, self.step_in_epoch = int(state["epoch"]), int(state["step_in_epoch"])
+            if self.scaler.is_enabled() and (scale := state.get("scaler")):  # none in states of runs without fp16
+                self.scaler.load_state_dict(scale)
+            for name in ("epoch", "step_in_epoch"):
+                number = whole_number(state[name])
+                if number is None or number < 0:
+                    raise ValueError(f"{name} is {reprlib.repr(state[name])}")
+                setattr(self, name, number)
             self.best = float(state["best"])
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            if math.isnan(self.best):
+                raise ValueError("best is nan")
+        # PyTorch takes whatever a state holds, so that a damaged one can lead to any error.
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"'{path}' does not fit this configuration: {reason}") from None
+
+
+def _tell(text: str) -> None:
+    """Print a line above the progress bar."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        complain(text)
 
 
 def _describe(row: dict[str, str], epochs: int) -> str:

@@ -6,6 +6,7 @@ For figures to report, use `sdtc-eval`: it computes the same AP, and handles ign
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +15,37 @@ from torch.utils.data import DataLoader, Dataset
 
 from sdtc.core.crops import crop_to_image, expand_boxes
 from sdtc.core.image_file import read_image
-from sdtc.evaluation.ap import GroundTruth, Predictions, Scores, evaluate, head_size
+from sdtc.core.skeleton import get_skeleton
+from sdtc.evaluation.ap import GroundTruth, Predictions, Scores, evaluate
 from sdtc.model.config import ModelConfig
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.model.network import PoseNetwork
-from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
+from sdtc.training.annotations import AnnotatedPerson, AnnotationSet, measure_heads
 from sdtc.training.augmentation import View
 from sdtc.training.dataset import ReadImage, read_window
 
 BATCH = 32  # windows
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a validation one of several processes does.
+
+    Attributes:
+        rank: of this process, from 0.
+        world: number of processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    def gather(self, part: np.ndarray) -> list[np.ndarray]:
+        """Return the parts of all processes, by rank; every process gets them."""
+        if self.world == 1:
+            return [part]
+        parts: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(parts, part)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -40,30 +63,53 @@ class _Windows(Dataset[Tensor]):
 
 
 def validate(
-    network: PoseNetwork, annotations: AnnotationSet, device: torch.device, read: ReadImage = read_image
+    network: PoseNetwork,
+    annotations: AnnotationSet,
+    device: torch.device,
+    read: ReadImage = read_image,
+    share: Share | None = None,
 ) -> float:
     """Return the mean AP over the joints, percent, of a network's poses in ground-truth boxes."""
-    return score(annotations, predict(network, annotations, device, read)).total
+    return score(annotations, predict(network, annotations, device, read, share)).total
 
 
 def predict(
-    network: PoseNetwork, annotations: AnnotationSet, device: torch.device, read: ReadImage = read_image
+    network: PoseNetwork,
+    annotations: AnnotationSet,
+    device: torch.device,
+    read: ReadImage = read_image,
+    share: Share | None = None,
 ) -> np.ndarray:
     """Estimate the pose of every annotated person in the ground-truth box.
+
+    Args:
+        network: on the device.
+        annotations: the people.
+        device: to run on.
+        read: function that reads an image.
+        share: of this process, if several predict together: each takes every n-th batch, so that a batch has the same
+            people however many processes there are, and all of them return the same.
 
     Returns:
         float32 ``[P, J, 3]``: x, y in image pixels and score 0-1, in the order of `annotations.people`.
     """
     config = network.config
-    loader = DataLoader(_Windows(annotations.people, config, read), BATCH)
+    share = share or Share()
+    batches = torch.arange(len(annotations.people)).split(BATCH)
+    mine = [batch.tolist() for batch in batches[share.rank :: share.world]]
+    loader = DataLoader(_Windows(annotations.people, config, read), batch_sampler=mine)
     was_training = network.training
     network.eval()
     try:
         with torch.inference_mode():
-            decoded = [decode_heatmaps(network(clip.to(device)), config.input_size).cpu() for clip in loader]
+            decoded = [decode_heatmaps(network(clip.to(device)), config.input_size).cpu().numpy() for clip in loader]
     finally:
         network.train(was_training)
-    return crops_to_images(torch.cat(decoded).numpy(), annotations, config.input_size)
+    keypoints = np.empty((len(annotations.people), len(get_skeleton(config.skeleton).keypoints), 3), np.float32)
+    nothing = keypoints[:0]
+    for rank, part in enumerate(share.gather(np.concatenate([nothing, *decoded]))):
+        keypoints[torch.cat([batches[0][:0], *batches[rank :: share.world]]).numpy()] = part
+    return crops_to_images(keypoints, annotations, config.input_size)
 
 
 def crops_to_images(keypoints: np.ndarray, annotations: AnnotationSet, size: tuple[int, int]) -> np.ndarray:
@@ -88,8 +134,7 @@ def score(annotations: AnnotationSet, keypoints: np.ndarray) -> Scores:
     frame_of = {image: index for index, image in enumerate(dict.fromkeys(person.image for person in people))}
     frames = np.array([frame_of[person.image] for person in people], np.int64)
     truth = np.stack([person.keypoints for person in people]).astype(np.float64)  # [P, 15, 3]
-    heads = head_size(np.stack([person.head_box for person in people]))
     return evaluate(
-        GroundTruth(len(frame_of), frames, truth[..., :2], truth[..., 2] > 0, heads),
+        GroundTruth(len(frame_of), frames, truth[..., :2], truth[..., 2] > 0, measure_heads(people)[0]),
         Predictions(frames, keypoints[..., :2].astype(np.float64), np.ones(truth.shape[:2], bool), keypoints[..., 2]),
     ).scores

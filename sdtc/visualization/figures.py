@@ -10,6 +10,7 @@ import numpy as np
 
 from sdtc.core.crops import crop_frame, expand_boxes, image_to_crop
 from sdtc.core.heatmaps import decode_heatmaps
+from sdtc.core.names import drawable
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.evaluation.ap import MATCH_DISTANCE
 from sdtc.training.annotations import AnnotatedPerson
@@ -281,7 +282,7 @@ def draw_failures(failures: Sequence[Failure], skeleton: Skeleton, about: str) -
     page = Page(
         PanelGrid([4] * ceil(len(failures) / columns), columns, _FAILURE_PANEL, 2.1), "Figure 13: failure cases",
         f"The people with the largest mean distance between predicted and annotated joints, in head sizes (0.6 × the "
-        f"diagonal of the head box). {about}",
+        f"diagonal of the head box, or an estimate where there is none). {about}",
         {"truth": TRUTH, "predicted": PREDICTED},
     )  # fmt: skip
     for place, failure in enumerate(failures):
@@ -297,7 +298,7 @@ def draw_failures(failures: Sequence[Failure], skeleton: Skeleton, about: str) -
         matched = int((counted <= MATCH_DISTANCE).sum())
         axes.set_xlabel(
             f"mean error {counted.mean():.2f} heads\n{matched} of {len(counted)} joints within {MATCH_DISTANCE}\n"
-            f"{person.image.parent.name}\nframe {person.number}, person {person.track_id}",
+            f"{drawable(person.image.parent.name)}\nframe {person.number}, person {person.track_id}",
             fontsize=8,
         )
     return page

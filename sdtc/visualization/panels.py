@@ -13,6 +13,7 @@ import numpy as np
 
 from sdtc.core.errors import require
 from sdtc.core.files import atomic_write
+from sdtc.core.names import drawable
 from sdtc.core.skeleton import Skeleton
 
 require("matplotlib", "train", "sdtc-visualize")
@@ -65,7 +66,7 @@ class Page:
     def __init__(self, grid: PanelGrid, title: str, caption: str, legend: dict[str, str] | None = None) -> None:
         rows, height = len(grid.lines), grid.width * grid.shape[0] / grid.shape[1]
         full_width = max(grid.columns * (grid.width + 0.08) + 0.4, 6.0)
-        caption = textwrap.fill(caption, int(full_width * 14))
+        caption = textwrap.fill(drawable(caption), int(full_width * 14))
         text = sum(0.2 + 0.16 * count for count in grid.lines) + 0.8 + 0.16 * caption.count("\n")
         layout = ConstrainedLayoutEngine(h_pad=0.04, w_pad=0.04, hspace=0, wspace=0)
         self.figure = Figure(figsize=(full_width, rows * height + text), dpi=_DPI, layout=layout)

@@ -10,8 +10,7 @@ import numpy as np
 
 from sdtc.core.errors import InputError
 from sdtc.core.skeleton import POSETRACK, Skeleton
-from sdtc.evaluation.ap import head_size
-from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
+from sdtc.training.annotations import AnnotatedPerson, AnnotationSet, measure_heads
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,6 @@ def shared_joints(skeleton: Skeleton) -> tuple[list[int], list[int]]:
     return [skeleton.keypoints.index(name) for name in names], [POSETRACK.keypoints.index(name) for name in names]
 
 
-def has_head(person: AnnotatedPerson) -> bool:
-    """Return whether a person has a head box, so that errors can be measured in head sizes."""
-    return bool(head_size(person.head_box) > 0)
-
-
 def joint_errors(people: Sequence[AnnotatedPerson], predicted: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Return the distances between predicted and annotated joints.
 
@@ -101,15 +95,14 @@ def joint_errors(people: Sequence[AnnotatedPerson], predicted: np.ndarray, skele
         skeleton: of the poses.
 
     Returns:
-        float64 ``[P, n]`` in head sizes (see `sdtc.evaluation.ap`), for the n joints of both skeletons; NaN for joints
-        without a label and for people without a head box.
+        float64 ``[P, n]`` in head sizes (see `sdtc.evaluation.ap.head_sizes`), for the n joints of both skeletons; NaN
+        for joints without a label.
     """
     mine, theirs = shared_joints(skeleton)
     truth = np.stack([person.keypoints for person in people])[:, theirs].astype(np.float64)  # [P, n, 3]
-    heads = head_size(np.stack([person.head_box for person in people]))[:, None]  # [P, 1]
+    heads = measure_heads(people)[0][:, None]  # [P, 1]
     distances = np.linalg.norm(predicted[:, mine, :2] - truth[..., :2], axis=-1)  # [P, n]
-    usable = (truth[..., 2] > 0) & (heads > 0)
-    return np.where(usable, distances / np.where(heads > 0, heads, 1.0), np.nan)
+    return np.where(truth[..., 2] > 0, distances / heads, np.nan)
 
 
 def worst(people: Sequence[AnnotatedPerson], errors: np.ndarray, count: int) -> list[int]:

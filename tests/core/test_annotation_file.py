@@ -12,7 +12,7 @@ import pytest
 from sdtc.core.annotation_file import AnnotationFile, AnnotationRecord, ImageRecord, read_annotation_file
 from sdtc.core.errors import InputError
 from sdtc.core.posetrack import from_slots
-from sdtc.core.skeleton import POSETRACK, POSETRACK_SLOTS
+from sdtc.core.skeleton import COCO, POSETRACK, POSETRACK_SLOTS
 
 
 def read(tmp_path: Path, data: Any, noun: str = "boxes", or_list: bool = False) -> AnnotationFile:
@@ -83,3 +83,22 @@ def test_joints_are_found_by_name(tmp_path, names) -> None:
 def test_long_lists_are_counted_in_messages() -> None:
     with pytest.raises(InputError, match=r"scores is \[1, 1, 1, 1, 1, 1, \.\.\.\] \(16 values\), expected 17 finite"):
         annotation(scores=[1] * 16).scores(17)
+
+
+@pytest.mark.parametrize(
+    "value", [None, float("inf"), float("nan"), 3.7, True, "3.0", "three", -1, 2**64, [3], {}], ids=repr
+)
+def test_ids_that_are_none(value) -> None:
+    with pytest.raises(InputError, match=r"image 7: id is .*, expected a whole number"):
+        _ = image(id=value).id
+    with pytest.raises(InputError, match=r"image_id is .*, expected a whole number"):
+        _ = annotation(image_id=value).image_id
+    if value is not None:
+        with pytest.raises(InputError, match=r"track_id is .*, expected a whole number"):
+            _ = annotation(track_id=value).track_id
+
+
+def test_cocos_joints_are_told_where_to_go(tmp_path) -> None:
+    content = {"images": [], "annotations": [], "categories": [{"keypoints": list(COCO.keypoints)}]}
+    with pytest.raises(InputError, match=r"has COCO's joints, without head_bottom, head_top: .*pycocotools"):
+        read(tmp_path, content).joints([])

@@ -108,10 +108,10 @@ def test_newer_schema_names_both_versions(bundle) -> None:
         {"name": "\ud800"},
         {"kind": ["sdtc"]},
         {"model": [1]},
-        {"num_frames": 5.0},
+        {"num_frames": 5.5},
         {"num_frames": True},
         {"batch": [1, 4, math.inf]},
-        {"batch": [1.0, 4, 8]},
+        {"batch": [1.5, 4, 8]},
         {"batch": "148"},
         {"heatmap_size": [32, 24, 8]},
         {"token_shape": [0, 64]},
@@ -173,8 +173,12 @@ def test_the_field_is_named(bundle, changes, reason) -> None:
 
 
 def test_whole_numbers_are_numbers_and_newer_fields_are_ignored(bundle) -> None:
-    manifest = Manifest.load(edit(bundle, std=[1, 1, 1], crop_scale=1, added_later={"a": 1}, engine=None))
+    as_floats: dict[str, Any] = {"num_frames": 5.0, "batch": [1.0, 4, 8], "schema_version": 1.0}
+    changes = as_floats | {"std": [1, 1, 1], "crop_scale": 1, "added_later": {"a": 1}, "engine": None}
+    manifest = Manifest.load(edit(bundle, **changes))
     assert manifest.std == (1.0, 1.0, 1.0)
+    assert (manifest.num_frames, manifest.batch) == (5, (1, 4, 8))
+    assert isinstance(manifest.num_frames, int)
     assert isinstance(manifest.crop_scale, float)
     assert manifest.engine is None
 
@@ -231,3 +235,41 @@ def test_find_manifest_from_any_file_of_the_bundle(bundle) -> None:
     stray.write_bytes(b"engine")
     with pytest.raises(BundleError, match="no manifest beside it"):
         find_manifest(stray)
+
+
+def test_a_link_to_a_file_of_the_bundle_finds_its_manifest(bundle, tmp_path) -> None:
+    (tmp_path / "links").mkdir()
+    for name, target in (
+        ("pose.plan", bundle / "model.plan"),
+        ("model.json", bundle / "model.json"),
+        ("model.onnx", bundle / "model.onnx"),
+        ("again.onnx", tmp_path / "links" / "model.onnx"),
+        ("folder", bundle),
+    ):
+        link = tmp_path / "links" / name
+        target.touch()
+        link.symlink_to(target)
+        assert find_manifest(link).resolve() == bundle / "model.json", name
+        assert find_manifest(link).with_name("model.encoder.onnx").exists(), name
+        if name != "model.onnx":
+            link.unlink()
+
+
+def test_a_bundle_of_links_is_a_bundle(bundle, tmp_path) -> None:
+    """As download tools keep them: each file is a link to one that is named by its hash."""
+    (tmp_path / "blobs").mkdir()
+    for number, path in enumerate(sorted(bundle.iterdir())):
+        blob = tmp_path / "blobs" / str(number)
+        path.rename(blob)
+        path.symlink_to(blob)
+    for name in ("", "model.json", "model.onnx"):
+        assert find_manifest(bundle / name) == bundle / "model.json"
+
+
+def test_links_that_lead_nowhere(tmp_path) -> None:
+    loop, gone = tmp_path / "loop.onnx", tmp_path / "gone.plan"
+    loop.symlink_to(loop)
+    gone.symlink_to(tmp_path / "nothing.plan")
+    for path in (loop, gone):
+        with pytest.raises(BundleError, match="does not exist"):
+            find_manifest(path)

@@ -61,3 +61,49 @@ def test_each_tells_mistakes_in_its_own_words(change: dict[str, Any], to_people,
 
 def test_the_manifests_crop_scale_is_the_crops() -> None:
     assert Manifest.crop_scale == CROP_SCALE
+
+
+@dataclass(frozen=True)
+class Numbers:
+    count: int = 0
+    rate: float = 0.0
+    on: bool = False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "want"),
+    [
+        ("count", 3, 3),
+        ("count", 3.0, 3),
+        ("count", -0.0, 0),
+        ("rate", 3, 3.0),
+        ("on", True, True),
+        ("count", 1e15, 10**15),
+    ],
+    ids=repr,
+)
+def test_numbers_however_they_are_written(name, value, want) -> None:
+    for built in (build_settings(Numbers, {name: value}, "it"), build_from_json(Numbers, {name: value})):
+        assert getattr(built, name) == want
+        assert type(getattr(built, name)) is type(want)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("count", 3.7), ("count", True), ("count", "3"), ("count", math.nan), ("count", math.inf), ("count", None),
+        ("rate", math.nan), ("rate", True), ("rate", "3"), ("rate", 10**400), ("on", 1), ("on", 0.0), ("on", "maybe"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_number_is_refused_by_both(name, value) -> None:
+    with pytest.raises(ConfigError, match=rf"it\.{name} is "):
+        build_settings(Numbers, {name: value}, "it")
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        build_from_json(Numbers, {name: value})
+
+
+def test_only_people_say_yes_and_no() -> None:
+    assert [build_settings(Numbers, {"on": word}, "it").on for word in ("yes", "No", "ON", "off")] == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match="on is 'yes', not true or false"):
+        build_from_json(Numbers, {"on": "yes"})

@@ -12,7 +12,7 @@ import pytest
 from sdtc.core.errors import InputError
 from sdtc.core.posetrack import POSETRACK_CATEGORY, image_id
 from sdtc.core.skeleton import POSETRACK, POSETRACK_SLOTS
-from sdtc.evaluation.ap import evaluate
+from sdtc.evaluation.ap import JOINTS, evaluate
 from sdtc.evaluation.reading import MISSING_SCORE, find_json, read_predictions, read_truth
 
 NAMES = [f"images/val/000001_a/{number:06d}.jpg" for number in range(3)]
@@ -104,6 +104,16 @@ class TestTruth:
         assert truth.people.frames.tolist() == ([1] if flag is False else [0, 1])
         assert truth.images[0].annotated == (flag is not False)
 
+    @pytest.mark.parametrize("head_box", [None, [], [3, 4, 0, 0]], ids=str)
+    def test_head_sizes_are_estimated_where_there_is_no_box_and_that_is_said(self, write, head_box) -> None:
+        truth = read_truth([write("t.json", document([image(0)], [person(0), person(0, bbox_head=head_box)]))])
+        joints = truth.people.keypoints[1]
+        neck = np.hypot(*(joints[JOINTS.index("head_top")] - joints[JOINTS.index("head_bottom")]))
+        np.testing.assert_allclose(truth.people.head_sizes, [30, neck * 6 / 7])
+        (note,) = truth.notes
+        assert note.startswith("1 of 2 people have no head box ('bbox_head'): the size of their heads")
+        assert read_truth([write("t.json", document([image(0)], [person(0)]))]).notes == ()
+
     def test_labelled_joints_count_whatever_the_frame_says(self, write) -> None:
         truth = read_truth([write("t.json", document([image(0, is_labeled=False)], [person(0)]))])
         assert truth.images[0].annotated
@@ -181,7 +191,10 @@ class TestTruth:
             (document([image(0)], [person(0, keypoints=[None, *pose()[1:]])]), r"annotation 0: keypoints is \[None, "),
             (document([image(0)], [person(0, keypoints=["a", *pose()[1:]])]), r"annotation 0: keypoints is \['a', "),
             (document([image(0)], [person(0, keypoints=[10**400, *pose()[1:]])]), r"annotation 0: keypoints is \[1000"),
-            (document([image(0)], [person(0, bbox_head=None)]), "bbox_head is None, expected four .* head sizes"),
+            (
+                document([image(0)], [person(0, bbox_head=None, bbox=[], keypoints=[5, 5, 1] + [0] * 48)]),
+                "bbox_head is None, expected four .* or a bbox with an area, since distances are measured in head",
+            ),
             (document([image(0)], [person(0, bbox_head=[1, 2, 3])]), r"bbox_head is \[1, 2, 3\], expected four"),
             (document([image(0)], [person(0, bbox_head=[1, 2, 3, float("inf")])]), "expected four finite"),
             (document([image(0, ignore_regions_x=[[1, 2]])], []), "image 0: ignore_regions_x"),

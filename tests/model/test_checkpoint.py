@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import pickle
 import random
 import resource
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +22,11 @@ from sdtc.core.errors import CheckpointError, OutputError
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, load_checkpoint, save_checkpoint
 from sdtc.model.checkpoint import WEIGHTS, checkpoint_data, load_backbone
 from sdtc.model.init import main as init_main
+
+MICRO: dict[str, Any] = {
+    "name": "micro", "input_size": [64, 48], "backbone": {"width": 32, "depth": 1, "heads": 2, "frozen": False},
+    "width": 16, "heads": 2, "delta": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -355,3 +362,43 @@ def test_the_packaged_checkpoint_by_its_name_unless_a_file_has_it(tmp_path, monk
         load_checkpoint("tiny-vitpose.pth")
     with pytest.raises(CheckpointError, match="'giant' does not exist"):
         load_checkpoint("giant")
+
+
+def test_an_archive_that_swells_is_not_unpacked(tmp_path) -> None:
+    """A few kilobytes became gigabytes of memory."""
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/version", "3")
+        archive.writestr("a/data.pkl", bytes(64 << 20))
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"bomb\.pth' would grow to more than 20 times its size"):
+        load_checkpoint(path)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "x" * 300 + ".pth", "a\0b", "loop.pth"], ids=["long", "pth", "null", "loop"]
+)
+def test_names_that_no_checkpoint_can_have(tmp_path, monkeypatch, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop.pth").symlink_to("loop.pth")
+    with pytest.raises(CheckpointError, match=r"cannot be read: .|does not exist"):
+        load_checkpoint(name)
+
+
+def test_configurations_and_versions_that_no_network_has(tmp_path) -> None:
+    good = checkpoint_data(build(ModelConfig.from_dict(MICRO)), trained=True)
+    config = good["config"]
+    for changes in (
+        {"config": None}, {"config": config | {"width": 10**9}}, {"config": config | {"width": math.nan}},
+        {"config": config | {"input_size": [2**40, 2**40]}}, {"config": config | {"width": 16.5}},
+        {"config": config | {"backbone": config["backbone"] | {"depth": 10**9}}}, {"version": math.inf},
+        {"version": torch.ones(3)}, {"version": True}, {"version": 2.0}, {"state_dict": {}}, {"state_dict": [1]},
+    ):  # fmt: skip
+        torch.save(good | changes, tmp_path / "x.pth")
+        with pytest.raises(CheckpointError):
+            load_checkpoint(tmp_path / "x.pth")
+    torch.save(good | {"version": 1.0, "config": config | {"width": float(config["width"])}}, tmp_path / "x.pth")
+    assert load_checkpoint(tmp_path / "x.pth").trained

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,7 +14,7 @@ from sdtc.core.boxes import BoxFile
 from sdtc.core.errors import InputError
 from sdtc.evaluation.reading import read_predictions, read_truth
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
-from sdtc.training.annotations import NO_TRACK, read_annotations
+from sdtc.training.annotations import NO_TRACK, measure_heads, read_annotations
 
 
 def entry(**changes) -> dict:
@@ -100,17 +103,110 @@ def test_damaged_annotations_name_the_place(tmp_path, change, sentence) -> None:
 
 
 def test_annotations_without_ids_lengths_and_head_boxes(tmp_path) -> None:
-    """Nothing is known of other frames then: the window ends at the keyframe, and nobody is found again."""
+    """Where there is no other image either, the window is the keyframe; and nobody is found again."""
     bare = entry()
     del bare["track_id"], bare["bbox_head"]
     images = [{"id": 1, "file_name": "images/val/000007_seq/000002.jpg"}]
     entries = [bare, bare | {"track_id": None, "bbox_head": []}, bare | {"track_id": -1, "bbox_head": None}]
     result = read_annotations(write_set(tmp_path, entries, images), "val")
     assert [person.track_id for person in result.people] == [NO_TRACK] * 3
-    assert [(person.first, person.number, person.last) for person in result.people] == [(0, 2, 2)] * 3
+    assert [(person.first, person.number, person.last) for person in result.people] == [(2, 2, 2)] * 3
     assert not any(person.head_box.any() for person in result.people)
-    assert result.people[0].frame(1).name == "000002.jpg"
+    assert [result.people[0].frame(offset).name for offset in (-1, 1)] == ["000002.jpg"] * 2
     assert result.tracks() == {}
+
+
+def extent(root: Path) -> tuple[int, int]:
+    (person,) = read_annotations(root, "val").people
+    return person.first, person.last
+
+
+def image_of(name: str, **changes) -> dict:
+    return {"id": 1, "file_name": f"images/val/000007_seq/{name}"} | changes
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "want"),
+    [
+        ("000002.jpg", ["000000.jpg", "000001.jpg", "000003.jpg", "000004.jpg"], (0, 4)),
+        ("00000002.jpg", ["00000001.jpg", "00000003.jpg"], (1, 3)),  # PoseTrack17
+        ("000002.jpg", ["000009.jpg"], (2, 9)),  # a gap
+        ("000102.jpg", ["000101.jpg", "000103.jpg"], (101, 103)),  # cut out of a longer one
+        ("000002.jpg", ["._000003.jpg", "000004.png", "0000005.jpg", "poster.jpg", "000006.jpg.part"], (2, 2)),
+    ],
+    ids=str,
+)
+def test_a_length_that_is_not_told_is_that_of_the_images(tmp_path, name, others, want) -> None:
+    root = write_set(tmp_path, [entry()], [image_of(name)], name)
+    for other in others:
+        (root / "images" / "val" / "000007_seq" / other).touch()
+    assert extent(root) == want
+
+
+def test_a_length_is_also_that_of_the_images_that_the_file_lists(tmp_path) -> None:
+    """PoseTrack lists images without people too; they need not be there."""
+    listed = [image_of("000002.jpg"), image_of("000007.jpg", id=2, is_labeled=False), image_of("000001.jpg", id=3)]
+    assert extent(write_set(tmp_path, [entry()], listed)) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("nframes", "want"),
+    [
+        (30, (0, 29)),  # what the file says, whatever is there: PoseTrack's samples come without the other frames
+        (3, (0, 2)),
+        (2, (2, 4)),  # frame 2 is none of two frames, 0 and 1
+        (1, (2, 2)),  # a still: its neighbours in the folder are other pictures
+        (0, (2, 4)),
+    ],
+)
+def test_a_length_that_does_not_fit_is_not_believed(tmp_path, nframes, want) -> None:
+    root = write_set(tmp_path, [entry()], [image_of("000002.jpg", nframes=nframes)])
+    for number in (3, 4):
+        (root / "images" / "val" / "000007_seq" / f"{number:06d}.jpg").touch()
+    assert extent(root) == want
+
+
+def test_a_folder_is_listed_once(tmp_path, monkeypatch) -> None:
+    root = write_set(tmp_path, [entry()], [image_of("000002.jpg")])
+    first = root / "annotations" / "val" / "000007_seq.json"
+    for copy in range(3):
+        (first.parent / f"{copy}.json").write_text(first.read_text())
+    listed = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    assert len(read_annotations(root, "val").people) == 4
+    assert [path for path in listed if Path(path).name == "000007_seq"] == [root / "images" / "val" / "000007_seq"]
+
+
+def test_a_track_id_that_two_people_share_in_a_frame_tells_nothing_there(tmp_path) -> None:
+    images = [image_of("000002.jpg"), image_of("000003.jpg", id=2)]
+    people = [entry(), entry(bbox=[5, 2, 30, 40]), entry(track_id=5), entry(track_id=None), entry(image_id=2)]
+    root = write_set(tmp_path, people, images)
+    shutil.copy(root / "images/val/000007_seq/000002.jpg", root / "images/val/000007_seq/000003.jpg")
+    tracks = read_annotations(root, "val").tracks()
+    assert sorted((track, number) for _, track, number in tracks) == [(4, 3), (5, 2)]
+
+
+def test_two_images_of_one_id_are_refused(tmp_path) -> None:
+    """Everybody was taken for a person of the last one."""
+    root = write_set(tmp_path, [entry()], [image_of("000002.jpg"), image_of("000003.jpg")])
+    with pytest.raises(InputError, match="has two images with the id 1: the people of each cannot be told apart"):
+        read_annotations(root, "val")
+
+
+def test_heads_without_a_box_are_measured_by_joints_or_boxes(tmp_path) -> None:
+    keypoints = np.array(entry()["keypoints"]).reshape(17, 3)
+    keypoints[2, 0] += 14  # head_top, so far from head_bottom
+    joints = keypoints.ravel().tolist()
+    keypoints[2] = 0
+    people = [
+        entry(),
+        entry(bbox_head=[], keypoints=joints),
+        entry(bbox_head=[3, 4, 0, 0], keypoints=keypoints.ravel().tolist()),
+    ]
+    sizes, estimated = measure_heads(read_annotations(write_set(tmp_path, people), "val").people)
+    np.testing.assert_allclose(sizes, [0.6 * 61**0.5, 14 * 6 / 7, 0.14 * 40])
+    assert estimated.tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("form", [int, float, str])
@@ -180,3 +276,11 @@ def test_real_posetrack_samples(real_data) -> None:
     assert {person.last for person in per_sequence.people} == {100, 139, 148}
     for person in one_file.people:
         assert (person.head_box[2:] > 0).all()
+
+
+def test_estimated_head_sizes_of_real_people_are_nearly_theirs(real_data) -> None:
+    people = read_annotations(real_data / "posetrack18", "val").people
+    bare = [dataclasses.replace(person, head_box=np.zeros(4, np.float32)) for person in people]
+    ratio = measure_heads(bare)[0] / measure_heads(people)[0]
+    assert np.abs(np.median(ratio) - 1) < 0.01
+    assert ((ratio > 0.6) & (ratio < 1.6)).all()

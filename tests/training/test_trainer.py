@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import json
+import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +22,7 @@ import pytest
 import torch
 import yaml
 
-from sdtc.core.errors import CheckpointError, ConfigError, SdtcError
+from sdtc.core.errors import CheckpointError, ConfigError, InputError, SdtcError
 from sdtc.core.image_file import ImageCache
 from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
 from sdtc.model.decoding import decode_heatmaps
@@ -28,9 +31,10 @@ from sdtc.training.annotations import read_annotations
 from sdtc.training.cli import main
 from sdtc.training.dataset import WindowDataset
 from sdtc.training.losses import context_loss, heatmap_loss, masked_losses
-from sdtc.training.optimizer import build_optimizers
+from sdtc.training.optimizer import build_optimizers, take_step
 from sdtc.training.train_config import TrainConfig, config_names, load_config
 from sdtc.training.trainer import Trainer
+from sdtc.training.validation import score
 
 pytest.importorskip("accelerate", reason="needs the extra train")
 
@@ -255,6 +259,113 @@ def test_a_run_with_muon_resumes_to_the_bit(data, tmp_path) -> None:
     assert_same(weights(tmp_path / "whole" / "last.pth"), weights(tmp_path / "parts" / "last.pth"))
 
 
+def networks_of_equal_weights(count: int) -> list[torch.nn.Module]:
+    torch.manual_seed(0)
+    first = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    return [copy.deepcopy(first) for _ in range(count)]
+
+
+def scaler_on_a_cpu(**changes) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", **changes)
+
+
+def test_scaled_gradients_take_the_steps_of_those_that_are_not() -> None:
+    """With two optimisers, the second one's gradients were unscaled twice."""
+    plain, scaled = networks_of_equal_weights(2)
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
+    for network, scaler in ((plain, scaler_on_a_cpu(enabled=False)), (scaled, scaler_on_a_cpu(init_scale=2.0**20))):
+        optimizers = build_optimizers(network.parameters(), "muon", 1e-2, 0.01)
+        assert len(optimizers) == 2
+        for _ in range(5):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            scaler.scale((1e-4 * network(x)).square().mean()).backward()  # small: unscaled twice, they vanish
+            take_step(optimizers, scaler, clip_norm=1.0)
+    for a, b in zip(plain.parameters(), scaled.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("of", ["matrix", "bias"])
+def test_an_overflow_skips_the_step_of_all_optimisers_and_halves_the_scale_once(of) -> None:
+    network, before = networks_of_equal_weights(2)
+    optimizers = build_optimizers(network.parameters(), "muon", 1e-2, 0.01)
+    scaler = scaler_on_a_cpu(init_scale=1024.0)
+    scaler.scale(network(torch.ones(1, 4)).sum()).backward()
+    (network[0].weight if of == "matrix" else network[0].bias).grad.view(-1)[0] = float("inf")
+    take_step(optimizers, scaler, clip_norm=1.0)
+    assert_same(dict(network.named_parameters()), dict(before.named_parameters()))
+    assert scaler.get_scale() == 512.0
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    scaler.scale(network(torch.ones(1, 4)).sum()).backward()
+    take_step(optimizers, scaler, clip_norm=1.0)
+    changed = [not torch.equal(a, b) for a, b in zip(network.parameters(), before.parameters(), strict=True)]
+    assert all(changed)
+
+
+@pytest.fixture
+def with_scaler(monkeypatch):
+    """Every trainer scales its gradients, as with fp16 on a GPU; the scale doubles every three steps."""
+    accelerate = pytest.importorskip("accelerate")
+    make = accelerate.Accelerator.__init__
+
+    def scaling(self, *arguments, **options) -> None:
+        make(self, *arguments, **options)
+        self.scaler = scaler_on_a_cpu(init_scale=2.0**10, growth_interval=3)
+
+    monkeypatch.setattr(accelerate.Accelerator, "__init__", scaling)
+
+
+@pytest.mark.slow
+def test_a_run_with_scaled_gradients_resumes_with_its_scale(data, tmp_path, with_scaler) -> None:
+    config = load_config_from(settings(data, optimizer="muon", epochs=2, save_seconds=0))
+    Trainer(config, tmp_path / "whole", quiet=True).run()
+    first = Trainer(config, tmp_path / "parts", quiet=True)
+    take = first._take_step
+
+    def take_four(batch):
+        if first.step == 4:
+            raise KeyboardInterrupt
+        return take(batch)
+
+    first._take_step = take_four
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = Trainer(config, tmp_path / "parts", resume=True, quiet=True)
+    assert (second.step, second.scaler.get_scale()) == (4, 2.0**11)
+    second.run()
+    assert_same(weights(tmp_path / "whole" / "last.pth"), weights(tmp_path / "parts" / "last.pth"))
+    whole, parts = (training_state(tmp_path / run)["scaler"] for run in ("whole", "parts"))
+    assert whole == parts
+    assert whole["scale"] > 2.0**11
+
+
+@pytest.mark.slow
+def test_scaled_gradients_train_as_plain_ones_do(data, tmp_path, request) -> None:
+    config = load_config_from(settings(data, optimizer="muon", epochs=1))
+    Trainer(config, tmp_path / "plain", quiet=True).run()
+    request.getfixturevalue("with_scaler")
+    Trainer(config, tmp_path / "scaled", quiet=True).run()
+    plain, scaled = (weights(tmp_path / run / "last.pth") for run in ("plain", "scaled"))
+    for name, value in plain.items():
+        torch.testing.assert_close(scaled[name], value, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.gpu
+def test_fp16_with_muon_on_a_gpu_learns_and_resumes(data, tmp_path) -> None:
+    config = load_config_from(settings(data, optimizer="muon", precision="fp16", device="auto", epochs=3))
+    with Trainer(config, tmp_path, quiet=True) as trainer:
+        assert trainer.scaler.is_enabled()
+        trainer.run()
+        scale = trainer.scaler.get_scale()
+    losses = [float(row["total"]) for row in csv.DictReader((tmp_path / "log.csv").open())]
+    assert losses[-1] < losses[0]
+    with Trainer(config, tmp_path, resume=True, quiet=True) as again:
+        assert again.scaler.get_scale() == scale
+        states = [state for optimizer in again.optimizers for state in optimizer.state.values()]
+        assert {value.device.type for state in states for name, value in state.items() if name != "step"} == {"cuda"}
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_is_as_never_killed(data, config_file, tmp_path) -> None:
     """Kill -9 in the middle of an epoch; the state was saved at some step before."""
@@ -337,6 +448,49 @@ def test_training_under_torchrun(config_file, tmp_path) -> None:
     assert load_checkpoint(tmp_path / "run" / "last.pth").trained
 
 
+_VALIDATION = """
+import json, sys, torch
+from pathlib import Path
+from sdtc.core.settings import build_settings
+from sdtc.training import validation
+from sdtc.training.train_config import TrainConfig
+from sdtc.training.trainer import Trainer
+
+validation.BATCH = 7
+with Trainer(build_settings(TrainConfig, json.loads(sys.argv[1]), "test"), Path(sys.argv[2]), quiet=True) as trainer:
+    read, seen = validation.read_window, []
+    validation.read_window = lambda person, *rest: (seen.append(person), read(person, *rest))[1]
+    share = validation.Share(trainer.rank, trainer.world)
+    poses = validation.predict(trainer.network, trainer.validation, torch.device("cpu"), share=share)
+    ap = validation.score(trainer.validation, poses).total
+    torch.save((torch.from_numpy(poses), ap, len(seen)), f"{sys.argv[3]}.{trainer.rank}")
+    trainer.run()
+    assert trainer.best >= 0
+    Path(f"{sys.argv[3]}.best.{trainer.rank}").write_text(repr(trainer.best))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_validation_and_score_as_one(data, tmp_path) -> None:
+    """One of them validated, and the others waited until a barrier lost its patience."""
+    script = tmp_path / "validation.py"
+    script.write_text(_VALIDATION)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, command in (("one", [sys.executable]), ("two", torchrun)):
+        arguments = [json.dumps(settings(data, epochs=1)), str(tmp_path / f"run-{name}"), str(tmp_path / name)]
+        subprocess.run([*command, str(script), *arguments], check=True, timeout=120, env=environment)
+    poses, ap, seen = torch.load(tmp_path / "one.0", weights_only=True)
+    parts = [torch.load(tmp_path / f"two.{rank}", weights_only=True) for rank in (0, 1)]
+    for part, their_ap, _ in parts:
+        assert torch.equal(part, poses)
+        assert their_ap == ap
+    assert sum(part[2] for part in parts) == seen == len(poses) > 21
+    assert min(part[2] for part in parts) >= 21
+    best = [(tmp_path / f"two.best.{rank}").read_text() for rank in (0, 1)]
+    assert best[0] == best[1]
+
+
 def test_context_loss_is_about_hidden_places_only() -> None:
     predicted, target = torch.zeros(2, 3, 4, 5, requires_grad=True), torch.full((2, 3, 4, 5), 3.0)
     tubes = torch.tensor([[True, False, False, True]] * 2)
@@ -378,9 +532,72 @@ def test_people_without_track_ids_are_targets_in_their_keyframe_only(data, bare_
         assert torch.equal(weights[1], known[i]["weights"][1])
 
 
-def test_training_without_track_ids_lengths_and_head_boxes(bare_data, tmp_path) -> None:
-    Trainer(load_config_from(settings(bare_data, epochs=1)), tmp_path / "run", quiet=True).run()
-    assert (tmp_path / "run" / "last.pth").is_file()
+def test_two_people_of_one_track_id_are_targets_in_their_keyframe_only(data, tmp_path) -> None:
+    """In frame 5 everybody has id 0: that frame says nothing of who is who before and after it."""
+    (tmp_path / "images").symlink_to(data / "images")
+    (tmp_path / "annotations" / "val").mkdir(parents=True)
+    for path in (data / "annotations" / "val").glob("*.json"):
+        content = json.loads(path.read_text())
+        number_of = {image["id"]: int(Path(image["file_name"]).stem) for image in content["images"]}
+        for person in content["annotations"]:
+            if number_of[person["image_id"]] == 5:
+                person["track_id"] = 0
+        (tmp_path / "annotations" / "val" / path.name).write_text(json.dumps(content))
+    config = load_config_from(settings(data)).model
+    whole, shared = (WindowDataset(read_annotations(root, "val"), config) for root in (data, tmp_path))
+    for i, person in enumerate(whole.people):
+        # of the other frames' windows only those of track 0 could be misled: both people of frame 5 carry it
+        lost = {4: [2], 5: [0, 2], 6: [0]}.get(person.number, [])
+        weights = shared[i]["weights"]
+        assert not weights[lost].any()
+        kept = [t for t in range(3) if t not in lost]
+        assert torch.equal(weights[kept], whole[i]["weights"][kept])
+
+
+def test_windows_reach_forward_without_lengths(data, bare_data) -> None:
+    known, unknown = (read_annotations(root, "val").people for root in (data, bare_data))
+    assert {(person.first, person.last) for person in unknown} == {(0, 11)}
+    frames = [[person.frame(offset).name for offset in range(-2, 3)] for person in unknown]
+    assert frames == [[person.frame(offset).name for offset in range(-2, 3)] for person in known]
+
+
+def test_ap_without_head_boxes_is_not_zero(data, bare_data) -> None:
+    """The best checkpoint was the first one, whatever was learnt."""
+    for root in (data, bare_data):
+        annotations = read_annotations(root, "val")
+        poses = np.stack([person.keypoints for person in annotations.people])
+        poses[..., 2] = 1
+        assert score(annotations, poses).total == 100
+        far = poses.copy()
+        far[..., 0] += 40
+        assert score(annotations, far).total < 30
+
+
+def test_training_without_track_ids_lengths_and_head_boxes(data, bare_data, tmp_path, capsys) -> None:
+    for root, notes in ((bare_data, 1), (data, 0)):
+        out = tmp_path / root.name
+        Trainer(load_config_from(settings(root, epochs=1)), out).run()
+        assert (out / "best.pth").is_file()
+        said = capsys.readouterr().err
+        assert said.count("people have no head box ('bbox_head'): the size of their heads") == notes
+
+
+def test_of_equal_scores_the_last_is_the_best(data, tmp_path, monkeypatch) -> None:
+    """AP is 0 for a while where weights start from nothing."""
+    scores = iter([0.0, 0.0, 7.0, 5.0])
+    monkeypatch.setattr("sdtc.training.trainer.validate", lambda *_: next(scores))
+    with Trainer(load_config_from(settings(data, epochs=4)), tmp_path, quiet=True) as trainer:
+        kept = []
+        end = trainer._end_epoch
+
+        def watch(bar) -> None:
+            end(bar)
+            same = weights(tmp_path / "best.pth")["head.conv.weight"].equal(trainer.network.head.conv.weight)
+            kept.append((same, trainer.best))
+
+        trainer._end_epoch = watch
+        trainer.run()
+    assert kept == [(True, 0.0), (True, 0.0), (True, 7.0), (False, 7.0)]
 
 
 def test_unlabelled_joints_take_no_gradient() -> None:
@@ -408,6 +625,20 @@ def test_unlabelled_joints_take_no_gradient() -> None:
         (["train.root=/nowhere"], "does not exist"),
         (["backbone=/nowhere.pth"], "does not exist"),
         (["train=3"], "expected names and values"),
+        (["learning_rate=.nan"], "learning_rate is nan: expected a finite number"),
+        (["learning_rate=.inf"], r"learning_rate is inf: expected a finite number from 0"),
+        (["learning_rate=1e400"], "expected a finite number"),
+        (["learning_rate='3e-3'"], "learning_rate is '3e-3': expected float"),
+        (["gamma=-1"], "gamma is -1.0: expected a finite number from 0"),
+        (["epochs=3.7"], "epochs is 3.7: expected int"),
+        (["epochs=true"], "epochs is True: expected int"),
+        (["epochs=1:30"], "epochs is '1:30': expected int"),
+        (["epochs=2020-13-45"], "epochs is '2020-13-45': expected int"),
+        (["epochs=" + "[" * 5000], "is not a YAML value"),
+        (["epochs=" + "9" * 5000], "is not a YAML value"),
+        (["seed=-1"], "seed is -1: expected 0 to 9223372036854775807"),
+        (["workers=99999999"], "workers is 99999999: expected 0 to 1024"),
+        (["threads=9999999999"], "threads is 9999999999: expected 0 to 1024"),
     ],
     ids=str,
 )
@@ -419,7 +650,30 @@ def test_bad_settings_are_one_sentence(config_file, tmp_path, capsys, changes, s
     assert re.search(sentence, text), text
 
 
+def test_numbers_and_words_as_people_write_them(data, tmp_path) -> None:
+    """PyYAML reads 3e-3 as text and `no` as false, by YAML 1.1."""
+    written = ["learning_rate=3e-3", "precision=no", "masked=no", "epochs=010", "warmup_steps=1e3", "clip_norm=.inf"]
+    config = load_config("tiny-synthetic", written)
+    assert (config.learning_rate, config.precision, config.masked) == (0.003, "no", False)
+    assert (config.epochs, config.warmup_steps, config.clip_norm) == (10, 1000, math.inf)
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "train: &data {root: x, split: 'no'}\nval: {<<: *data, split: val}\nweight_decay: 1E-2\nsigma: 2\n"
+        "precision: no\nhalf_weights: Yes\nbackbone: ~\nmilestones: [1, 2.0]\nsave_seconds: +.5e1 # seconds\n"
+    )
+    config = load_config(str(path))
+    assert (config.weight_decay, config.sigma, config.precision, config.half_weights) == (0.01, 2.0, "no", True)
+    assert (config.train.split, config.val.split, config.val.root) == ("no", "val", Path("x"))
+    assert (config.backbone, config.milestones, config.save_seconds) == (None, (1, 2), 5.0)
+
+
 def test_configuration_files_that_are_none(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="has more than 1,048,576 bytes"):
+        load_config("/dev/zero")
+    for text in ("[" * 100_000, "&a [*a]", "? [1]\n: 2", "<<: 3", "a: !!python/object:x y", "\0", "9" * 5000):
+        (tmp_path / "a.yaml").write_text(text)
+        with pytest.raises(ConfigError):
+            load_config(str(tmp_path / "a.yaml"))
     with pytest.raises(ConfigError, match="expected a YAML file, or one of"):
         load_config("nothing.yaml")
     (tmp_path / "a.yaml").write_text("{")
@@ -489,3 +743,40 @@ def test_no_space_while_saving_keeps_the_old_state(data, tmp_path, monkeypatch) 
         trainer._save_state()
     assert (tmp_path / "run" / "last.pth").read_bytes() == before
     assert not [path for path in (tmp_path / "run").iterdir() if path.suffix == ".part"]
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    with Trainer(load_config_from(settings(data, epochs=1)), folder, quiet=True) as trainer:
+        trainer.run()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizers": None}, {"optimizers": [5]}, {"optimizers": [{}]}, {"reconstruction": None},
+        {"reconstruction": [1]},
+        {"optimizers": [{"state": {}, "param_groups": []}]}, {"optimizers": [{"state": 3, "param_groups": 3}]},
+        {"reconstruction": {"x": 1}}, {"epoch": -1}, {"epoch": 0.5}, {"epoch": "one"}, {"step_in_epoch": math.inf},
+        {"epoch": torch.ones(2)}, {"best": math.nan}, {"best": None}, {"seed": [0]}, {"batch_size": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_states_that_are_damaged_end_in_a_sentence(data, finished, tmp_path, changes) -> None:
+    state = torch.load(finished / "last.pth", weights_only=True)
+    state["training"] |= changes
+    torch.save(state, tmp_path / "last.pth")
+    with pytest.raises(CheckpointError, match=r"last\.pth' (does not fit this configuration: .|was made with)"):
+        Trainer(load_config_from(settings(data, epochs=1)), tmp_path, resume=True, quiet=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [b"\xff\xfe\0", b"a,b\n1,2\n", b"epoch,step\n1,x\n", b"\0\n" * 9, None], ids=repr)
+def test_logs_that_are_none(data, finished, tmp_path, text) -> None:
+    shutil.copy(finished / "last.pth", tmp_path)
+    (tmp_path / "log.csv").mkdir() if text is None else (tmp_path / "log.csv").write_bytes(text)
+    with pytest.raises(InputError, match=r"log\.csv' is not a log that sdtc-train wrote: move it away"):
+        Trainer(load_config_from(settings(data, epochs=1)), tmp_path, resume=True, quiet=True)

@@ -293,8 +293,9 @@ class TestFailures:
         errors = joint_errors([person], predicted, POSETRACK)
         np.testing.assert_allclose(np.delete(errors[0], 4), 0.5, atol=1e-5)  # 15 / (0.6 × 50)
         assert np.isnan(errors[0, 4])
-        nobody = dataclasses.replace(person, head_box=np.zeros(4, np.float32))
-        assert np.isnan(joint_errors([nobody], predicted, POSETRACK)).all()
+        bare = dataclasses.replace(person, head_box=np.zeros(4, np.float32))
+        neck = np.hypot(*(keypoints[2, :2] - keypoints[1, :2]))  # head_bottom to head_top
+        np.testing.assert_allclose(joint_errors([bare], predicted, POSETRACK)[0, 0], 15 / (neck * 6 / 7), rtol=1e-5)
 
     def test_skeletons_share_joints_by_name(self) -> None:
         mine, theirs = shared_joints(COCO)
