@@ -1,5 +1,6 @@
 """`python -m tests.fuzz`: fuzz for a while, and print what was found. Exit code 1 if a case failed."""
 
+# ruff: noqa: E402  (the environment first)
 from __future__ import annotations
 
 import argparse
@@ -32,7 +33,9 @@ def main() -> int:
     parser.add_argument("--replay", action="store_true", help="before that, run the seeds that are kept in seeds.txt")
     parser.add_argument("--target", action="append", default=[], choices=[target.name for target in TARGETS])
     parser.add_argument("--seed", type=int, default=0, help="the first seed; each further case has the next one")
-    parser.add_argument("--log", type=Path, default=Path("build/fuzz"), help="folder of what is found (default: %(default)s)")
+    parser.add_argument(
+        "--log", type=Path, default=Path("build/fuzz"), help="folder of what is found (default: %(default)s)"
+    )
     parser.add_argument("--corpus", type=Path, default=Path("build/fuzz/corpus"), help="folder of the valid input")
     parser.add_argument("--bundle", type=Path, help="an engine bundle to use instead of exporting a small one")
     args = parser.parse_args()

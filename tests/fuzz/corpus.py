@@ -152,7 +152,9 @@ def _write_video(
         stream.height, stream.width = size
         stream.pix_fmt = pixels
         for number in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, size), format="rgb24").reformat(format=pixels)))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(picture(number, size), format="rgb24").reformat(format=pixels))
+            )
         container.mux(stream.encode(None))
 
 

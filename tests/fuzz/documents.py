@@ -161,10 +161,20 @@ def make_annotations(case: Case, sequences: int) -> dict[str, Any]:
             identifier = 10000000000 + sequence * 10000 + number
             image = {"id": identifier, "file_name": f"images/val/00000{sequence}_x/{number:06d}.jpg", "nframes": 3}
             if case.chance(0.3):
-                image |= {"height": 48, "width": 64, "is_labeled": True, "ignore_regions_x": [[1, 9, 9]], "ignore_regions_y": [[1, 1, 9]]}
+                image |= {
+                    "height": 48,
+                    "width": 64,
+                    "is_labeled": True,
+                    "ignore_regions_x": [[1, 9, 9]],
+                    "ignore_regions_y": [[1, 1, 9]],
+                }
             images.append(image)
             for person in range(rng.randrange(3)):
-                points = [value for _ in range(17) for value in (rng.uniform(0, 63), rng.uniform(0, 47), rng.choice((0, 1, 1)))]
+                points = [
+                    value
+                    for _ in range(17)
+                    for value in (rng.uniform(0, 63), rng.uniform(0, 47), rng.choice((0, 1, 1)))
+                ]
                 people.append(
                     {
                         "id": len(people), "image_id": identifier, "category_id": 1, "track_id": person,
@@ -211,7 +221,10 @@ def annotations(case: Case) -> None:
         for person in people.people:
             expect(np.isfinite(person.keypoints).all() and np.isfinite(person.box).all(), "joints that are not finite")
             expect(np.isfinite(person.head_box).all() and min(person.box[2:]) > 0, "a box without area")
-            expect(person.first <= person.number <= person.last, f"frame {person.number} of {person.first} to {person.last}")
+            expect(
+                person.first <= person.number <= person.last,
+                f"frame {person.number} of {person.first} to {person.last}",
+            )
     if intact:
         expect(people is not None or not truth["annotations"] or "no usable" in error, error)
 
@@ -219,7 +232,8 @@ def annotations(case: Case) -> None:
     done = run_command(
         main,
         [
-            "--truth", str(folder / "truth.json"), "--predictions", str(case.folder / "poses.json"), "--output", str(output),
+            "--truth", str(folder / "truth.json"), "--predictions", str(case.folder / "poses.json"),
+            "--output", str(output),
             *(["--ignore-extra"] if case.chance(0.5) else []),
         ],
     )  # fmt: skip
@@ -240,7 +254,12 @@ def resume(case: Case) -> None:
     with JsonlWriter(path) as writer:
         for frame in source:
             poses = [
-                Pose(person, case.arrays.uniform(0, 1, (15, 3)).astype(np.float32), np.float32([1, 2, 30, 40]), rng.random())
+                Pose(
+                    person,
+                    case.arrays.uniform(0, 1, (15, 3)).astype(np.float32),
+                    np.float32([1, 2, 30, 40]),
+                    rng.random(),
+                )
                 for person in range(rng.randrange(3))
             ]
             results.append(FrameResult(frame.index, frame.number, frame.name, frame.number, None, poses))
@@ -313,14 +332,28 @@ def config(case: Case) -> None:
         content = CONFIG.encode()
         for _ in range(rng.randrange(1, 3)):
             value = odd_value(rng)
-            text = rng.choice((str(value), json.dumps(value), "3e-3", "1_000", "0x10", "1:30", "yes", "~", "{a", "!!python/object:os.x {}", "&a [*a]"))
+            text = rng.choice(
+                (
+                    str(value),
+                    json.dumps(value),
+                    "3e-3",
+                    "1_000",
+                    "0x10",
+                    "1:30",
+                    "yes",
+                    "~",
+                    "{a",
+                    "!!python/object:os.x {}",
+                    "&a [*a]",
+                )
+            )
             changes.append(f"{rng.choice(_KEYS)}{rng.choice(('=', '=', '=', '', ':'))}{text}")
     else:
         data = mutate_json(data, rng)
         content = json_bytes(data, rng, 0.1)[0] if kind == 2 else yaml.safe_dump(_without_surrogates(data)).encode()
     path = case.folder / "config.yaml"
     path.write_bytes(content)
-    made, error = attempt(lambda: load_config(str(path), changes))
+    made, _ = attempt(lambda: load_config(str(path), changes))
     if made is None:
         return
     expect(isinstance(made, TrainConfig), type(made))
@@ -331,7 +364,10 @@ def config(case: Case) -> None:
     if kind == 2 and isinstance(data, dict):
         for name in ("epochs", "batch_size", "seed", "learning_rate", "precision", "optimizer"):
             if name in data:
-                expect(getattr(made, name) == data[name], f"{name} is {data[name]!r}, and was read as {getattr(made, name)!r}")
+                expect(
+                    getattr(made, name) == data[name],
+                    f"{name} is {data[name]!r}, and was read as {getattr(made, name)!r}",
+                )
 
 
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
 from sdtc.runtime.sources.base import FrameSource
 from sdtc.runtime.sources.open import open_source
-from tests.fuzz.corpus import IMAGES, VIDEOS, Corpus, picture
+from tests.fuzz.corpus import VIDEOS, Corpus, picture
 from tests.fuzz.mutate import mutate_bytes
 from tests.fuzz.oracle import Case, attempt, check_sentence, expect
 
@@ -38,8 +35,7 @@ def read_all(path: Path) -> tuple[FrameSource | None, list[np.ndarray | None], s
             if frame.image is not None:
                 shape = frame.image.shape
                 expect(frame.image.dtype == np.uint8 and len(shape) == 3 and shape[2] == 3 and min(shape) > 0, shape)
-                expect(frame.image.flags.c_contiguous, "an image that is not contiguous")
-            images.append(frame.image)
+                images.append(frame.image)
             expect(len(images) < MAX_FRAMES, "frames without end")
     for problem in source.problems:
         check_sentence(problem)
@@ -56,9 +52,11 @@ def video(case: Case) -> None:
     source, images, error = read_all(path)
     if intact:
         _, _, size, frames, fps, _ = VIDEOS[name]
-        expect(source is not None and not source.problems, error or source and source.problems)
+        expect(source is not None and not source.problems, error or (source and source.problems))
         assert source is not None
-        expect([image is not None and image.shape for image in images] == [(*size, 3)] * frames, f"{len(images)} frames")
+        expect(
+            [image is not None and image.shape for image in images] == [(*size, 3)] * frames, f"{len(images)} frames"
+        )
         expect(abs(source.fps - fps) < 0.01 * fps or suffix == ".gif", f"{source.fps} frames/s, not {fps}")
         return
     if source is None:
@@ -87,7 +85,21 @@ def _decode(path: Path) -> tuple[list[av.VideoFrame], str]:
     return frames, ""
 
 
-_NAMES = ("{0:06d}", "{0}", "img_{0}", "{0:03d}", "é{0}", "a b {0}", "[{0}]", "%0{0}d", "x" * 200 + "{0}", "{0}.0", "-{0}", "²{0}", "٣{0}")
+_NAMES = (
+    "{0:06d}",
+    "{0}",
+    "img_{0}",
+    "{0:03d}",
+    "é{0}",
+    "a b {0}",
+    "[{0}]",
+    "%0{0}d",
+    "x" * 200 + "{0}",
+    "{0}.0",
+    "-{0}",
+    "²{0}",
+    "٣{0}",
+)
 _EXACT = ("plain.png", "plain.bmp", "plain.tiff")
 
 
@@ -110,7 +122,10 @@ def images(case: Case) -> None:
         what = rng.randrange(10)
         if what < 5:
             path.write_bytes(corpus[kind])
-            good[name] = kind
+            if kind == "float.tiff":  # its values have no range: not read, and said
+                bad.add(name)
+            else:
+                good[name] = kind
         elif what < 8:
             path.write_bytes(mutate_bytes(corpus[kind], rng))
             bad.add(name)
@@ -137,7 +152,7 @@ def images(case: Case) -> None:
         source, images, _ = read_all(folder)
         names = sorted([*good, *bad])
     if source is None:
-        expect(not good, f"{len(good)} good images were refused")
+        expect(not set(names) & set(good), f"{len(good)} good images were refused")
         return
     assert source.listing is not None
     expect(len(images) == len(source.listing), f"{len(images)} images, {len(source.listing)} listed")

@@ -84,7 +84,9 @@ def _move(data: bytearray, rng: random.Random) -> None:
 def _number(data: bytearray, rng: random.Random) -> None:
     """Overwrite a field with a number at which programs stumble."""
     start, size = _span(data, rng).start, rng.choice((1, 2, 4, 8))
-    number = rng.choice((0, 1, (1 << 8 * size) - 1, 1 << 8 * size - 1, (1 << 8 * size - 1) - 1, 0x10000 % (1 << 8 * size)))
+    number = rng.choice(
+        (0, 1, (1 << 8 * size) - 1, 1 << 8 * size - 1, (1 << 8 * size - 1) - 1, 0x10000 % (1 << 8 * size))
+    )
     data[start : start + size] = number.to_bytes(size, rng.choice(("big", "little")))
 
 
@@ -105,7 +107,9 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
 
 def _change(value: Any, rng: random.Random) -> Any:
     """Walk down a random way, and change what is there."""
-    children = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    children = (
+        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    )
     if children and rng.random() < 0.9:
         if rng.random() < 0.12:
             _change_container(value, rng)
@@ -114,7 +118,19 @@ def _change(value: Any, rng: random.Random) -> Any:
         value[key] = _change(child, rng)
         return value
     if type(value) in (int, float) and rng.random() < 0.5:
-        return rng.choice((-value, value + 1, value - 1, value * 10, value / 2, str(value), float(value), [value], value + 0.3))
+        return rng.choice(
+            (
+                -value,
+                value + 1,
+                value - 1,
+                value * 10,
+                value // 2,
+                str(value),
+                -value / 3 if abs(value) < 1e300 else 0,
+                [value],
+                -0.3,
+            )
+        )
     if isinstance(value, str) and value and rng.random() < 0.5:
         at = rng.randrange(len(value))
         return value[:at] + rng.choice(("", value, *ODD_TEXTS)) + value[at + 1 :]

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.fuzz.corpus import Corpus
-from tests.fuzz.oracle import Case
+from tests.fuzz.oracle import Case, WrongAnswerError
 from tests.fuzz.targets import TARGETS, Target
 
 LIMIT = 20.0  # seconds for one case
@@ -75,12 +75,13 @@ class Report:
             failures = sum(failure.target == name for failure in self.failures)
             seconds, seed = self.slowest[name]
             lines.append(f"{name:12} {count:8} {failures:8} {self.crashes[name]:8} {seconds:7.2f} s  {seed}")
-        seeds = defaultdict(list)
+        alike = defaultdict(list)
         for failure in self.failures:
-            seeds[f"{failure.target}: {failure.kind}"].append(failure.seed)
-        for kind, found in seeds.items():
-            more = " …" if len(found) > 5 else ""
-            lines.append(f"{len(found):5} × {kind}; seeds {', '.join(map(str, found[:5]))}{more}")
+            alike[f"{failure.target}: {failure.kind}"].append(failure)
+        for kind, found in alike.items():
+            seeds = ", ".join(str(failure.seed) for failure in found[:5]) + (" …" if len(found) > 5 else "")
+            example = (found[0].text.strip().splitlines() or [""])[-1]
+            lines.append(f"{len(found):5} × {kind}; seeds {seeds}\n        {example:.200}")
         return "\n".join(lines)
 
 
@@ -195,6 +196,7 @@ def _work(target: Target, seeds: Sequence[int], end: float, corpus: Corpus, scra
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    gc.freeze()  # what the parent has imported needs no collection
     with (scratch / "faults").open("w") as faults:
         faulthandler.enable(faults)
         for seed in seeds:
@@ -228,20 +230,21 @@ def _remove(folder: Path) -> None:
 
 def _check_threads() -> None:
     """Raise unless the threads that the case started have ended, or end soon."""
-    gc.collect()
     until = time.monotonic() + 3
     while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("sdtc-")]:
+        gc.collect()  # a generator that an error has left open ends its thread
         if time.monotonic() > until:
             raise AssertionError(f"threads are left: {left}")
         time.sleep(0.01)
 
 
 def _kind(error: BaseException) -> str:
-    """Return what failures of one cause have in common: the error, and where in the package it was raised."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/fuzz/" not in frame.filename]
-    where = [f"{Path(frame.filename).name}:{frame.name}" for frame in frames][-1:] or ["oracle"]
-    text = "".join(letter for letter in str(error).split("\n")[0][:90] if not letter.isdigit())
-    return f"{type(error).__name__} in {where[0]}: {text}"
+    """Return what failures of one cause have in common: the error, and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, WrongAnswerError):
+        frame = [frame for frame in frames if Path(frame.filename).name != "oracle.py"][-1]
+        return f"wrong answer, {Path(frame.filename).name}:{frame.lineno}"
+    return f"{type(error).__name__} in {Path(frames[-1].filename).name}:{frames[-1].name}"
 
 
 def _tail(path: Path) -> str:

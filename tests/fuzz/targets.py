@@ -19,7 +19,7 @@ class Target:
         run: runs one case; raises what was found.
         prepare: makes the valid input that is kept.
         modules: imported before a child is started.
-        may_crash: a library that is given hostile code, such as another's graph, may end the process: noted, no failure.
+        may_crash: a library that is given hostile code, such as a graph, may end the process: noted, no failure.
     """
 
     name: str
