@@ -65,24 +65,29 @@ def video(case: Case) -> None:
     if source.problems:
         return
     expect(images, "no frames, and no word about it")
-    decoded, complaint = _decode(path)
+    frames, packets, complaint = _decode(path)
     expect(not complaint, f"{len(images)} frames and no word about: {complaint}")
-    expect(len(decoded) == len(images), f"{len(images)} frames, FFmpeg's libraries decode {len(decoded)}")
+    expect(len(frames) == len(images), f"{len(images)} frames, FFmpeg's libraries decode {len(frames)}")
+    expect(packets <= len(images), f"{packets - len(images)} packets gave no frame, so that later ones count too low")
+    damaged = sum(frame.is_corrupt for frame in frames)
+    expect(not damaged, f"FFmpeg calls {damaged} of {len(frames)} frames corrupt, and no word about them")
 
 
-def _decode(path: Path) -> tuple[list[av.VideoFrame], str]:
-    """Return the frames of a file as they come from FFmpeg, and its error, if any."""
+def _decode(path: Path) -> tuple[list[av.VideoFrame], int, str]:
+    """Return the frames of a file as they come from FFmpeg, the number of packets, and its error, if any."""
     frames: list[av.VideoFrame] = []
+    packets = 0
     try:
         with av.open(str(path)) as container:
             stream = container.streams.best("video")
             if stream is None:
-                return [], "no video stream"
-            for frame in container.decode(stream):
-                frames.append(frame)
+                return [], 0, "no video stream"
+            for packet in container.demux(stream):
+                packets += packet.size > 0 and not packet.is_discard
+                frames += packet.decode()
     except (av.FFmpegError, ValueError) as error:
-        return frames, str(error)
-    return frames, ""
+        return frames, packets, str(error)
+    return frames, packets, ""
 
 
 _NAMES = (
