@@ -33,7 +33,13 @@ def test_a_header_that_promises_what_no_file_holds_is_not_decoded(tmp_path, monk
     """Such a JPEG of 1,500 bytes took 15 s and 6 GB, and was a picture."""
     jpeg = cv2.imencode(".jpg", picture(48, 64), options)[1].tobytes()
     png = cv2.imencode(".png", picture(48, 64))[1].tobytes()
-    files = {"a.jpg": jpeg_of_size(jpeg, 32_000, 32_000), "b.png": png_of_size(png, 32_000, 32_000)}
+    at = png.index(b"IDAT")
+    files = {
+        "a.jpg": jpeg_of_size(jpeg, 32_000, 32_000),
+        "b.png": png_of_size(png, 32_000, 32_000),
+        "c.png": png[: at - 4] + b"\x7f\xff\xff\xff" + png[at:],  # 2 GB, which took 4 s
+        "d.png": png[:-20],
+    }
     decoded = []
     monkeypatch.setattr(cv2, "imdecode", lambda *arguments: decoded.append(arguments))
     for name, data in files.items():
@@ -60,6 +66,17 @@ def test_dense_files_are_read(tmp_path: Path, suffix, options, image) -> None:
     read = read_image(path)
     assert read is not None
     assert read.shape == (*image.shape[:2], 3)
+
+
+def test_what_follows_the_end_does_not_matter(tmp_path: Path) -> None:
+    """Some programs append: a second picture, a video, a signature."""
+    for suffix in (".png", ".jpg"):
+        data = cv2.imencode(suffix, picture(30, 40))[1].tobytes()
+        path = tmp_path / f"x{suffix}"
+        path.write_bytes(data)
+        plain = read_image(path)
+        path.write_bytes(data + b"\x7f\xff\xff\xffmore" * 99)
+        np.testing.assert_array_equal(read_image(path), plain)
 
 
 @pytest.mark.parametrize(

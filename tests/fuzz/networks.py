@@ -66,7 +66,8 @@ def _check_equal(ours: Any, theirs: Any, where: str) -> None:
     else:
         if type(ours) is float and type(theirs) is int:
             theirs = float(theirs)
-        expect(type(ours) is type(theirs) and ours == theirs, f"{where} is {theirs!r:.99}, {ours!r:.99} was read")
+        same = ours == theirs or (ours != ours and theirs != theirs)
+        expect(type(ours) is type(theirs) and same, f"{where} is {theirs!r:.99}, {ours!r:.99} was read")
 
 
 def bundle(case: Case) -> None:

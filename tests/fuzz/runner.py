@@ -31,6 +31,7 @@ from tests.fuzz.oracle import Case, WrongAnswerError
 from tests.fuzz.targets import TARGETS, Target
 
 LIMIT = 20.0  # seconds for one case
+THREADS_END = 3.0  # seconds after a case until all of its threads must have ended
 MEMORY = 12 << 30  # bytes of address space for a child
 KEPT_FOLDERS = 3  # of failures that look alike, so many leave their files
 
@@ -230,7 +231,7 @@ def _remove(folder: Path) -> None:
 
 def _check_threads() -> None:
     """Raise unless the threads that the case started have ended, or end soon."""
-    until = time.monotonic() + 3
+    until = time.monotonic() + THREADS_END
     while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("sdtc-")]:
         gc.collect()  # a generator that an error has left open ends its thread
         if time.monotonic() > until:

@@ -52,3 +52,44 @@ def test_no_traceback_no_hang_no_wrong_answer(name, corpus, tiny_bundle, tmp_pat
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{name:12}" in done.stdout
+
+
+def test_what_the_runner_finds(tmp_path) -> None:
+    """A hang, a crash, an error without a name and a thread that stays are failures; the cases after them are run."""
+    program = f"""
+import os, signal, sys, threading, time
+from pathlib import Path
+import tests.fuzz.runner as runner
+from tests.fuzz.corpus import Corpus
+from tests.fuzz.oracle import expect
+from tests.fuzz.targets import Target
+
+def run(case):
+    (case.folder / "input").write_text(str(case.seed))
+    if case.seed == 1:
+        time.sleep(60)
+    if case.seed == 2:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if case.seed == 3:
+        {{}}["x"]
+    expect(case.seed != 4, "four is wrong")
+    if case.seed == 7:
+        threading.Thread(target=time.sleep, args=(9,), name="sdtc-left", daemon=True).start()
+
+runner.LIMIT, runner.THREADS_END = 1.0, 0.2
+found = runner.Runner(Corpus(Path({str(tmp_path / "corpus")!r})), Path({str(tmp_path / "log")!r}))
+assert found.run(Target("x", run), range(8)) == 8
+assert found.report.cases["x"] == 8, found.report.cases
+for failure in found.report.failures:
+    print(failure.seed, failure.kind)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        "1 takes more than 1 s",
+        "2 ends the process (status 11)",
+        "3 KeyError in <string>:run",
+        "4 wrong answer, <string>:17",
+        "7 AssertionError in runner.py:_check_threads",
+    ], done.stdout + done.stderr
+    assert (tmp_path / "log" / "x-3" / "input").read_text() == "3"
+    assert "in run" in (tmp_path / "log" / "x-1.txt").read_text()  # where it hung
