@@ -37,10 +37,9 @@ def main() -> int:
         "--log", type=Path, default=Path("build/fuzz"), help="folder of what is found (default: %(default)s)"
     )
     parser.add_argument("--corpus", type=Path, default=Path("build/fuzz/corpus"), help="folder of the valid input")
-    parser.add_argument("--bundle", type=Path, help="an engine bundle to use instead of exporting a small one")
     args = parser.parse_args()
 
-    corpus = Corpus(args.corpus.absolute(), args.bundle and args.bundle.absolute())
+    corpus = Corpus(args.corpus.absolute())
     runner = Runner(corpus, args.log.absolute())
     targets = find(args.target)
     for target in targets:

@@ -53,11 +53,10 @@ class Corpus:
 
     Args:
         folder: where it is kept; what is missing there is made.
-        bundle: an engine bundle to use instead of making one.
     """
 
-    def __init__(self, folder: Path, bundle: Path | None = None) -> None:
-        self.folder, self._bundle = folder, bundle
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._engine: PoseEngine | None = None
 
@@ -107,8 +106,6 @@ class Corpus:
     @cached_property
     def bundle(self) -> Path:
         """The folder of a bundle of `checkpoint`, without engines."""
-        if self._bundle is not None:
-            return self._bundle
 
         def make(path: Path) -> None:
             from sdtc.export.bundle import ExportOptions, export

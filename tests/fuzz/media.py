@@ -146,8 +146,8 @@ def images(case: Case) -> None:
                 (folder / name).mkdir(exist_ok=True)
             elif not (folder / name).exists():
                 (folder / name).write_bytes(b"x" * 99)
-    if case.chance(0.1):
-        one = rng.choice(sorted([*good, *bad]))
+    one = rng.choice(sorted([*good, *bad]))
+    if case.chance(0.1) and not (folder / one).is_dir():
         source, images, _ = read_all(folder / one)
         names = [one]
     else:
