@@ -2,6 +2,7 @@
 # make test    install and run the tests
 # make test-fast  those that take no longer than a second or so each: two minutes instead of ten
 # make test-gpu  those that need a GPU
+# make fuzz    broken and hostile input to everything that reads it, for two hours
 # make check   lint and types
 # make docs    build the site into build/site, strictly: broken links are errors
 # make tiny    draw the synthetic sets and train the checkpoint that comes with the package (hours on 2 cores); run it
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
 
-.PHONY: demo test test-fast test-gpu check docs tiny coverage clean
+.PHONY: demo test test-fast test-gpu fuzz check docs tiny coverage clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: setup.py tests/constraints.txt
@@ -39,6 +40,9 @@ test-fast: $(VENV)/.test
 
 test-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -m gpu
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --seconds 7200
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ low score moves less: its position is mostly guessed, so it stays where it was l
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -39,13 +40,13 @@ class OneEuro:
         beta: Hz for every box size per second; higher lags less.
 
     Raises:
-        InputError: a value is not above 0.
+        InputError: a value is not above 0, or not finite.
     """
 
     def __init__(self, fps: float, min_cutoff: float = MIN_CUTOFF, beta: float = BETA) -> None:
         for name, value in (("fps", fps), ("min_cutoff", min_cutoff), ("beta", beta)):
-            if not value > 0:
-                raise InputError(f"`{name}` is {value}: expected more than 0")
+            if not 0 < value < math.inf:
+                raise InputError(f"`{name}` is {value}: expected more than 0, and finite")
         self.fps, self.min_cutoff, self.beta = fps, min_cutoff, beta
         self._states: dict[int, _State] = {}
 

@@ -10,6 +10,11 @@ import cv2
 import numpy as np
 
 MAX_SIDE = 32_767  # OpenCV's warping takes no larger images
+# No PNG or JPEG is as dense as this: PNG's compression ends at 8,256 pixels of one bit in a byte, and JPEG takes
+# at least a bit for a block of 8 x 8.
+MAX_PIXELS_PER_BYTE = 10_000
+_PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of the segments that hold the size
 
 
 def read_image(path: Path) -> np.ndarray | None:
@@ -19,7 +24,7 @@ def read_image(path: Path) -> np.ndarray | None:
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)  # cv2.imread cannot open every path on every system
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) and not _promises_too_much(data.data) else None
     except (OSError, cv2.error):
         return None
     if image is None or max(image.shape) > MAX_SIDE:
@@ -54,6 +59,35 @@ def _has_second_page(file: BinaryIO, order: Literal["little", "big"]) -> bool:
     entries = int.from_bytes(file.read(2), order)
     file.seek(first + 2 + 12 * entries)
     return int.from_bytes(file.read(4), order) > 0
+
+
+def _promises_too_much(data: memoryview) -> bool:
+    """Whether a PNG or JPEG file claims more than it can hold.
+
+    OpenCV's decoders allocate and fill what a header claims, whatever follows it: a damaged one costs seconds and
+    gigabytes, and can give a grey picture.
+    """
+    height = width = 0
+    if data[:8] == _PNG_SIGNATURE:
+        height, width = _number(data[20:24]), _number(data[16:20])
+        at, name = 8, b""
+        while at < len(data) and name != b"IEND":  # chunk after chunk: length, name, contents, checksum
+            name = bytes(data[at + 4 : at + 8])
+            at += 12 + _number(data[at : at + 4])
+        if at > len(data):
+            return True
+    elif data[:2] == _JPEG_SIGNATURE:
+        at = 2
+        while data[at : at + 1] == b"\xff" and at + 9 <= len(data):  # segment after segment: marker, length, contents
+            if data[at + 1] in _JPEG_FRAMES:
+                height, width = _number(data[at + 5 : at + 7]), _number(data[at + 7 : at + 9])
+                break
+            at += 2 + _number(data[at + 2 : at + 4])
+    return height * width > MAX_PIXELS_PER_BYTE * len(data)
+
+
+def _number(data: memoryview) -> int:
+    return int.from_bytes(data, "big")
 
 
 class ImageCache:

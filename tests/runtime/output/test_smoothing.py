@@ -99,7 +99,7 @@ def test_scores_and_everything_else_stay() -> None:
         assert got.poses[0].keypoints.dtype == np.float32
 
 
-@pytest.mark.parametrize("options", [{"fps": 0}, {"fps": 25, "beta": -1}, {"fps": float("nan")}])
+@pytest.mark.parametrize("options", [{"fps": 0}, {"fps": 25, "beta": -1}, {"fps": float("nan")}, {"fps": float("inf")}])
 def test_values_that_cannot_be(options) -> None:
     with pytest.raises(InputError, match="expected more than 0"):
         OneEuro(**options)
