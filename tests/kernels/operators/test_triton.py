@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -258,6 +259,7 @@ def people(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(cv2.__version__ >= "5", reason="OpenCV 5 rounds otherwise: setup.py keeps the bound below it")
 @pytest.mark.parametrize("size", [(64, 48), (33, 17)], ids=name)
 def test_crops_are_the_crop_functions_to_the_bit(size) -> None:
     rng = np.random.default_rng(1)
