@@ -32,7 +32,7 @@ TEMPORAL = [*product((1, 2, 4, 8, 16), _D), *product((1, 2, 3, 5, 9), _BETWEEN_D
 SPATIAL = [*product((1, 32, 33, 193, spatial_attention.MAX_L), _D), *product((16, 193), _BETWEEN_D)]  # L, D
 MAPS = [
     *((256, N) for N in (1, 16, 17, 32, 33, 64, 65, 128, 129, 192, 256, 257, 512)),
-    *product((1, 16, 17, 32, 33, self_refinement.MAX_C), (16, 64, 256, 512)),
+    *product((self_refinement.MIN_C, 32, 33, self_refinement.MAX_C), (16, 64, 256, 512)),
 ]  # C, N
 HEATMAPS = [(2, 2), (7, 9), (16, 16), (32, 32), (64, 48), (128, 128), (181, 181), (256, 256), (2, 32768), (32768, 2)]
 LENGTHS = (1, 1024, 1025, 49152, gather_tokens.MAX_LENGTH)

@@ -16,7 +16,7 @@ from sdtc.kernels.common.kernel_launch import (
     next_power_of_2,
 )
 from sdtc.kernels.common.multiprocessors import has_tensor_cores
-from sdtc.kernels.operators.cross_attention import MAX_C, MAX_N
+from sdtc.kernels.operators.cross_attention import MAX_C, MAX_N, MIN_C
 from sdtc.kernels.operators.cross_attention.triton_kernel import cross_attention_tiles
 
 TACTICS = ("large", "small")
@@ -39,7 +39,7 @@ def configure(C: int, N: int, dtype: str, tactic: str = "", architecture: int | 
         KernelError: the tactic is unknown.
     """
     check_tactic("cross_attention", tactic, TACTICS)
-    check_range("cross_attention", "C", C, 1, MAX_C)
+    check_range("cross_attention", "C", C, MIN_C, MAX_C)
     check_range("cross_attention", "N", N, 1, MAX_N)
     # On sm_75 the unrolled loop over few channels spills.
     check_fits("cross_attention", f"maps of {C} channels", has_tensor_cores(architecture) or C > 32, architecture)

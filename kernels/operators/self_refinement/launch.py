@@ -16,7 +16,7 @@ from sdtc.kernels.common.kernel_launch import (
     next_power_of_2,
 )
 from sdtc.kernels.common.multiprocessors import has_tensor_cores
-from sdtc.kernels.operators.self_refinement import MAX_C, MAX_N
+from sdtc.kernels.operators.self_refinement import MAX_C, MAX_N, MIN_C
 from sdtc.kernels.operators.self_refinement.triton_kernel import self_refinement_tiles
 
 TACTICS = ("block",)
@@ -39,7 +39,7 @@ def configure(C: int, N: int, dtype: str, tactic: str = "", architecture: int | 
         KernelError: the tactic is unknown.
     """
     check_tactic("self_refinement", tactic, TACTICS)
-    check_range("self_refinement", "C", C, 1, MAX_C)
+    check_range("self_refinement", "C", C, MIN_C, MAX_C)
     check_range("self_refinement", "N", N, 1, MAX_N)
     N_PAD = max(16, next_power_of_2(N))
     # On sm_75, 512 pixels take 66,624 bytes of shared memory of 65,536, and the unrolled loop over few channels spills.

@@ -42,6 +42,7 @@ CASES = [
     ("self_refinement", (1, 33, 256), "self_refinement_tiles", "self_refinement_tiles"),
     ("self_refinement", (1, 33, 257), None, "self_refinement_tiles"),  # 66,624 bytes of shared memory
     ("self_refinement", (1, 32, 20), None, "self_refinement_tiles"),
+    ("self_refinement", (1, 16, 20), None, None),
     ("temporal_attention", (1, 16, 2, 3, 1, 32), "temporal_attention_tiles", "temporal_attention_tiles"),
     ("temporal_attention", (1, 16, 2, 3, 1, 128), "temporal_attention_rows", "temporal_attention_tiles"),
     ("temporal_attention", (1, 17, 2, 3, 1, 32), None, None),

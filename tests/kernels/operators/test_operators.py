@@ -180,6 +180,7 @@ class Dispatched(TorchDispatchMode):
         ("spatial_attention", [(1, 1, 65536, 3, 86, 128)], False),
         ("self_refinement", [(2, 64, 513)], False),  # too many pixels
         ("self_refinement", [(2, 2049, 4)], False),  # too many channels
+        ("self_refinement", [(2, 16, 4)], False),  # too few
         ("self_refinement", [(2, 64, 0)], False),  # none
         ("cross_attention", [(2, 2049, 4)] * 3, False),
         ("cross_attention", [(2, 64, 48)] * 3, True),

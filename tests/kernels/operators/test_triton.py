@@ -424,7 +424,7 @@ QKV = (1, 5, 4, 3, 2, 16)
         (lambda: temporal_attention.run(torch.zeros(1921)[1:].view(QKV)), "not a multiple of 16 bytes"),
         (lambda: temporal_attention.run(torch.zeros(QKV), "tilse"), "`tactic` is 'tilse': expected one of rows, tiles"),
         (lambda: self_refinement.run(torch.zeros(1, 4, 48), "warps"), "`tactic` is 'warps': expected one of block"),
-        (lambda: self_refinement.run(torch.zeros(1, 4, 600)), "N is 600: the kernel takes 1 to 512"),
+        (lambda: self_refinement.run(torch.zeros(1, 40, 600)), "N is 600: the kernel takes 1 to 512"),
         (lambda: self_refinement.run(torch.zeros(4, 600)), r"expected \[B, C, N\]"),
         (
             lambda: cross_attention.run(torch.zeros(1, 4, 6), torch.zeros(1, 4, 6), torch.zeros(1, 4, 7)),

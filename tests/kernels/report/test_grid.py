@@ -76,8 +76,8 @@ def test_the_grid_holds_the_edges_of_every_range() -> None:
     for edge in (
         ("temporal_attention", "T=1 L=192 H=8 D=16"), ("temporal_attention", "T=16 L=192 H=8 D=128"),
         ("spatial_attention", "T=5 L=1 H=8 D=16"), ("spatial_attention", "T=5 L=65536 H=8 D=128"),
-        ("self_refinement", "C=1 N=16"), ("self_refinement", "C=2048 N=512"), ("self_refinement", "C=256 N=1"),
-        ("cross_attention", "C=1 N=16"), ("cross_attention", "C=2048 N=512"), ("cross_attention", "C=256 N=1"),
+        ("self_refinement", "C=17 N=16"), ("self_refinement", "C=2048 N=512"), ("self_refinement", "C=256 N=1"),
+        ("cross_attention", "C=17 N=16"), ("cross_attention", "C=2048 N=512"), ("cross_attention", "C=256 N=1"),
         ("decode_heatmaps", "J=15 h=2 w=2"), ("decode_heatmaps", "J=15 h=32768 w=2"),
         ("gather_tokens", "L*C=1"), ("gather_tokens", f"L*C={1 << 26}"),
         ("crop_frame", "H=1 W=1"), ("crop_frame", f"H={crop_frame.MAX_SIZE} W={crop_frame.MAX_SIZE}"),
