@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from sdtc.kernels import aot
 from sdtc.kernels.common.kernel_launch import FLOATS, Launch
@@ -90,37 +92,41 @@ def variants() -> Iterator[Variant]:
             for tactic in temporal_attention.TACTICS:
                 yield Variant(
                     "temporal_attention", f"T={T} L=192 H={H} D={D}", dtype, tactic,
-                    lambda arch, a=(T, 192, H, D, dtype, tactic): temporal_attention.configure(*a, arch),
+                    partial(temporal_attention.configure, T, 192, H, D, dtype, tactic),
                 )  # fmt: skip
         for L, D in SPATIAL:
             for tactic in spatial_attention.TACTICS:
                 yield Variant(
                     "spatial_attention", f"T=5 L={L} H={H} D={D}", dtype, tactic,
-                    lambda arch, a=(5, L, H, D, dtype, tactic): spatial_attention.configure(*a, arch),
+                    partial(spatial_attention.configure, 5, L, H, D, dtype, tactic),
                 )  # fmt: skip
         for name, module in (("self_refinement", self_refinement), ("cross_attention", cross_attention)):
             for C, N in MAPS:
                 for tactic in module.TACTICS:
                     yield Variant(
                         name, f"C={C} N={N}", dtype, tactic,
-                        lambda arch, module=module, a=(C, N, dtype, tactic): module.configure(*a, arch),
+                        partial(module.configure, C, N, dtype, tactic),
                     )  # fmt: skip
         for h, w in HEATMAPS:
             yield Variant(
                 "decode_heatmaps", f"J={J} h={h} w={w}", dtype, "block",
-                lambda _, a=(J, h, w, (4 * h, 4 * w), dtype): decode_heatmaps.configure(*a),
+                _everywhere(decode_heatmaps.configure, J, h, w, (4 * h, 4 * w), dtype),
             )  # fmt: skip
         for length in LENGTHS:
             for tactic in gather_tokens.TACTICS:
                 yield Variant(
                     "gather_tokens", f"L*C={length}", dtype, tactic,
-                    lambda _, a=(length, dtype, tactic): gather_tokens.configure(*a),
+                    _everywhere(gather_tokens.configure, length, dtype, tactic),
                 )  # fmt: skip
     for H_crop, W_crop in CROPS:
         yield Variant(
             "crop_frame", f"H={H_crop} W={W_crop}", "u8", "block",
-            lambda _, size=(H_crop, W_crop): crop_frame.configure(size),
+            _everywhere(crop_frame.configure, (H_crop, W_crop)),
         )  # fmt: skip
+
+
+def _everywhere(configure: Callable[..., Launch], *sizes: Any) -> Callable[[int | None], Launch]:
+    return lambda _: configure(*sizes)  # takes no architecture, because it fits all
 
 
 def judge(
