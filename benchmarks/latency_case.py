@@ -407,11 +407,10 @@ def _torch(case: LatencyCase, compiled: bool = False) -> tuple[Estimate, str]:
 
 
 def _stock_onnx(case: LatencyCase) -> tuple[Estimate, str]:
-    import onnxruntime
-
     from sdtc.core.heatmaps import decode_heatmaps
     from sdtc.model.config import get_preset
 
+    onnxruntime = require("onnxruntime", "cpu", "plain ONNX export")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = case.threads
     session = onnxruntime.InferenceSession(
@@ -427,12 +426,12 @@ def _stock_onnx(case: LatencyCase) -> tuple[Estimate, str]:
 
 def _vitpose(case: LatencyCase) -> tuple[Estimate, str]:
     import torch
-    import transformers
 
     from sdtc.core.heatmaps import decode_heatmaps
     from sdtc.model.config import PATCH_SIZE, get_preset
     from sdtc.model.network import MEAN, STD
 
+    transformers = require("transformers", "dev", "ViTPose by Hugging Face")
     torch.set_num_threads(case.threads)
     preset = get_preset(case.preset)
     backbone = transformers.VitPoseBackboneConfig(

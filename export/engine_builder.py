@@ -128,8 +128,9 @@ def use_plugins(choice: str, target: Target | None, config: ModelConfig) -> bool
 
     (capability,) = target.compute_capabilities
     try:
-        plugins.check(config.num_frames, config.token_shape[0], config.width, config.heads)
-        plugins.register(int(capability.replace(".", "")))
+        number = int(capability.replace(".", ""))
+        plugins.check(config.num_frames, config.token_shape[0], config.width, config.heads, number)
+        plugins.register(number)
     except (KernelError, ImportError):
         if choice == "on":
             raise

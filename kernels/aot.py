@@ -25,6 +25,7 @@ from typing import Any
 from sdtc.core.errors import KernelError
 from sdtc.core.files import atomic_write, cache_folder, make_directory
 from sdtc.kernels.common.kernel_launch import ALIGNMENT, Launch
+from sdtc.kernels.common.multiprocessors import MAX_SPILLED, MULTIPROCESSORS
 from sdtc.kernels.common.with_triton import triton
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
@@ -140,6 +141,19 @@ def architecture_for(capability: int) -> int:
             f"sm_{capability} is not supported by the kernels: expected one of {_listed(ARCHITECTURES)}, or a relative"
         )
     return max(older)
+
+
+def misfit(compiled: Compiled) -> str:
+    """Return why a compiled kernel does not fit its architecture, or crawls on it; "" if it fits."""
+    limits, name = MULTIPROCESSORS[compiled.architecture], f"sm_{compiled.architecture}"
+    threads = 32 * compiled.num_warps
+    if compiled.shared > limits.block_shared:
+        return f"takes {compiled.shared:,} bytes of shared memory, {name} has {limits.block_shared:,}"
+    if threads * compiled.registers > limits.registers:
+        return f"takes {compiled.registers} registers in {threads} threads, {name} has {limits.registers:,}"
+    if compiled.local > MAX_SPILLED:
+        return f"spills {compiled.local:,} bytes a thread on {name}, {MAX_SPILLED} are allowed"
+    return ""
 
 
 def supports(architecture: int, dtype: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any
 from sdtc.core.errors import KernelError, require
 from sdtc.kernels import aot
 from sdtc.kernels.common.kernel_launch import FLOATS, Launch, check_range
+from sdtc.kernels.common.multiprocessors import MULTIPROCESSORS
 from sdtc.kernels.common.onnx_node import DOMAIN
+from sdtc.kernels.common.torch_operators import UnfitError
 from sdtc.kernels.operators.cross_attention import launch as cross_attention
 from sdtc.kernels.operators.self_refinement import launch as self_refinement
 from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
@@ -37,7 +40,7 @@ class Operator:
         attributes: of the ONNX node, with their types.
         tactics: names; TensorRT numbers them from 1.
         static: takes the input's shape to the sizes that the kernel is compiled for; the batch is not one of them.
-        configure: takes (*sizes, dtype, tactic) to the launch.
+        configure: takes (*sizes, dtype, tactic, architecture) to the launch.
         output: takes the input's shape to the output's.
     """
 
@@ -115,27 +118,53 @@ def are_registered() -> bool:
     return _registered is not None
 
 
-def check(frames: int, tokens: int, width: int, heads: int) -> None:
-    """Check that the kernels take a network of some sizes, in every dtype and with every tactic.
+def check(frames: int, tokens: int, width: int, heads: int, capability: int) -> None:
+    """Check that the kernels take a network of some sizes, in every dtype that a GPU supports, and fit that GPU.
 
     Args:
         frames: T, of a window.
         tokens: L, of a frame.
         width: C.
         heads: attention heads.
+        capability: compute capability of the GPU, e.g. 89 for 8.9.
 
     Raises:
-        KernelError: a size is out of range.
+        KernelError: a size is out of range, kernels are not compiled for this GPU, or one does not fit it.
     """
     check_range("plugins", "tokens", tokens, 1, MAX_PIXELS)
-    for dtype in FLOATS:
-        for tactic in temporal_attention.TACTICS:
-            temporal_attention.configure(frames, tokens, heads, width // heads, dtype, tactic)
-        for tactic in spatial_attention.TACTICS:
-            spatial_attention.configure(1, frames * tokens, heads, width // heads, dtype, tactic)
-        for module in (self_refinement, cross_attention):
-            for tactic in module.TACTICS:
-                module.configure(width, tokens, dtype, tactic)
+    architecture = aot.architecture_for(capability)
+    attention = heads, width // heads
+    sizes = {
+        "TemporalAttention": (frames, tokens, *attention),
+        "SpatialAttention": (1, frames * tokens, *attention),  # joint attention, which is the larger
+        "SelfRefinement": (width, tokens),
+        "CrossAttention": (width, tokens),
+    }
+    for name, operator in OPERATORS.items():
+        for dtype in FLOATS:
+            if aot.supports(architecture, dtype):
+                fitting_launch(operator, sizes[name], dtype, operator.tactics[0], architecture)
+
+
+def fitting_launch(operator: Operator, sizes: Sequence[int], dtype: str, tactic: str, architecture: int) -> Launch:
+    """Configure an operator's kernel with a tactic or, where that does not fit the GPU, with the first that does.
+
+    TensorRT gets no tactic that fails: it times the same kernel twice instead.
+
+    Args:
+        operator: one of `OPERATORS`.
+        sizes: as `Operator.static` returns them.
+        dtype: of the tensors.
+        tactic: one of the operator's.
+        architecture: e.g. 75 for sm_75.
+
+    Raises:
+        UnfitError: a size is out of range, or no tactic fits.
+    """
+    for each in (tactic, *operator.tactics):
+        with suppress(UnfitError):
+            return operator.configure(*sizes, dtype, each, architecture)
+    return operator.configure(*sizes, dtype, tactic, architecture)  # raises
 
 
 def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache: Path | None) -> None:
@@ -161,13 +190,15 @@ def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache
         inputs, tactic = arguments[:count], arguments[-1]
         shape = list(inputs[0].shape_expr)
         sizes = [size.constant_value() for size in operator.static(shape)]
-        launch = operator.configure(*sizes, dtype_name(inputs[0].dtype), operator.tactics[tactic - 1])
+        wanted = operator.tactics[tactic - 1]
+        launch = fitting_launch(operator, sizes, dtype_name(inputs[0].dtype), wanted, architecture)
         for scale in arguments[count : count + len(operator.attributes)]:
             if abs(scale - launch.constants["SCALE"]) > 1e-6:
                 raise KernelError(f"{plugin} has scale {scale}: the kernel is compiled for {launch.constants['SCALE']}")
         compiled = aot.compile_kernel(launch, architecture, cache)
-        if compiled.shared > MAX_SHARED:
-            raise KernelError(f"{plugin} needs {compiled.shared:,} bytes of shared memory: a plugin has {MAX_SHARED:,}")
+        available = min(MAX_SHARED, MULTIPROCESSORS[architecture].block_shared)
+        if compiled.shared > available:
+            raise KernelError(f"{plugin} needs {compiled.shared:,} bytes of shared memory: a plugin has {available:,}")
         params = trtp.KernelLaunchParams()
         params.grid_x = launch.blocks(shape[0])
         params.block_x = 32 * compiled.num_warps

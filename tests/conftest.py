@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,25 @@ from hypothesis import settings
 
 from sdtc.core.errors import InputError, require
 from sdtc.core.manifest import FLAVOURS
+from sdtc.core.telemetry import without_telemetry
 from sdtc.export.bundle import ExportOptions, export
 from sdtc.export.engine_builder import DEFAULT_CAPABILITIES, find_target
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, save_checkpoint
 from sdtc.runtime.backends.cuda import gpu_or_reason
 from sdtc.runtime.backends.tensorrt_session import MODULES
 
+_SESSION = ExitStack()
+_SESSION.enter_context(without_telemetry())  # tests also import libraries themselves, which must collect nothing either
 settings.register_profile("sdtc", deadline=None)  # that a busy machine is slow is no failure
 settings.load_profile("sdtc")
 
 if gpu_or_reason()[0] is None:
     # Without a GPU, Triton's kernels run in its interpreter. Triton asks for this once, when it is first imported.
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_unconfigure() -> None:
+    _SESSION.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -71,6 +71,8 @@ def test_metadata_says_what_a_package_index_shows(wheel) -> None:
     assert metadata.get_payload().startswith("# sdtc")
     needed = [entry for entry in metadata.get_all("Requires-Dist") if "extra ==" not in entry]
     assert {re.split("[<>=]", entry)[0] for entry in needed} == {"numpy", "opencv-python", "av", "tqdm"}
+    # From 5 on, the crop kernel is not equal to warpAffine to the bit: see tests/kernels/operators/test_triton.py.
+    assert [entry for entry in needed if entry.startswith("opencv-python") and "<5" in entry]
 
 
 @pytest.fixture(scope="module")

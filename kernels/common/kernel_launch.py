@@ -7,6 +7,7 @@ because y and z take at most 65,535 blocks.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from sdtc.core.errors import KernelError
 from sdtc.kernels.common.packed_tokens import empty_result
+from sdtc.kernels.common.torch_operators import UnfitError
 from sdtc.kernels.common.with_triton import triton
 
 DTYPES = {
@@ -111,9 +113,29 @@ def dtype_name(dtype: torch.dtype, operator: str, allowed: Sequence[str] = FLOAT
 
 
 def check_range(operator: str, what: str, value: int, low: int, high: int) -> None:
-    """Raise `KernelError` unless ``low <= value <= high``."""
+    """Raise `UnfitError` unless ``low <= value <= high``."""
     if not low <= value <= high:
-        raise KernelError(f"{operator}: {what} is {value}: the kernel takes {low} to {high}")
+        raise UnfitError(f"{operator}: {what} is {value}: the kernel takes {low} to {high}")
+
+
+def check_fits(operator: str, what: str, fits: bool, architecture: int | None) -> None:
+    """Raise `UnfitError` unless what is asked for fits an architecture."""
+    if not fits:
+        raise UnfitError(
+            f"{operator}: {what} does not fit sm_{architecture}: use PyTorch's operators, or `plugins='auto'` in an "
+            "export"
+        )
+
+
+def capability_of(tensor: Tensor) -> int | None:
+    """Return the compute capability of a tensor's GPU, e.g. 75 for 7.5; None in Triton's interpreter."""
+    return _capability(tensor.device) if tensor.is_cuda else None
+
+
+@functools.cache
+def _capability(device: torch.device) -> int:  # pragma: no cover  (needs a GPU)
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def check_tactic(operator: str, tactic: str, known: Sequence[str]) -> None:
@@ -159,7 +181,7 @@ def run_packed(name: str, configure: Callable[..., Launch], qkv: Tensor, tactic:
 
     Args:
         name: of the operator, named in errors.
-        configure: takes (T, L, H, D, dtype, tactic) to the launch.
+        configure: takes (T, L, H, D, dtype, tactic, architecture) to the launch.
         qkv: ``[B, T, L, 3, H, D]``.
         tactic: as `configure` takes it.
 
@@ -174,5 +196,5 @@ def run_packed(name: str, configure: Callable[..., Launch], qkv: Tensor, tactic:
     if three != 3:
         raise KernelError(f"{name}: `qkv` is {list(qkv.shape)}: expected 3, for q, k and v, on the fourth axis")
     out = empty_result(qkv)
-    configure(T, L, H, D, dtype_name(qkv.dtype, name), tactic).run([qkv], [out], B)
+    configure(T, L, H, D, dtype_name(qkv.dtype, name), tactic, capability_of(qkv)).run([qkv], [out], B)
     return out

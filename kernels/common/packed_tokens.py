@@ -7,6 +7,7 @@ from torch import Tensor
 from sdtc.kernels.common.onnx_node import onnx_node
 
 MIN_D, MAX_D = 16, 128  # numbers of a head that the Triton kernels take
+MAX_OFFSET = 2**31 - 1  # values of a window, or of a frame: the kernels' offsets inside it are int32
 
 
 def empty_result(qkv: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The operators as PyTorch knows them: ``torch.ops.sdtc.*``, with shapes for tracing and gradients.
 
-On CUDA tensors an operator launches its Triton kernel, elsewhere it runs the plain path. The backward pass runs the
-plain path again and differentiates it, so only the inputs are kept.
+On CUDA tensors an operator launches its Triton kernel if that fits the GPU, elsewhere it runs the plain path. The
+backward pass runs the plain path again and differentiates it, so only the inputs are kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdtc.core.errors import KernelError
+
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class UnfitError(KernelError):
+    """Sizes that the kernels do not take, at all or on an architecture: PyTorch's own operators do."""
 
 
 @functools.cache
@@ -28,9 +34,27 @@ def use_kernel(tensor: Tensor, fits: bool) -> bool:
 
     Args:
         tensor: the operator's input.
-        fits: its sizes are in the kernel's range (the launch checks this again).
+        fits: its sizes are in the kernel's range. The launch checks this again, and more: what it refuses goes the
+            plain way too.
     """
     return tensor.is_cuda and fits and tensor.dtype in _DTYPES and _has_triton()
+
+
+def kernel_where_it_fits(package: str, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function that launches an operator's kernel or, where it does not fit the GPU, runs the plain path.
+
+    Args:
+        package: the operator's folder, as in `register`.
+        plain: the same in PyTorch's operators.
+    """
+
+    def run(*inputs: Any) -> Tensor:
+        try:
+            return import_module(f"{package}.launch").run(*inputs)
+        except UnfitError:
+            return plain(*inputs)
+
+    return run
 
 
 def register(
@@ -55,10 +79,7 @@ def register(
     name = package.rpartition(".")[2]
     operator = torch.library.custom_op(f"sdtc::{name}", mutates_args=(), schema=schema)(contiguous)
     operator.register_fake(fake)
-
-    @operator.register_kernel("cuda")
-    def _(*inputs: Any) -> Tensor:  # pragma: no cover  (needs a GPU)
-        return import_module(f"{package}.launch").run(*inputs)
+    operator.register_kernel("cuda")(kernel_where_it_fits(package, contiguous))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*(each for each in inputs if isinstance(each, Tensor)))

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 
 from sdtc.kernels.aot import Compiled
+from sdtc.kernels.common.multiprocessors import MULTIPROCESSORS
 from sdtc.kernels.report.cases import KernelCase
-from sdtc.kernels.report.data_sheets import DATA_SHEETS, MULTIPROCESSORS, DataSheet
+from sdtc.kernels.report.data_sheets import DATA_SHEETS, DataSheet
 
 BATCH = 32  # windows, of the bounds
 _TENSOR_CORES = r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)"

@@ -13,6 +13,7 @@ from sdtc.core.errors import InputError, KernelError
 from sdtc.kernels import aot
 from sdtc.kernels.report.analysis import describe
 from sdtc.kernels.report.cases import SHAPES, cases
+from sdtc.kernels.report.grid import broken, grid_table, judge, variants, write_grid
 from sdtc.kernels.report.picture import draw
 from sdtc.kernels.report.table import table, write_csv
 
@@ -20,9 +21,10 @@ _DESCRIPTION = "Compile every Triton kernel for every architecture, and report t
 _EPILOG = """examples:
   python -m sdtc.kernels.report
   python -m sdtc.kernels.report --arch 80 90 --output report
+  python -m sdtc.kernels.report --grid
 
-writes kernels.csv and, where matplotlib is installed, kernels.png. Compiled kernels are kept in the cache folder
-(SDTC_CACHE, by default ~/.cache/sdtc)."""
+writes kernels.csv and, where matplotlib is installed, kernels.png; with --grid, kernels-grid.csv. Compiled kernels are
+kept in the cache folder (SDTC_CACHE, by default ~/.cache/sdtc)."""
 
 
 @command("sdtc.kernels.report")
@@ -37,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--arch", type=int, nargs="+", default=aot.ARCHITECTURES, metavar="N", help="e.g. 80 for sm_80 (default: all)"
     )
     parser.add_argument("--preset", default="base", choices=SHAPES, help="whose shapes (default: %(default)s)")
+    parser.add_argument(
+        "--grid",
+        action="store_true",
+        help="hold the edges of all shapes that the operators take against the limits of each architecture, instead",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for every core)")
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="an existing folder (default: here)")
     parser.add_argument("--quiet", action="store_true", help="no table, no progress bar")
@@ -50,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.output.is_dir():
         raise InputError(f"--output: the folder '{args.output}' does not exist: create it or choose another")
 
+    if args.grid:
+        return _grid(args)
     work = [
         (case, arch) for case in cases(**SHAPES[args.preset]) for arch in args.arch if aot.supports(arch, case.dtype)
     ]
@@ -62,3 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if draw(args.output / "kernels.png", rows):
         say(f"wrote {args.output / 'kernels.png'}", quiet=args.quiet)
     return 0
+
+
+def _grid(args: argparse.Namespace) -> int:
+    chosen = list(variants())
+    count = sum(aot.supports(arch, each.dtype) for each in chosen for arch in args.arch)
+    with tqdm(total=count, unit="kernel", disable=True if args.quiet else None, leave=False) as bar:
+        verdicts = judge(chosen, args.arch, args.workers, bar.update)
+    say(grid_table(verdicts), quiet=args.quiet)
+    write_grid(args.output / "kernels-grid.csv", verdicts)
+    say(f"wrote {args.output / 'kernels-grid.csv'}", quiet=args.quiet)
+    return 1 if broken(verdicts) else 0

@@ -1,36 +1,8 @@
-"""Limits of multiprocessors and peak rates of GPUs, from NVIDIA's documents."""
+"""Peak rates of GPUs, from NVIDIA's documents."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Multiprocessor:
-    """What limits the number of blocks that one multiprocessor holds (CUDA programming guide, compute capabilities).
-
-    Attributes:
-        threads, blocks, registers: of a multiprocessor.
-        shared: shared memory of a multiprocessor, bytes.
-        reserved: shared memory that the driver takes for each block, bytes.
-    """
-
-    threads: int
-    blocks: int
-    shared: int
-    registers: int = 65536
-    reserved: int = 1024
-
-
-MULTIPROCESSORS = {  # by architecture
-    75: Multiprocessor(threads=1024, blocks=16, shared=64 << 10, reserved=0),
-    80: Multiprocessor(threads=2048, blocks=32, shared=164 << 10),
-    86: Multiprocessor(threads=1536, blocks=16, shared=100 << 10),
-    89: Multiprocessor(threads=1536, blocks=24, shared=100 << 10),
-    90: Multiprocessor(threads=2048, blocks=32, shared=228 << 10),
-    100: Multiprocessor(threads=2048, blocks=32, shared=228 << 10),
-    120: Multiprocessor(threads=1536, blocks=24, shared=100 << 10),
-}
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sdtc.core.files import atomic_write
 from sdtc.kernels.report.analysis import BATCH, KernelSummary
+from sdtc.kernels.report.csv_file import write_rows
 from sdtc.kernels.report.data_sheets import DATA_SHEETS
 
 
@@ -43,7 +42,4 @@ def write_csv(path: Path, rows: Sequence[KernelSummary]) -> None:
         values = asdict(row)
         bounds = values.pop("bounds_us")
         flat.append(values | {f"bound_us {name}": f"{value:.2f}" for name, value in bounds.items()})
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, flat[0].keys())
-        writer.writeheader()
-        writer.writerows(flat)
+    write_rows(path, flat)

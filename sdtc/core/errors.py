@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+from sdtc.core.telemetry import without_telemetry
+
 
 class SdtcError(Exception):
     """Anything this package refuses or fails at, with a message meant for the user."""
@@ -66,7 +68,7 @@ _PACKAGES = {  # installed under another name
 
 
 def require(module: str, extra: str, needed_by: str) -> ModuleType:
-    """Import an optional dependency, or say which extra to install.
+    """Import an optional dependency, its telemetry turned off, or say which extra to install.
 
     Args:
         module: name to import, e.g. ``"torch"``.
@@ -77,7 +79,8 @@ def require(module: str, extra: str, needed_by: str) -> ModuleType:
         MissingExtraError: with the `pip install` command to run.
     """
     try:
-        return import_module(module)
+        with without_telemetry():
+            return import_module(module)
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] != module.split(".")[0]:
             raise  # the dependency is there but broken: its own message says more than ours

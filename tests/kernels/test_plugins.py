@@ -10,24 +10,46 @@ from pathlib import Path
 
 import pytest
 
+from sdtc.core.errors import KernelError
+
 pytest.importorskip("triton", reason="needs the extra kernels")
 
 
 @pytest.mark.slow
-def test_nvidias_decorators_and_expressions_take_our_plugins() -> None:
+# `checked`: operators x shapes x dtypes x batches x tactics
+@pytest.mark.parametrize(("capability", "checked"), [(80, 192), (75, 72)])
+def test_nvidias_decorators_and_expressions_take_our_plugins(capability, checked) -> None:
+    """On both architectures a plugin asks for no more shared memory than there is, and no tactic spills."""
     for module in ("tensorrt_rtx", "tensorrt_bindings"):
         if not _installed(module):
             pytest.skip(f"needs {module}")
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     script = Path(__file__).with_name("nvidia_plugins.py")
-    run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, script, str(capability)], env=environment, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout.splitlines()[-1])
-    assert result["checked"] == 192  # operators x shapes x dtypes x batches x tactics
+    assert result["checked"] == checked
     for said, refusal in zip(
         ("scale 0.123", "registered in this process already", "sm_72 is not supported"), result["refusals"], strict=True
     ):
         assert said in refusal
+
+
+def test_a_network_whose_kernels_do_not_fit_the_gpu_gets_no_plugins() -> None:
+    """With `plugins='auto'` the export takes the operators' bodies then, with 'on' it says so."""
+    from sdtc.kernels import plugins
+
+    for capability in (75, 80, 87, 120):
+        plugins.check(5, 192, 256, 8, capability)  # base
+    plugins.check(5, 192, 1024, 8, 80)
+    with pytest.raises(KernelError, match=r"spatial_attention: .* with D = 128 does not fit sm_75: .*`plugins='auto'`"):
+        plugins.check(5, 192, 1024, 8, 75)
+    with pytest.raises(KernelError, match="tokens is 257: the kernel takes 1 to 256"):
+        plugins.check(5, 257, 256, 8, 80)
+    with pytest.raises(KernelError, match="sm_72 is not supported"):
+        plugins.check(5, 192, 256, 8, 72)
 
 
 def _installed(module: str) -> bool:

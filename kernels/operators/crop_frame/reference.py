@@ -1,4 +1,4 @@
-"""The crop rule in plain PyTorch, to the last bit that of OpenCV's `warpAffine` in `sdtc.core.crops`.
+"""The crop rule in plain PyTorch, to the last bit that of OpenCV 4's `warpAffine` in `sdtc.core.crops`.
 
 Positions are fixed-point numbers in 1/32 of a pixel, from products that are rounded to 1/1,024. The weights of the four
 pixels are in 1/1,024, and their sum is rounded half up.

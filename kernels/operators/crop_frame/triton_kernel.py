@@ -1,7 +1,7 @@
 """Crops as a Triton kernel: a frame and the crop matrices of its people to the batch that the network takes.
 
-The rule, to the last bit that of OpenCV's `warpAffine`, is written out in `reference`. A block computes `BLOCK` pixels
-of one crop.
+The rule, to the last bit that of OpenCV 4's `warpAffine`, is written out in `reference`. A block computes `BLOCK`
+pixels of one crop.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from sdtc.kernels.common.onnx_node import exporting, onnx_node
 from sdtc.kernels.common.torch_operators import register, use_kernel
 from sdtc.kernels.operators.cross_attention.reference import cross_attention_plain
 
-MAX_N = 512  # pixels that the Triton kernel takes
+# Channels and pixels that the Triton kernel takes. Its loops over at most 16 channels would be unrolled, and spill.
+MIN_C, MAX_C, MAX_N = 17, 2048, 512
 
 
 def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -28,7 +29,8 @@ def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if exporting():
         return onnx_node("CrossAttention", [q, k, v], q.shape, scale=q.shape[1] ** -0.5)
-    if use_kernel(q, q.shape[2] <= MAX_N):
+    _, C, N = q.shape
+    if use_kernel(q, MIN_C <= C <= MAX_C and 1 <= N <= MAX_N):
         return _operator(q.contiguous(), k.contiguous(), v.contiguous())
     return cross_attention_plain(q, k, v)
 

@@ -7,36 +7,42 @@ from torch import Tensor
 
 from sdtc.kernels.common.kernel_launch import (
     Launch,
+    capability_of,
+    check_fits,
     check_range,
     check_tactic,
     check_tensor,
     dtype_name,
     next_power_of_2,
 )
-from sdtc.kernels.operators.cross_attention import MAX_N
+from sdtc.kernels.common.multiprocessors import has_tensor_cores
+from sdtc.kernels.operators.cross_attention import MAX_C, MAX_N, MIN_C
 from sdtc.kernels.operators.cross_attention.triton_kernel import cross_attention_tiles
 
 TACTICS = ("large", "small")
-MAX_C = 2048
 
 
-def configure(C: int, N: int, dtype: str, tactic: str = "") -> Launch:
+def configure(C: int, N: int, dtype: str, tactic: str = "", architecture: int | None = None) -> Launch:
     """Configure the launch for maps ``[B, C, N]``.
 
     Args:
         C, N: channels and pixels.
         dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
         tactic: number of query pixels in a block, one of `TACTICS`. Default: ``"large"``.
+        architecture: to fit, e.g. 75 for sm_75. Default: none, sizes alone are checked.
 
     Returns:
         The launch, for any B.
 
     Raises:
-        KernelError: C or N is out of range.
+        UnfitError: C or N is out of range, or the maps do not fit the architecture.
+        KernelError: the tactic is unknown.
     """
     check_tactic("cross_attention", tactic, TACTICS)
-    check_range("cross_attention", "C", C, 1, MAX_C)
+    check_range("cross_attention", "C", C, MIN_C, MAX_C)
     check_range("cross_attention", "N", N, 1, MAX_N)
+    # On sm_75 the unrolled loop over few channels spills.
+    check_fits("cross_attention", f"maps of {C} channels", has_tensor_cores(architecture) or C > 32, architecture)
     N_PAD = max(16, next_power_of_2(N))
     M = 32 if (tactic or "large") == "large" and N_PAD <= 256 and dtype != "fp32" else 16
     return Launch(
@@ -70,5 +76,6 @@ def run(q: Tensor, k: Tensor, v: Tensor, tactic: str = "") -> Tensor:
     check_tensor(name, "k", k, "[B, C, N]", like=q)
     check_tensor(name, "v", v, "[B, C, N]", like=q)
     out = torch.empty_like(q)
-    configure(q.shape[1], q.shape[2], dtype_name(q.dtype, name), tactic).run([q, k, v], [out], q.shape[0])
+    launch = configure(q.shape[1], q.shape[2], dtype_name(q.dtype, name), tactic, capability_of(q))
+    launch.run([q, k, v], [out], q.shape[0])
     return out

@@ -32,7 +32,7 @@ def decode_heatmaps(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
         float32 ``[B, J, 3]``: x, y in crop pixels, score 0-1.
     """
     h, w = heatmaps.shape[-2:]
-    if exporting() or not use_kernel(heatmaps, h * w <= MAX_PIXELS):
+    if exporting() or not use_kernel(heatmaps, min(h, w) >= 2 and h * w <= MAX_PIXELS):
         return decode_heatmaps_reference(heatmaps, size)
     return _operator(heatmaps.contiguous(), list(size))
 

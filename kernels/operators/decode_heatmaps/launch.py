@@ -32,13 +32,15 @@ def configure(J: int, h: int, w: int, size: tuple[int, int], dtype: str, tactic:
         The launch, for any B.
 
     Raises:
-        KernelError: the heatmaps are too small or too large.
+        UnfitError: the heatmaps are too small or too large.
+        KernelError: the tactic is unknown.
     """
     check_tactic("decode_heatmaps", tactic, TACTICS)
     check_range("decode_heatmaps", "h", h, 2, MAX_PIXELS)
     check_range("decode_heatmaps", "w", w, 2, MAX_PIXELS)
     check_range("decode_heatmaps", "h*w", h * w, 4, MAX_PIXELS)
     height, width = size
+    PIXELS_PAD = next_power_of_2(h * w)
     return Launch(
         decode_heatmaps_block,
         {"heatmaps": dtype},
@@ -46,11 +48,12 @@ def configure(J: int, h: int, w: int, size: tuple[int, int], dtype: str, tactic:
         {
             "h": h,
             "w": w,
-            "PIXELS_PAD": next_power_of_2(h * w),
+            "PIXELS_PAD": PIXELS_PAD,
             "SCALE_X": (width - 1) / (w - 1),
             "SCALE_Y": (height - 1) / (h - 1),
         },
         items=J,
+        num_warps=8 if PIXELS_PAD > 1 << 15 else 4,  # a thread of four would hold 512 pixels, and spill
     )
 
 

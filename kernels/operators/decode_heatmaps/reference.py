@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sdtc.core.errors import KernelError
+
 
 def decode_heatmaps_reference(heatmaps: Tensor, size: Sequence[int]) -> Tensor:
     """Find the keypoint of each heatmap; runs on any device.
@@ -17,9 +19,14 @@ def decode_heatmaps_reference(heatmaps: Tensor, size: Sequence[int]) -> Tensor:
 
     Returns:
         float32 ``[B, J, 3]``: x, y in crop pixels, score 0-1.
+
+    Raises:
+        KernelError: the heatmaps are one pixel high or wide, which names no position.
     """
     height, width = size
     h, w = heatmaps.shape[-2:]
+    if min(h, w) < 2:
+        raise KernelError(f"decode_heatmaps: heatmaps are {h} x {w} pixels: expected at least 2 x 2")
     flat = heatmaps.flatten(2).float()  # [B, J, h*w]
     index = flat.argmax(dim=2, keepdim=True)  # [B, J, 1]
     y = torch.div(index, w, rounding_mode="floor")

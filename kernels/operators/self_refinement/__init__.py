@@ -21,7 +21,8 @@ from sdtc.kernels.common.onnx_node import exporting, onnx_node
 from sdtc.kernels.common.torch_operators import register, use_kernel
 from sdtc.kernels.operators.self_refinement.reference import self_refinement_plain
 
-MAX_N = 512  # pixels that the Triton kernel takes
+# Channels and pixels that the Triton kernel takes. Its loops over at most 16 channels would be unrolled, and spill.
+MIN_C, MAX_C, MAX_N = 17, 2048, 512
 
 
 def self_refinement(x: Tensor) -> Tensor:
@@ -35,7 +36,8 @@ def self_refinement(x: Tensor) -> Tensor:
     """
     if exporting():
         return onnx_node("SelfRefinement", [x], x.shape)
-    if use_kernel(x, x.shape[2] <= MAX_N):
+    _, C, N = x.shape
+    if use_kernel(x, MIN_C <= C <= MAX_C and 1 <= N <= MAX_N):
         return _operator(x.contiguous())
     return self_refinement_plain(x)
 

@@ -7,37 +7,44 @@ from torch import Tensor
 
 from sdtc.kernels.common.kernel_launch import (
     Launch,
+    capability_of,
+    check_fits,
     check_range,
     check_tactic,
     check_tensor,
     dtype_name,
     next_power_of_2,
 )
-from sdtc.kernels.operators.self_refinement import MAX_N
+from sdtc.kernels.common.multiprocessors import has_tensor_cores
+from sdtc.kernels.operators.self_refinement import MAX_C, MAX_N, MIN_C
 from sdtc.kernels.operators.self_refinement.triton_kernel import self_refinement_tiles
 
 TACTICS = ("block",)
-MAX_C = 2048
 
 
-def configure(C: int, N: int, dtype: str, tactic: str = "") -> Launch:
+def configure(C: int, N: int, dtype: str, tactic: str = "", architecture: int | None = None) -> Launch:
     """Configure the launch for a map ``[B, C, N]``.
 
     Args:
         C, N: channels and pixels.
         dtype: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
         tactic: ``"block"``, the only one, or empty.
+        architecture: to fit, e.g. 75 for sm_75. Default: none, sizes alone are checked.
 
     Returns:
         The launch, for any B.
 
     Raises:
-        KernelError: C or N is out of range.
+        UnfitError: C or N is out of range, or the map does not fit the architecture.
+        KernelError: the tactic is unknown.
     """
     check_tactic("self_refinement", tactic, TACTICS)
-    check_range("self_refinement", "C", C, 1, MAX_C)
+    check_range("self_refinement", "C", C, MIN_C, MAX_C)
     check_range("self_refinement", "N", N, 1, MAX_N)
     N_PAD = max(16, next_power_of_2(N))
+    # On sm_75, 512 pixels take 66,624 bytes of shared memory of 65,536, and the unrolled loop over few channels spills.
+    fits = has_tensor_cores(architecture) or (N_PAD < 512 and C > 32)
+    check_fits("self_refinement", f"a map of {C} channels and {N} pixels", fits, architecture)
     return Launch(
         self_refinement_tiles,
         {"x": dtype},
@@ -65,5 +72,5 @@ def run(x: Tensor, tactic: str = "") -> Tensor:
     name = "self_refinement"
     check_tensor(name, "x", x, "[B, C, N]")
     out = torch.empty_like(x)
-    configure(x.shape[1], x.shape[2], dtype_name(x.dtype, name), tactic).run([x], [out], x.shape[0])
+    configure(x.shape[1], x.shape[2], dtype_name(x.dtype, name), tactic, capability_of(x)).run([x], [out], x.shape[0])
     return out

@@ -13,9 +13,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from sdtc.kernels.common.onnx_node import exporting
-from sdtc.kernels.common.packed_tokens import MAX_D, MIN_D, attention_node, empty_result
+from sdtc.kernels.common.packed_tokens import MAX_D, MAX_OFFSET, MIN_D, attention_node, empty_result
 from sdtc.kernels.common.torch_operators import register, use_kernel
 from sdtc.kernels.operators.spatial_attention.reference import spatial_attention_plain
+
+MAX_L = 1 << 16  # tokens of a frame that the Triton kernel takes
 
 
 def spatial_attention(qkv: Tensor) -> Tensor:
@@ -29,7 +31,8 @@ def spatial_attention(qkv: Tensor) -> Tensor:
     """
     if exporting():
         return attention_node("SpatialAttention", qkv)
-    fits = MIN_D <= qkv.shape[5] <= MAX_D
+    _, _, L, _, H, D = qkv.shape
+    fits = 1 <= L <= MAX_L and MIN_D <= D <= MAX_D and 1 <= L * 3 * H * D <= MAX_OFFSET
     return _operator(qkv) if use_kernel(qkv, fits) else spatial_attention_plain(qkv)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sdtc.kernels.common.onnx_node import exporting
-from sdtc.kernels.common.packed_tokens import MAX_D, MIN_D, attention_node, empty_result
+from sdtc.kernels.common.packed_tokens import MAX_D, MAX_OFFSET, MIN_D, attention_node, empty_result
 from sdtc.kernels.common.torch_operators import register, use_kernel
 from sdtc.kernels.operators.temporal_attention.reference import temporal_attention_plain
 
@@ -29,7 +29,8 @@ def temporal_attention(qkv: Tensor) -> Tensor:
     """
     if exporting():
         return attention_node("TemporalAttention", qkv)
-    fits = qkv.shape[1] <= MAX_T and MIN_D <= qkv.shape[5] <= MAX_D
+    _, T, L, _, H, D = qkv.shape
+    fits = 1 <= T <= MAX_T and MIN_D <= D <= MAX_D and 1 <= T * L * 3 * H * D <= MAX_OFFSET
     return _operator(qkv) if use_kernel(qkv, fits) else temporal_attention_plain(qkv)
 
 

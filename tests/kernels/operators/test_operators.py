@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdtc import kernels
+from sdtc.core.errors import KernelError
 from sdtc.kernels import cross_attention, self_refinement, spatial_attention, temporal_attention
 from sdtc.kernels.operators.cross_attention.reference import cross_attention_reference
 from sdtc.kernels.operators.self_refinement.reference import self_refinement_reference
@@ -174,7 +175,14 @@ class Dispatched(TorchDispatchMode):
         ("spatial_attention", [(2, 5, 48, 3, 4, 16)], True),
         ("spatial_attention", [(2, 5, 48, 3, 4, 8)], False),  # too narrow heads
         ("self_refinement", [(2, 64, 48)], True),
+        ("temporal_attention", [(1, 16, 65536, 3, 16, 128)], False),  # offsets beyond int32
+        ("spatial_attention", [(1, 1, 65537, 3, 1, 16)], False),  # too many tokens
+        ("spatial_attention", [(1, 1, 65536, 3, 86, 128)], False),
         ("self_refinement", [(2, 64, 513)], False),  # too many pixels
+        ("self_refinement", [(2, 2049, 4)], False),  # too many channels
+        ("self_refinement", [(2, 16, 4)], False),  # too few
+        ("self_refinement", [(2, 64, 0)], False),  # none
+        ("cross_attention", [(2, 2049, 4)] * 3, False),
         ("cross_attention", [(2, 64, 48)] * 3, True),
         ("cross_attention", [(2, 64, 513)] * 3, False),
         ("decode_heatmaps", [(2, 15, 32, 24)], True),
@@ -189,6 +197,11 @@ def test_cuda_tensors_go_to_the_kernel_where_it_takes_them(name, shapes, takes) 
             inputs = [torch.empty(shape, device=device) for shape in shapes]
             getattr(kernels, name)(*inputs, *([(128, 96)] if name == "decode_heatmaps" else []))
         assert (f"sdtc::{name}" in dispatched.names) == (takes and device == "cuda")
+
+
+def test_heatmaps_of_one_row_have_no_position() -> None:
+    with pytest.raises(KernelError, match="heatmaps are 1 x 24 pixels: expected at least 2 x 2"):
+        kernels.decode_heatmaps(torch.zeros(2, 15, 1, 24), (4, 96))
 
 
 def test_export_keeps_an_operator_whole() -> None:

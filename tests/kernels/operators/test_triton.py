@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -258,6 +259,7 @@ def people(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(cv2.__version__ >= "5", reason="OpenCV 5 rounds otherwise: setup.py keeps the bound below it")
 @pytest.mark.parametrize("size", [(64, 48), (33, 17)], ids=name)
 def test_crops_are_the_crop_functions_to_the_bit(size) -> None:
     rng = np.random.default_rng(1)
@@ -422,7 +424,7 @@ QKV = (1, 5, 4, 3, 2, 16)
         (lambda: temporal_attention.run(torch.zeros(1921)[1:].view(QKV)), "not a multiple of 16 bytes"),
         (lambda: temporal_attention.run(torch.zeros(QKV), "tilse"), "`tactic` is 'tilse': expected one of rows, tiles"),
         (lambda: self_refinement.run(torch.zeros(1, 4, 48), "warps"), "`tactic` is 'warps': expected one of block"),
-        (lambda: self_refinement.run(torch.zeros(1, 4, 600)), "N is 600: the kernel takes 1 to 512"),
+        (lambda: self_refinement.run(torch.zeros(1, 40, 600)), "N is 600: the kernel takes 1 to 512"),
         (lambda: self_refinement.run(torch.zeros(4, 600)), r"expected \[B, C, N\]"),
         (
             lambda: cross_attention.run(torch.zeros(1, 4, 6), torch.zeros(1, 4, 6), torch.zeros(1, 4, 7)),
