@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.command_line import as_options, command, say
+from sdtc.core.command_line import as_options, command, complain, say
 from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
@@ -192,9 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = run.execute(engine)
         tell(_describe(summary, engine, time.perf_counter() - start))
     for problem in summary.problems:
-        print(f"sdtc-infer: error: {as_options(problem)}", file=sys.stderr)
+        complain(f"sdtc-infer: error: {as_options(problem)}")
     if summary.interrupted:
-        print(f"sdtc-infer: interrupted after {summary.frames} frames; the results so far are kept", file=sys.stderr)
+        complain(f"sdtc-infer: interrupted after {summary.frames} frames; the results so far are kept")
         return 130
     return 1 if summary.problems else 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from sdtc.core.errors import EngineError, InputError
 from sdtc.core.manifest import FLAVOURS, Manifest
 from sdtc.runtime.backends.arguments import BACKENDS, DEVICES, PRECISIONS
-from sdtc.runtime.backends.session import Session
+from sdtc.runtime.backends.session import Session, check_graph
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,18 @@ def open_session(
 
     Raises:
         BundleError: the file is missing or was changed.
-        EngineError: the backend cannot run it.
+        EngineError: the backend cannot run it, or it is not the graph that the manifest describes.
     """
+    session = _open(manifest, directory, choice, graph, threads or available_cpus())
+    try:
+        check_graph(manifest, graph, session)
+    except EngineError:
+        session.close()
+        raise
+    return session
+
+
+def _open(manifest: Manifest, directory: Path, choice: Choice, graph: str, threads: int) -> Session:
     files = manifest.graphs[graph]
     if choice.backend in FLAVOURS:
         from sdtc.runtime.backends.tensorrt_session import TensorRTSession
@@ -146,7 +156,6 @@ def open_session(
             raise EngineError(f"the bundle has no engine for graph '{graph}': export it again with `plan=True`")
         return TensorRTSession(manifest.verify_file(directory, files.plan), manifest.engine)
     path = manifest.verify_file(directory, files.onnx)
-    threads = threads or available_cpus()
     if choice.backend == "openvino":
         from sdtc.runtime.backends.openvino_session import OpenVINOSession
 

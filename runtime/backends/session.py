@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sdtc.core.errors import EngineError
+from sdtc.core.manifest import Manifest
 
 CLOSED = "the engine is closed: open it again"
 
@@ -53,6 +54,35 @@ class Session(Protocol):
     def __enter__(self) -> Session: ...
 
     def __exit__(self, *exc_info: object) -> None: ...
+
+
+def check_graph(manifest: Manifest, graph: str, session: Session) -> None:
+    """Compare a graph's tensors with the manifest, which everything that feeds it relies on.
+
+    Raises:
+        EngineError: they differ.
+    """
+    frame, T, tokens = (*manifest.input_size, 3), manifest.num_frames, manifest.token_shape
+    clip, poses = (T, *frame), (len(manifest.keypoints), 3)
+    shapes: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]] = {
+        "model": ({"clip": clip}, {"keypoints": poses}),
+        "encoder": ({"frames": frame}, {"tokens": tokens}),
+        "temporal": ({"tokens": (T, *tokens)}, {"keypoints": poses}),
+    }
+    inputs, outputs = shapes[graph]
+    known = {**session.outputs, **session.inputs}
+    fits = set(session.inputs) == set(inputs) and set(outputs) <= set(session.outputs)
+    fits = fits and all(_matches(known[name], shape) for name, shape in (inputs | outputs).items())
+    if not fits:
+        raise EngineError(f"the graph '{graph}' is not what the manifest says: export the checkpoint again")
+
+
+def _matches(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor has a free batch axis before this shape; pictures are uint8, all else is float32."""
+    dtype = np.uint8 if shape[-1] == 3 and len(shape) > 2 else np.float32
+    if spec.dtype != dtype or len(spec.shape) != 1 + len(shape) or spec.shape[0] is not None:
+        return False
+    return all(side in (None, want) for side, want in zip(spec.shape[1:], shape, strict=True))
 
 
 def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Any]) -> None:

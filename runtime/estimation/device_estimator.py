@@ -26,7 +26,7 @@ from sdtc.core.manifest import Manifest
 from sdtc.runtime.backends import cuda
 from sdtc.runtime.backends.cuda import DeviceMemory, Event, Graph, PinnedMemory
 from sdtc.runtime.backends.cuda_kernel import Kernel
-from sdtc.runtime.backends.session import CLOSED, Session
+from sdtc.runtime.backends.session import CLOSED, Session, check_graph
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession, is_contiguous
 from sdtc.runtime.estimation.estimators import (
     Estimator,
@@ -206,7 +206,8 @@ class DeviceEstimator(Estimator):
         self.lock = threading.Lock()  # streams, buffers and recordings belong to all sources: one thread at a time
         self.manifest, self.backend, self.times = manifest, encoder.backend, times
         self.encoder, self.temporal = encoder, temporal
-        _check_tensors(manifest, encoder, temporal)
+        check_graph(manifest, "encoder", encoder)  # else kernels would write out of bounds
+        check_graph(manifest, "temporal", temporal)
         self.encoder_sizes = buckets(*encoder.batch_range["frames"])
         self.temporal_sizes = buckets(*temporal.batch_range["tokens"])
         self.closed = False
@@ -271,23 +272,6 @@ class DeviceEstimator(Estimator):
             for memory in self._memories:
                 stack.callback(memory.close)
             self._memories.clear()
-
-
-def _check_tensors(manifest: Manifest, encoder: TensorRTSession, temporal: TensorRTSession) -> None:
-    """Compare the engines with the manifest, which the kernels rely on: else they would write out of bounds.
-
-    Raises:
-        EngineError: they differ.
-    """
-    T, tokens = manifest.num_frames, manifest.token_shape
-    for tensors, name, shape, dtype in (
-        (encoder.inputs, "frames", (*manifest.input_size, 3), np.uint8),
-        (encoder.outputs, "tokens", tokens, np.float32),
-        (temporal.inputs, "tokens", (T, *tokens), np.float32),
-        (temporal.outputs, "keypoints", (len(manifest.keypoints), 3), np.float32),
-    ):
-        if name not in tensors or (tensors[name].shape[1:], tensors[name].dtype) != (shape, dtype):
-            raise EngineError(f"the engines' '{name}' is not what the manifest says: export the checkpoint again")
 
 
 class _DeviceStream(PoseStream):

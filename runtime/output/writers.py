@@ -194,12 +194,14 @@ class VideoWriter(Writer):
         self._temporary = _temporary(path, "video")
         self._video: H264Writer | None = None  # opened by the first picture, which has the size
         self._last: np.ndarray | None = None
+        self._waiting: list[float] = []  # times of the frames before the first picture
 
     def write(self, result: FrameResult) -> None:
         image = self._draw(result)
         if image is None:
             image = self._last  # a frame without a picture: repeat the last one
         if image is None:
+            self._waiting.append(result.time)  # or show the first that comes
             return
         with self._dropped_on_error():
             if self._video is None:
@@ -212,7 +214,9 @@ class VideoWriter(Writer):
             if image.shape[:2] != (height, width):
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             self._last = image
-            self._video.write(image, result.time)
+            for time in (*self._waiting, result.time):
+                self._video.write(image, time)
+            self._waiting.clear()
 
     def close(self) -> None:
         if self._video is None:

@@ -50,9 +50,10 @@ class VideoFile(FrameSource):
             self._stream = moving_picture(self._container)
         except VideoError as error:
             self._container.close()
-            raise VideoError(f"'{path}' has no video stream: {error}") from None
+            raise VideoError(f"'{path}' has no video that can be read: {error}") from None
         self._stream.thread_type = "AUTO"
         self._lock, self._closed = threading.Lock(), False
+        self._corrupt = 0  # frames that the decoder had to guess parts of
         self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
         frames = self._stream.frames
         self.num_frames = frames if 0 < frames <= MAX_FRAMES else None
@@ -86,6 +87,7 @@ class VideoFile(FrameSource):
             frame, time = found
             if frame is None:
                 return None, time, 1.0
+            self._corrupt += frame.is_corrupt
             if self.colors is None:
                 self.colors = ColorTags.of(frame)
             try:
@@ -107,11 +109,10 @@ class VideoFile(FrameSource):
                 f"{len(lost)} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
                 f"the first is frame {lost[0][0]} ({lost[0][1]:.2f} s)"
             )
-        elif frames.errors and not missing:
-            plural = "s" if frames.errors > 1 else ""
+        if self._corrupt or (frames.errors and not (lost or missing)):
             problems.append(
-                f"video '{self.path}' is damaged: {frames.errors} packet{plural} cannot be decoded ({frames.error}); "
-                "frames around them may look wrong"
+                f"video '{self.path}' is damaged: {max(self._corrupt, 1)} or more of its frames may look wrong, and so "
+                "may their poses"
             )
         # Only Matroska's duration is that of what was written; other headers count hidden frames, or guess.
         promised = (self._container.duration or 0) / av.time_base if "matroska" in self._container.format.name else 0
@@ -281,15 +282,20 @@ def moving_picture(container: av.container.InputContainer) -> av.VideoStream:
     Raises:
         VideoError: there is none.
     """
-    stream = container.streams.best("video")
-    if stream is None:
+    pictures = container.streams.video
+    if not pictures:
         raise VideoError("it has no pictures")
-    if stream.disposition & av.stream.Disposition.attached_pic:
-        moving = [each for each in container.streams.video if not each.disposition & av.stream.Disposition.attached_pic]
-        if not moving:
-            raise VideoError("its only picture is a cover")
-        stream = moving[0]
-    return stream
+    moving = [stream for stream in pictures if not stream.disposition & av.stream.Disposition.attached_pic]
+    if not moving:
+        raise VideoError("its only picture is a cover")
+    moving = [stream for stream in moving if stream.codec_context is not None]
+    if not moving:
+        raise VideoError("no decoder here knows how its pictures are stored")
+    best = container.streams.best("video")
+    for stream in moving:
+        if best is not None and stream.index == best.index:
+            return stream
+    return moving[0]
 
 
 def upright(frame: av.VideoFrame) -> np.ndarray:

@@ -112,6 +112,7 @@ def say(text: str, end: str = "\n", quiet: bool = False) -> None:
     """
     if quiet:
         return
+    text = "\n".join(map(printable, text.split("\n")))
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError:
@@ -124,7 +125,14 @@ def say(text: str, end: str = "\n", quiet: bool = False) -> None:
 def complain(text: str) -> None:
     """Print on stderr, if anybody can hear it."""
     with suppress(OSError, ValueError):  # full, or closed
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that move the cursor or change colours: names in files can hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 _lost: list[str] = []  # why what was printed did not arrive

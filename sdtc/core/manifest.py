@@ -22,7 +22,7 @@ from sdtc.core.skeleton import Skeleton, get_skeleton
 
 SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
-MAX_CLIP_BYTES = 8 << 30  # of one batch of crops, which the runtime allocates
+MAX_CLIP_BYTES = 8 << 30  # of one batch of crops or tokens, which the runtime allocates
 GRAPHS = ("model", "encoder", "temporal")
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
@@ -186,6 +186,8 @@ class Manifest:
         expect(1 <= low <= opt <= high <= 4096, f"batch is {self.batch}")
         clip_bytes = high * self.num_frames * self.input_size[0] * self.input_size[1] * 3
         expect(clip_bytes <= MAX_CLIP_BYTES, f"the largest batch has {clip_bytes / 2**30:.0f} GiB")
+        token_bytes = high * self.num_frames * self.token_shape[0] * self.token_shape[1] * 4
+        expect(token_bytes <= MAX_CLIP_BYTES, f"the largest batch of tokens has {token_bytes / 2**30:.0f} GiB")
         expect(0.1 <= self.crop_scale <= 10, f"crop_scale is {self.crop_scale}")
         expect(self.input_layout == "NHWC uint8 RGB", f"unknown input_layout {self.input_layout!r}")
         expect(set(self.graphs) == set(GRAPHS), f"graphs are {sorted(self.graphs)}")

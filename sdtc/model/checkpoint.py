@@ -275,6 +275,8 @@ def _read_pytorch(path: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, T
             f"'{path}' would grow to more than {MAX_SWELLING} times its size when it is read, as no checkpoint does: "
             "expected a file that PyTorch wrote"
         )
+    if _is_changed(path):
+        raise CheckpointError(f"'{path}' is damaged: its contents do not match their checksums; copy it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they concern how the file was written, which its reader cannot change
@@ -309,6 +311,22 @@ def _swells(path: Path) -> bool:
         return False
 
 
+def _is_changed(path: Path) -> bool:
+    """Whether an entry of a zip archive does not have its checksum, which PyTorch does not look at when it reads."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.CRC:  # PyTorch can be told to write none
+                    with archive.open(entry) as file:
+                        while file.read(1 << 20):
+                            pass
+    except zipfile.BadZipFile as error:
+        return "CRC" in str(error)
+    except Exception:  # not an archive, or a damaged one, which PyTorch refuses
+        return False
+    return False
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     safetensors = require("safetensors", "export", "a .safetensors checkpoint")
     try:
@@ -336,6 +354,11 @@ def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor], left_over:
         for key, value in expected.items()
         if key in state and value.is_floating_point() and not state[key].is_floating_point()
     ]
+    not_finite = [
+        key
+        for key, value in state.items()
+        if key in expected and value.is_floating_point() and not torch.isfinite(value).all()
+    ]
     problems = [
         f"{count_keys(keys)} {what}"
         for what, keys in (
@@ -343,6 +366,7 @@ def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor], left_over:
             ("left over", unknown),
             ("of another shape", shapes),
             ("not floating-point", no_numbers),
+            ("not finite", not_finite),
         )
         if keys
     ]

@@ -16,24 +16,6 @@ CASES = {  # so many seeds of each target from 0 on, besides those that are kept
     "video": 60, "images": 40, "boxes": 150, "annotations": 25, "resume": 150, "config": 60, "manifest": 150,
     "bundle": 10, "checkpoint": 12, "calls": 15, "functions": 100, "run": 10,
 }  # fmt: skip
-# What is known to fail, and why; to be emptied.
-OPEN = {
-    "video": "a stream that no decoder reads is a traceback; corrupt frames and lost packets are not said",
-    "functions": "`min_score` may be NaN",
-    "run": "an overlay leaves out the frames before the first picture",
-    "images": "hidden files count as frames; a name with '²' is a traceback",
-    "bundle": "a graph that is not what the manifest says is a traceback",
-    "checkpoint": "checksums of the archive are not looked at; weights that are not finite are accepted",
-    "calls": "arguments of `estimate` and the answers of detectors are not checked",
-}
-
-
-def targets() -> list[object]:
-    """Every target, those of `OPEN` expected to fail."""
-    return [
-        pytest.param(name, marks=[pytest.mark.xfail(reason=OPEN[name], strict=False)] if name in OPEN else [])
-        for name in CASES
-    ]
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs a system that can fork")
-@pytest.mark.parametrize("name", targets())
+@pytest.mark.parametrize("name", CASES)
 def test_no_traceback_no_hang_no_wrong_answer(name, corpus, tmp_path) -> None:
     command = [
         sys.executable, "-m", "tests.fuzz", "--replay", "--target", name, "--cases", str(CASES[name]),

@@ -719,7 +719,7 @@ def test_an_estimator_that_does_not_open_leaves_nothing_behind(driver, tmp_path)
 
 def test_engines_of_another_bundle(driver, tmp_path) -> None:
     sessions = open_sessions(tmp_path)
-    with pytest.raises(EngineError, match="the engines' 'frames' is not what the manifest says"):
+    with pytest.raises(EngineError, match="the graph 'encoder' is not what the manifest says"):
         DeviceEstimator(dataclasses.replace(MANIFEST, input_size=(32, 16)), *sessions, CODE, StageTimes())
     for session in sessions:
         session.close()

@@ -281,7 +281,7 @@ def test_a_cover_is_not_the_video(tmp_path, first) -> None:
 
 def test_a_song_with_a_cover_is_no_video(tmp_path) -> None:
     path = write_with_cover(tmp_path / "song.mp4", True, moving=False)
-    with pytest.raises(VideoError, match=r"song.mp4' has no video stream: its only picture is a cover"):
+    with pytest.raises(VideoError, match=r"song.mp4' has no video that can be read: its only picture is a cover"):
         open_source(path)
 
 
