@@ -53,7 +53,6 @@ class VideoFile(FrameSource):
             raise VideoError(f"'{path}' has no video that can be read: {error}") from None
         self._stream.thread_type = "AUTO"
         self._lock, self._closed = threading.Lock(), False
-        self._corrupt = 0  # frames that the decoder had to guess parts of
         self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
         frames = self._stream.frames
         self.num_frames = frames if 0 < frames <= MAX_FRAMES else None
@@ -73,6 +72,19 @@ class VideoFile(FrameSource):
                 lost.append((index, time))
             yield Frame(index, index, None, image, time=time, pixel_aspect=pixel_aspect)
             index += 1
+        if 0 < frames.silent <= max(1, 0.3 * frames.frames):  # of interlaced video it may be every other one
+            self.notes = [
+                *self.notes,
+                f"packets of video '{self.path}' that gave no frame: {frames.silent}; if frames are missing there, "
+                "later ones are numbered too low",
+            ]
+        if frames.skipped:
+            plural = "s" if frames.skipped > 1 else ""
+            self.notes = [
+                *self.notes,
+                f"the first {frames.skipped} packet{plural} of video '{self.path}' cannot be decoded, as where a "
+                "recording begins in the middle of a broadcast; frame 0 is the first that can",
+            ]
         if not self._closed:  # else by the consumer, which needs no more frames
             self.problems += self._what_is_wrong(index, clock.last, lost, frames, missing)
 
@@ -87,7 +99,6 @@ class VideoFile(FrameSource):
             frame, time = found
             if frame is None:
                 return None, time, 1.0
-            self._corrupt += frame.is_corrupt
             if self.colors is None:
                 self.colors = ColorTags.of(frame)
             try:
@@ -109,9 +120,10 @@ class VideoFile(FrameSource):
                 f"{len(lost)} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
                 f"the first is frame {lost[0][0]} ({lost[0][1]:.2f} s)"
             )
-        if self._corrupt or (frames.errors and not (lost or missing)):
+        elif frames.errors and not missing:
+            plural = "s" if frames.errors > 1 else ""
             problems.append(
-                f"video '{self.path}' is damaged: {max(self._corrupt, 1)} or more of its frames may look wrong, and so "
+                f"video '{self.path}' is damaged in {frames.errors} place{plural}: frames there may look wrong, and so "
                 "may their poses"
             )
         # Only Matroska's duration is that of what was written; other headers count hidden frames, or guess.
@@ -137,7 +149,7 @@ class _Frames:
     The decoder returns an error for a packet that it cannot decode, often several packets later, since it decodes
     several at once. So the lost frames are found by their time stamps: those that were read, but did not come out
     although later ones did. Not every packet has a frame of its own (the second field of an interlaced picture has
-    none), so at most as many frames are missing as there were errors.
+    none), so unless every packet had a frame before, at most as many frames are missing as there were errors.
 
     Args:
         container: the file.
@@ -145,7 +157,10 @@ class _Frames:
         cut_off: whether the file's end is missing: then so are its last frames, and they do not count.
 
     Attributes:
-        errors: packets that could not be decoded.
+        errors: packets and frames that are damaged.
+        frames: frames that came out.
+        skipped: packets before the first frame that could not be decoded, of a recording that may begin anywhere.
+        silent: packets that gave no frame, although nothing is known to be damaged.
         error: the first error.
         end: where the last packet of any stream ends, seconds: sound may go on when the pictures have ended.
         broken: the error that ended the reading before the file's end, if any.
@@ -160,8 +175,11 @@ class _Frames:
         self._unexplained: list[int] = []  # for each error whose frame is not found yet: `_latest` at the time
         self._ended = False
         self._all_have_frames = True  # so far, every packet had a frame of its own or an error
-        self._decoded_any = container.format.name not in _JOINED
-        self.errors, self.end = 0, 0.0
+        self._joined = container.format.name in _JOINED
+        self._decoded_any = not self._joined
+        self._given_up: set[int] = set()  # time stamps of frames that count as missing
+        self.errors = self.frames = self.skipped = self.silent = 0
+        self.end = 0.0
         self.error: Exception | None = None
         self.broken: Exception | None = None
 
@@ -176,6 +194,8 @@ class _Frames:
     def _decode_packet(self) -> list[tuple[av.VideoFrame | None, float | None]]:
         packet = self._read_packet()
         out: list[tuple[av.VideoFrame | None, float | None]] = []
+        if packet is not None and packet.is_corrupt and self._decoded_any:
+            self.errors += 1
         if packet is not None and packet.pts is not None and not packet.is_discard:
             heapq.heappush(self._waiting, packet.pts)
             self._latest = max(self._latest, packet.pts)
@@ -192,10 +212,20 @@ class _Frames:
                     out.append((None, None))
                 elif packet is None or not packet.is_discard:
                     self._unexplained.append(self._latest)
+            else:
+                self.skipped += 1
         for frame in frames:
-            out += self._lost_before(frame.pts)
-            out.append((frame, self._seconds(frame.pts)))
             self._decoded_any = True
+            self.errors += frame.is_corrupt
+            if frame.pts in self._given_up:  # out of order behind damage, when it counted as missing already
+                continue
+            lost = self._lost_before(frame.pts)
+            if self._joined and not self.frames:
+                self.skipped, lost = self.skipped + len(lost) + self.silent, []
+                self.silent, self._all_have_frames = 0, True
+            self.frames += 1
+            out += lost
+            out.append((frame, self._seconds(frame.pts)))
         if packet is None:
             self._ended = True
             out += [] if self._cut_off else self._lost_before(None)
@@ -211,9 +241,12 @@ class _Frames:
         if pts is not None and passed and passed[-1] == pts:
             passed.pop()  # the frame itself
         lost = passed[: len(self._unexplained)]
-        if pts is None and self._all_have_frames:  # at the end the decoder drops what it cannot decode without a word
+        # Decoders drop frames that need others, and at the end whatever they cannot decode, without a word.
+        if self._all_have_frames and (pts is None or self.errors):
             lost = passed
             self.errors = max(self.errors, len(lost))
+        self._given_up.update(lost)
+        self.silent += len(passed) - len(lost)
         self._all_have_frames = self._all_have_frames and len(passed) == len(lost)
         self._unexplained = self._unexplained[len(lost) :]
         if pts is not None:

@@ -185,9 +185,9 @@ class Manifest:
         low, opt, high = self.batch
         expect(1 <= low <= opt <= high <= 4096, f"batch is {self.batch}")
         clip_bytes = high * self.num_frames * self.input_size[0] * self.input_size[1] * 3
-        expect(clip_bytes <= MAX_CLIP_BYTES, f"the largest batch has {clip_bytes / 2**30:.0f} GiB")
+        expect(clip_bytes <= MAX_CLIP_BYTES, f"the largest batch has {clip_bytes >> 30:,} GiB")
         token_bytes = high * self.num_frames * self.token_shape[0] * self.token_shape[1] * 4
-        expect(token_bytes <= MAX_CLIP_BYTES, f"the largest batch of tokens has {token_bytes / 2**30:.0f} GiB")
+        expect(token_bytes <= MAX_CLIP_BYTES, f"the largest batch of tokens has {token_bytes >> 30:,} GiB")
         expect(0.1 <= self.crop_scale <= 10, f"crop_scale is {self.crop_scale}")
         expect(self.input_layout == "NHWC uint8 RGB", f"unknown input_layout {self.input_layout!r}")
         expect(set(self.graphs) == set(GRAPHS), f"graphs are {sorted(self.graphs)}")

@@ -275,8 +275,8 @@ def _read_pytorch(path: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, T
             f"'{path}' would grow to more than {MAX_SWELLING} times its size when it is read, as no checkpoint does: "
             "expected a file that PyTorch wrote"
         )
-    if _is_changed(path):
-        raise CheckpointError(f"'{path}' is damaged: its contents do not match their checksums; copy it again")
+    if magic == b"PK" and _is_changed(path):
+        raise CheckpointError(f"'{path}' is damaged: its checksums or headers do not fit its contents; copy it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they concern how the file was written, which its reader cannot change
@@ -312,7 +312,7 @@ def _swells(path: Path) -> bool:
 
 
 def _is_changed(path: Path) -> bool:
-    """Whether an entry of a zip archive does not have its checksum, which PyTorch does not look at when it reads."""
+    """Whether a zip archive or an entry of it is damaged: PyTorch looks neither at checksums nor at all headers."""
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
@@ -320,9 +320,9 @@ def _is_changed(path: Path) -> bool:
                     with archive.open(entry) as file:
                         while file.read(1 << 20):
                             pass
-    except zipfile.BadZipFile as error:
-        return "CRC" in str(error)
-    except Exception:  # not an archive, or a damaged one, which PyTorch refuses
+    except zipfile.BadZipFile:
+        return True
+    except Exception:  # of another kind than PyTorch writes, which it may refuse
         return False
     return False
 
@@ -357,7 +357,7 @@ def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor], left_over:
     not_finite = [
         key
         for key, value in state.items()
-        if key in expected and value.is_floating_point() and not torch.isfinite(value).all()
+        if key in expected and value.is_floating_point() and not torch.isfinite(value.float()).all()
     ]
     problems = [
         f"{count_keys(keys)} {what}"

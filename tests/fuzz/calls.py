@@ -98,7 +98,9 @@ def engine(case: Case) -> None:
     people = rng.randrange(12)
     boxes: Any = np.column_stack([case.arrays.uniform(-20, 100, (people, 2)), case.arrays.uniform(1, 120, (people, 2))])
     boxes = boxes.astype(rng.choice((np.float32, np.float64, np.int64)))
-    valid, batch_size = True, rng.choice((None, None, 1, 2, 3, 8, 1000))
+    x, y, w, h = boxes.T
+    valid = bool(((x < size[1]) & (y < size[0]) & (x + w > 0) & (y + h > 0)).all())  # each overlaps the frame
+    batch_size = rng.choice((None, None, 1, 2, 3, 8, 1000))
     if case.chance(0.5):
         valid = False
         kind = rng.randrange(3)
