@@ -196,6 +196,14 @@ def write_json(path: Path, data: Any) -> None:
         temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder that match a pattern, sorted, without hidden ones.
+
+    macOS leaves a ``._name.json`` beside every file that it copies to a disk of another system.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal; the file is read in chunks."""
     with path.open("rb") as file:

@@ -20,6 +20,7 @@ import numpy as np
 
 from sdtc.core.annotation_file import BOX, AnnotationFile, AnnotationRecord, read_annotation_file
 from sdtc.core.errors import InputError
+from sdtc.core.files import visible_files
 from sdtc.evaluation.ap import GroundTruth, Predictions, estimate_note, head_sizes
 
 MISSING_SCORE = -9999.0  # of joints without a score: they rank last, as in `poseval`
@@ -126,7 +127,7 @@ def find_json(paths: Sequence[str | Path], what: str) -> list[Path]:
             found.append(path)
             continue
         for folder in ANNOTATION_FOLDERS:
-            files = sorted(file for file in (path / folder).glob("*.json") if not file.name.startswith("."))
+            files = visible_files(path / folder, "*.json")
             if files:
                 found += files
                 break

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from sdtc.core.errors import InputError, SdtcError
-from sdtc.core.files import read_json
+from sdtc.core.files import read_json, visible_files
 from sdtc.core.posetrack import from_slots
 from sdtc.synthetic.clip import ClipOptions, SyntheticClip
 from sdtc.synthetic.difficulty import DIFFICULTIES
@@ -67,7 +67,7 @@ def missing_clips(wanted: Sequence[ClipOptions], root: Path, split: str) -> list
         InputError: the folder contains other clips, or clips that were made with other options.
     """
     found = set()
-    for path in sorted((root / "annotations" / split).glob("*.json")):
+    for path in visible_files(root / "annotations" / split, "*.json"):
         data = read_json(path, "annotations")
         info = data.get("info") if isinstance(data, dict) else None
         info = info if isinstance(info, dict) else {}
@@ -183,7 +183,7 @@ def summarise(root: Path, split: str) -> Summary:
     """
     clips = frames = people = hidden = recovered = plain = 0
     counts = dict.fromkeys(DIFFICULTIES, 0)
-    for path in sorted((root / "annotations" / split).glob("*.json")):
+    for path in visible_files(root / "annotations" / split, "*.json"):
         data = read_json(path, "annotations")
         number = {image["id"]: i for i, image in enumerate(data["images"])}
         tracks = sorted({person["track_id"] for person in data["annotations"]})

@@ -25,6 +25,7 @@ import numpy as np
 
 from sdtc.core.annotation_file import read_annotation_file
 from sdtc.core.errors import InputError
+from sdtc.core.files import visible_files
 from sdtc.evaluation.ap import head_sizes
 
 NO_TRACK = -1  # the track id of people whose annotation has none
@@ -135,7 +136,7 @@ def _annotation_files(root: Path, split: str, annotations: Path | None) -> list[
     for candidate in candidates:
         if candidate.is_file():
             return [candidate]
-        if candidate.is_dir() and (files := sorted(candidate.glob("*.json"))):
+        if candidate.is_dir() and (files := visible_files(candidate, "*.json")):
             return files
     raise InputError(f"no annotations found: looked for {' and '.join(map(str, candidates))}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sdtc.core.command_line import as_options, command
+from sdtc.core.command_line import as_options, command, complain, printable, say
 from sdtc.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,3 +200,12 @@ def test_the_export_calls_itself_what_it_was_called() -> None:
         assert run_in_shell(f"{line} --help", ROOT).stdout.startswith(f"usage: {name} ".encode())
         assert f"{name}: error: " in errors_of(run_in_shell(f"{line} --nonsense x", ROOT))
         assert errors_of(run_in_shell(f"{line} nowhere.pth", ROOT)).startswith(f"{name}: error: ")
+
+
+def test_names_in_files_cannot_write_into_the_terminal(capsys) -> None:
+    assert printable("clip ü 测试 100%") == "clip ü 测试 100%"
+    complain("error: 'a\x1b[31m\nb\x07'")
+    say("note 'a\x1b[2J'\nwrote b")
+    shown = capsys.readouterr()
+    assert shown.err == "error: 'a\\x1b[31m\\nb\\x07'\n"
+    assert shown.out == "note 'a\\x1b[2J'\nwrote b\n"  # lines of our own stay lines

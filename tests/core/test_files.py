@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sdtc.core.errors import InputError, OutputError
-from sdtc.core.files import atomic_write, read_json, write_json
+from sdtc.core.files import atomic_write, read_json, visible_files, write_json
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,10 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path) -> None:
 def test_a_folder_is_no_file_to_write(name) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*: it is a folder"), atomic_write(Path(name)):
         raise AssertionError("never reached")
+
+
+def test_hidden_files_are_passed_over(tmp_path) -> None:
+    for name in ("b.json", "a.json", "._a.json", ".hidden.json", "c.txt"):
+        (tmp_path / name).write_text("{}")
+    assert visible_files(tmp_path, "*.json") == [tmp_path / "a.json", tmp_path / "b.json"]
+    assert visible_files(tmp_path / "nothing", "*.json") == []

@@ -402,3 +402,28 @@ def test_configurations_and_versions_that_no_network_has(tmp_path) -> None:
             load_checkpoint(tmp_path / "x.pth")
     torch.save(good | {"version": 1.0, "config": config | {"width": float(config["width"])}}, tmp_path / "x.pth")
     assert load_checkpoint(tmp_path / "x.pth").trained
+
+
+def test_contents_that_do_not_have_their_checksums(tmp_path, micro) -> None:
+    """PyTorch loads such a file without a word, with other weights."""
+    path = tmp_path / "x.pth"
+    save_checkpoint(path, micro, trained=True)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda each: each.file_size)
+    data[entry.header_offset + 512] ^= 0x40
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match="is damaged: its checksums or headers do not fit"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path, micro, value) -> None:
+    data = checkpoint_data(micro, trained=True)
+    key = next(key for key, tensor in data["state_dict"].items() if tensor.is_floating_point())
+    data["state_dict"][key] = data["state_dict"][key].clone()
+    data["state_dict"][key].view(-1)[0] = value
+    torch.save(data, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=rf"1 key \({key}\) is not finite"):
+        load_checkpoint(tmp_path / "x.pth")

@@ -23,7 +23,7 @@ from sdtc.core.skeleton import POSETRACK
 from sdtc.runtime.cli import main
 from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
 from sdtc.runtime.output.results import FrameResult
-from sdtc.runtime.output.writers import make_writer
+from sdtc.runtime.output.writers import VideoWriter, make_writer
 from sdtc.runtime.run import run_inputs
 
 TIMES = [0.0, 0.5, 0.6, 1.6, 1.62, 3.0]
@@ -257,6 +257,17 @@ def test_the_overlay_shows_every_picture_at_its_time(engine, video, tmp_path) ->
         shown.append([(frame.time, frame.to_ndarray(format="rgb24")[..., 1].mean()) for frame in frames])
     np.testing.assert_allclose(shown[1], shown[0], atol=3)
     np.testing.assert_allclose([time for time, _ in shown[1]], TIMES, atol=1e-3)
+
+
+def test_the_overlay_shows_frames_before_the_first_picture_too(tmp_path) -> None:
+    """Damaged pictures at the beginning: the first good one stands in for them, and nothing is shifted."""
+    pictures = [None, None, np.full((48, 64, 3), 100, np.uint8), np.full((48, 64, 3), 200, np.uint8)]
+    with VideoWriter(tmp_path / "v.mp4", 25, lambda result: result.image) as writer:
+        for index, image in enumerate(pictures):
+            writer.write(FrameResult(index, index, None, index, image, time=index / 25))
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        shown = [(frame.time, frame.to_ndarray(format="rgb24").mean()) for frame in container.decode(video=0)]
+    np.testing.assert_allclose(shown, [(0, 100), (0.04, 100), (0.08, 100), (0.12, 200)], atol=3)
 
 
 # --- looks --------------------------------------------------------------------------------------------------------

@@ -421,3 +421,28 @@ def test_a_smallest_batch_above_one(gpu_manifest, tiny_checkpoint, tmp_path) -> 
 
     export(tiny_checkpoint, tmp_path, ExportOptions(batch=(4, 8, 16), flavour=gpu_manifest.engine.flavour), quiet=True)
     assert Manifest.load(tmp_path / "model.json").parity["engine_vs_pytorch"]["windows"] >= 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"input_size": (96, 96)}, {"num_frames": 3}, {"token_shape": (48, 32)}, {"keypoints": ("nose", "head_top")}],
+    ids=str,
+)
+def test_a_graph_that_is_not_what_the_manifest_says(manifest, tiny_bundle, change) -> None:
+    """Its hash is right, so that the file is the one that the manifest means."""
+    other = dataclasses.replace(manifest, **change)
+    names = [graph for graph in ("model", "encoder", "temporal") if _differs(graph, change)]
+    for graph in names:
+        with pytest.raises(EngineError, match=f"the graph '{graph}' is not what the manifest says: export"):
+            open_session(other, tiny_bundle, Choice("onnxruntime", "cpu"), graph, 1)
+    for graph in {"model", "encoder", "temporal"} - set(names):
+        open_session(other, tiny_bundle, Choice("onnxruntime", "cpu"), graph, 1).close()
+
+
+def _differs(graph: str, change: dict) -> bool:
+    return {
+        "input_size": graph != "temporal",
+        "num_frames": graph != "encoder",
+        "token_shape": graph != "model",
+        "keypoints": graph != "encoder",
+    }[next(iter(change))]
