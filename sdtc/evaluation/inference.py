@@ -5,6 +5,7 @@ Windows, crops and the mapping back to image pixels are those of the runtime, wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -103,7 +104,7 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
             bases = [folder] if folder is not None else list(image.annotations.resolve().parents)[:4]
             places[key] = _folder_of(name, bases)
         place = places[key]
-        if place is None or not (place / name.name).is_file():
+        if place is None or not os.path.isfile(place / name.name):
             missing.append(image)
         else:
             found.setdefault(place, {})[name.name] = frame
@@ -121,7 +122,7 @@ def _folder_of(name: PurePosixPath, bases: list[Path]) -> Path | None:
     """Return the folder with an image: its path below a base, first as a whole, then without its first folders."""
     for base in bases:
         for parts in (name.parts[start:] for start in range(len(name.parts))):
-            if (base / Path(*parts)).is_file():
+            if os.path.isfile(base / Path(*parts)):
                 return (base / Path(*parts)).parent
     return None
 

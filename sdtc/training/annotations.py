@@ -118,7 +118,7 @@ def read_annotations(root: Path, split: str, annotations: Path | None = None) ->
         raise InputError(
             f"'{root}' has no usable annotation in split '{split}' ({sum(result.skipped.values())} skipped)"
         )
-    missing = [person.image for person in result.people if not person.image.is_file()]
+    missing = [person.image for person in result.people if not os.path.isfile(person.image)]
     if missing:
         raise InputError(
             f"{len(missing)} labelled images are missing below '{root}', the first is '{missing[0]}': expected the "

@@ -55,7 +55,7 @@ def manifest(case: Case) -> None:
 
 
 def _check_equal(ours: Any, theirs: Any, where: str) -> None:
-    """Check that each value that both have is the same, of the same type (a whole number may stand for a float)."""
+    """Check that each value that both have is the same, of the same type (but 3.0 is 3)."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in ours.keys() & theirs.keys():
             _check_equal(ours[key], theirs[key], f"{where}.{key}")
@@ -64,8 +64,8 @@ def _check_equal(ours: Any, theirs: Any, where: str) -> None:
         for index, (mine, given) in enumerate(zip(ours, theirs, strict=True)):
             _check_equal(mine, given, f"{where}[{index}]")
     else:
-        if type(ours) is float and type(theirs) is int:
-            theirs = float(theirs)
+        if {type(ours), type(theirs)} == {float, int}:  # 3.0 is 3
+            ours, theirs = float(ours), float(theirs)
         same = ours == theirs or (ours != ours and theirs != theirs)
         expect(type(ours) is type(theirs) and same, f"{where} is {theirs!r:.99}, {ours!r:.99} was read")
 
