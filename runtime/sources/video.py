@@ -25,6 +25,7 @@ MAX_FRAMES = 10_000_000  # four days of video; a header that promises more is da
 MAX_READ_ERRORS = 100  # in a row, without a packet between them: nothing more will come
 # Recordings of these formats begin anywhere; frames before the first keyframe are not missing, they were never there.
 _JOINED = frozenset(("mpegts", "mpeg", "h264", "hevc"))
+_REORDER = 10  # seconds: a frame that counts as missing does not come out that late any more
 _STILL_BRANDS = frozenset(("heic", "heix", "heim", "heis", "mif1", "avif"))  # of photographs, often stored in tiles
 
 
@@ -59,7 +60,7 @@ class VideoFile(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         clock = _Clock(self.fps)
-        lost: list[tuple[int, float]] = []  # index and time of missing frames
+        lost, first_lost = 0, (0, 0.0)  # missing frames; index and time of the first one
         missing = 0
         with suppress(OSError):
             missing = missing_bytes(self.path)
@@ -69,7 +70,8 @@ class VideoFile(FrameSource):
             image, time, pixel_aspect = found
             time = clock.time(time)
             if image is None:
-                lost.append((index, time))
+                first_lost = first_lost if lost else (index, time)
+                lost += 1
             yield Frame(index, index, None, image, time=time, pixel_aspect=pixel_aspect)
             index += 1
         if 0 < frames.silent <= max(1, 0.3 * frames.frames):  # of interlaced video it may be every other one
@@ -86,7 +88,7 @@ class VideoFile(FrameSource):
                 "recording begins in the middle of a broadcast; frame 0 is the first that can",
             ]
         if not self._closed:  # else by the consumer, which needs no more frames
-            self.problems += self._what_is_wrong(index, clock.last, lost, frames, missing)
+            self.problems += self._what_is_wrong(index, clock.last, lost, first_lost, frames, missing)
 
     def _next(self, frames: _Frames) -> tuple[np.ndarray | None, float | None, float] | None:
         """Decode one frame; None at the end, and after `close`, which may come from another thread."""
@@ -108,17 +110,17 @@ class VideoFile(FrameSource):
                 return None, time, 1.0
 
     def _what_is_wrong(
-        self, count: int, end: float, lost: list[tuple[int, float]], frames: _Frames, missing: int
+        self, count: int, end: float, lost: int, first_lost: tuple[int, float], frames: _Frames, missing: int
     ) -> list[str]:
-        if count == len(lost):
+        if count == lost:
             why = reason(frames.error) if frames.error else "it holds no frames"
             return [f"no frame of video '{self.path}' can be decoded: {why}"]
         problems = []
         if lost:
-            plural = "s" if len(lost) > 1 else ""
+            plural = "s" if lost > 1 else ""
             problems.append(
-                f"{len(lost)} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
-                f"the first is frame {lost[0][0]} ({lost[0][1]:.2f} s)"
+                f"{lost} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
+                f"the first is frame {first_lost[0]} ({first_lost[1]:.2f} s)"
             )
         elif frames.errors and not missing:
             plural = "s" if frames.errors > 1 else ""
@@ -178,6 +180,7 @@ class _Frames:
         self._joined = container.format.name in _JOINED
         self._decoded_any = not self._joined
         self._given_up: set[int] = set()  # time stamps of frames that count as missing
+        self._reorder = int(_REORDER / stream.time_base) if stream.time_base else 0
         self.errors = self.frames = self.skipped = self.silent = 0
         self.end = 0.0
         self.error: Exception | None = None
@@ -245,7 +248,7 @@ class _Frames:
         if self._all_have_frames and (pts is None or self.errors):
             lost = passed
             self.errors = max(self.errors, len(lost))
-        self._given_up.update(lost)
+        self._given_up = {each for each in self._given_up if pts is None or each > pts - self._reorder} | set(lost)
         self.silent += len(passed) - len(lost)
         self._all_have_frames = self._all_have_frames and len(passed) == len(lost)
         self._unexplained = self._unexplained[len(lost) :]
