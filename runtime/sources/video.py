@@ -175,6 +175,9 @@ class _Frames:
         self._waiting: list[int] = []  # heap of the time stamps of packets whose frames have not come out yet
         self._latest = 0  # the largest of all that were read
         self._unexplained: list[int] = []  # for each error whose frame is not found yet: `_latest` at the time
+        self._suspect = False  # packets are missing, or recordings were joined
+        self._last_dts: int | None = None
+        self._before: set[int] = set()  # as `_waiting`, of packets before the time stamps began anew
         self._ended = False
         self._all_have_frames = True  # so far, every packet had a frame of its own or an error
         self._joined = container.format.name in _JOINED
@@ -197,8 +200,11 @@ class _Frames:
     def _decode_packet(self) -> list[tuple[av.VideoFrame | None, float | None]]:
         packet = self._read_packet()
         out: list[tuple[av.VideoFrame | None, float | None]] = []
-        if packet is not None and packet.is_corrupt and self._decoded_any:
-            self.errors += 1
+        self._suspect = self._suspect or (packet is not None and packet.is_corrupt)
+        if packet is not None and packet.dts is not None:
+            if self._last_dts is not None and packet.dts < self._last_dts:
+                self._begin_anew()
+            self._last_dts = packet.dts
         if packet is not None and packet.pts is not None and not packet.is_discard:
             heapq.heappush(self._waiting, packet.pts)
             self._latest = max(self._latest, packet.pts)
@@ -217,9 +223,15 @@ class _Frames:
                     self._unexplained.append(self._latest)
             else:
                 self.skipped += 1
+                self.error = self.error or error
         for frame in frames:
             self._decoded_any = True
             self.errors += frame.is_corrupt
+            if frame.pts in self._before:
+                self._before.remove(frame.pts)
+                out.append((frame, self._seconds(frame.pts)))
+                continue
+            self._before.clear()
             if frame.pts in self._given_up:  # out of order behind damage, when it counted as missing already
                 continue
             lost = self._lost_before(frame.pts)
@@ -231,8 +243,15 @@ class _Frames:
             out.append((frame, self._seconds(frame.pts)))
         if packet is None:
             self._ended = True
-            out += [] if self._cut_off else self._lost_before(None)
+            never = self._joined and not self.frames
+            out += [] if self._cut_off or never else self._lost_before(None)
         return out
+
+    def _begin_anew(self) -> None:
+        """Time stamps begin anew, as where recordings were joined: those before and after cannot be compared."""
+        self._before = set(self._waiting)
+        self._waiting, self._unexplained, self._latest = [], [], 0
+        self._given_up = set()
 
     def _lost_before(self, pts: int | None) -> list[tuple[None, float | None]]:
         """Return the missing frames before a frame that has come out, or before the end."""
@@ -245,7 +264,7 @@ class _Frames:
             passed.pop()  # the frame itself
         lost = passed[: len(self._unexplained)]
         # Decoders drop frames that need others, and at the end whatever they cannot decode, without a word.
-        if self._all_have_frames and (pts is None or self.errors):
+        if self._all_have_frames and (pts is None or self.errors or self._suspect):
             lost = passed
             self.errors = max(self.errors, len(lost))
         self._given_up = {each for each in self._given_up if pts is None or each > pts - self._reorder} | set(lost)

@@ -148,6 +148,33 @@ def test_nothing_can_be_decoded(tmp_path) -> None:
     assert problems == [f"no frame of video '{path}' can be decoded: Invalid data found when processing input"]
 
 
+def test_recordings_that_were_joined(tmp_path) -> None:
+    """Time stamps begin anew in the middle: no frame is lost there, and time goes on."""
+    part = write(tmp_path / "part.ts", 30, options={"bf": "2"}).read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(part * 3)
+    frames, problems = read(path)
+    assert (len(frames), problems) == (90, [])
+    assert all(frame.image is not None for frame in frames)
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(90) / 25, atol=2e-3)
+
+
+def test_a_recording_that_begins_in_the_middle(tmp_path) -> None:
+    """Frame 0 is the first that can be decoded, and a note says so."""
+    whole = write(tmp_path / "whole.ts", 60, options={"g": "20", "bf": "0", "sc_threshold": "0"}).read_bytes()
+    position, _ = packets(tmp_path / "whole.ts")[5]
+    path = tmp_path / "middle.ts"
+    path.write_bytes(whole[position // 188 * 188 :])
+    with open_source(path) as source:
+        frames = list(source)
+    assert source.problems == []
+    assert len(frames) <= 41
+    assert all(frame.image is not None for frame in frames)
+    assert any("cannot be decoded, as where a recording begins in the middle" in note for note in source.notes)
+    error = [frame.image.mean() - 21 - 3 * (frame.index + 60 - len(frames)) for frame in frames]
+    assert np.abs(error).mean() < 2
+
+
 # --- headers ------------------------------------------------------------------------------------------------------
 
 
