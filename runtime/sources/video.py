@@ -74,20 +74,8 @@ class VideoFile(FrameSource):
                 lost += 1
             yield Frame(index, index, None, image, time=time, pixel_aspect=pixel_aspect)
             index += 1
-        if 0 < frames.silent <= max(1, 0.3 * frames.frames):  # of interlaced video it may be every other one
-            self.notes = [
-                *self.notes,
-                f"packets of video '{self.path}' that gave no frame: {frames.silent}; if frames are missing there, "
-                "later ones are numbered too low",
-            ]
-        if frames.skipped:
-            plural = "s" if frames.skipped > 1 else ""
-            self.notes = [
-                *self.notes,
-                f"the first {frames.skipped} packet{plural} of video '{self.path}' cannot be decoded, as where a "
-                "recording begins in the middle of a broadcast; frame 0 is the first that can",
-            ]
         if not self._closed:  # else by the consumer, which needs no more frames
+            self.notes = self._what_is_odd(frames)
             self.problems += self._what_is_wrong(index, clock.last, lost, first_lost, frames, missing)
 
     def _next(self, frames: _Frames) -> tuple[np.ndarray | None, float | None, float] | None:
@@ -109,6 +97,23 @@ class VideoFile(FrameSource):
                 frames.errors += 1
                 return None, time, 1.0
 
+    def _what_is_odd(self, frames: _Frames) -> list[str]:
+        """Return sentences about what may be damage, and may be as it should be."""
+        notes = []
+        # Of interlaced video one of every two packets gives no frame.
+        if 0 < frames.silent <= max(1, 0.8 * frames.frames):
+            notes.append(
+                f"packets of video '{self.path}' that gave no frame: {frames.silent}; if frames are missing there, "
+                "later ones are numbered too low"
+            )
+        if frames.skipped:
+            plural = "s" if frames.skipped > 1 else ""
+            notes.append(
+                f"the first {frames.skipped} packet{plural} of video '{self.path}' cannot be decoded, as where a "
+                "recording begins in the middle of a broadcast; frame 0 is the first that can"
+            )
+        return notes
+
     def _what_is_wrong(
         self, count: int, end: float, lost: int, first_lost: tuple[int, float], frames: _Frames, missing: int
     ) -> list[str]:
@@ -122,10 +127,10 @@ class VideoFile(FrameSource):
                 f"{lost} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
                 f"the first is frame {first_lost[0]} ({first_lost[1]:.2f} s)"
             )
-        elif frames.errors and not missing:
-            plural = "s" if frames.errors > 1 else ""
+        elif (places := frames.errors + frames.silent * (frames.silent > 1.2 * frames.frames)) and not missing:
+            plural = "s" if places > 1 else ""
             problems.append(
-                f"video '{self.path}' is damaged in {frames.errors} place{plural}: frames there may look wrong, and so "
+                f"video '{self.path}' is damaged in {places} place{plural}: frames there may look wrong, and so "
                 "may their poses"
             )
         # Only Matroska's duration is that of what was written; other headers count hidden frames, or guess.
