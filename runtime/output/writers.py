@@ -224,7 +224,8 @@ class VideoWriter(Writer):
         with self._dropped_on_error():
             self._video.close()
             self._video = None
-            os.replace(self._temporary, self.path)
+            with contextlib.suppress(FileNotFoundError):  # Ctrl-C came before the first picture was encoded
+                os.replace(self._temporary, self.path)
 
     @contextlib.contextmanager
     def _dropped_on_error(self) -> Iterator[None]:

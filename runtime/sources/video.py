@@ -1,12 +1,11 @@
 """Frames of video files, decoded by FFmpeg's libraries, and functions that `live` shares.
 
-What cannot be decoded is skipped and counted, and its frames are missing frames, so that the numbers of later frames
-are those that the file gives them. Headers are not believed: see `sdtc.runtime.sources.truncation`.
+Headers are not believed: `sdtc.runtime.sources.video_frames` finds out which frames are missing, and
+`sdtc.runtime.sources.truncation` whether the file's end is.
 """
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,12 +19,9 @@ from sdtc.core.errors import VideoError
 from sdtc.core.h264 import ColorTags
 from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource
 from sdtc.runtime.sources.truncation import missing_bytes
+from sdtc.runtime.sources.video_frames import DecodedFrames, FrameClock
 
 MAX_FRAMES = 10_000_000  # four days of video; a header that promises more is damaged
-MAX_READ_ERRORS = 100  # in a row, without a packet between them: nothing more will come
-# Recordings of these formats begin anywhere; frames before the first keyframe are not missing, they were never there.
-_JOINED = frozenset(("mpegts", "mpeg", "h264", "hevc"))
-_REORDER = 10  # seconds: a frame that counts as missing does not come out that late any more
 _STILL_BRANDS = frozenset(("heic", "heix", "heim", "heis", "mif1", "avif"))  # of photographs, often stored in tiles
 
 
@@ -59,26 +55,30 @@ class VideoFile(FrameSource):
         self.num_frames = frames if 0 < frames <= MAX_FRAMES else None
 
     def __iter__(self) -> Iterator[Frame]:
-        clock = _Clock(self.fps)
+        clock = FrameClock(self.fps)
         lost, first_lost = 0, (0, 0.0)  # missing frames; index and time of the first one
         missing = 0
         with suppress(OSError):
             missing = missing_bytes(self.path)
-        frames = _Frames(self._container, self._stream, cut_off=missing > 0)
+        frames = DecodedFrames(self._container, self._stream, cut_off=missing > 0)
         index = 0
-        while (found := self._next(frames)) is not None:
-            image, time, pixel_aspect = found
-            time = clock.time(time)
-            if image is None:
-                first_lost = first_lost if lost else (index, time)
-                lost += 1
-            yield Frame(index, index, None, image, time=time, pixel_aspect=pixel_aspect)
-            index += 1
+        try:
+            while (found := self._next(frames)) is not None:
+                image, time, pixel_aspect = found
+                time = clock.time(time)
+                if image is None:
+                    first_lost = first_lost if lost else (index, time)
+                    lost += 1
+                yield Frame(index, index, None, image, time=time, pixel_aspect=pixel_aspect)
+                index += 1
+        except GeneratorExit:  # the consumer needs no more frames, but those that it had may lack some
+            self.problems += self._what_is_lost(lost, first_lost)
+            raise
         if not self._closed:  # else by the consumer, which needs no more frames
             self.notes = self._what_is_odd(frames)
             self.problems += self._what_is_wrong(index, clock.last, lost, first_lost, frames, missing)
 
-    def _next(self, frames: _Frames) -> tuple[np.ndarray | None, float | None, float] | None:
+    def _next(self, frames: DecodedFrames) -> tuple[np.ndarray | None, float | None, float] | None:
         """Decode one frame; None at the end, and after `close`, which may come from another thread."""
         with self._lock:
             if self._closed:
@@ -97,7 +97,7 @@ class VideoFile(FrameSource):
                 frames.errors += 1
                 return None, time, 1.0
 
-    def _what_is_odd(self, frames: _Frames) -> list[str]:
+    def _what_is_odd(self, frames: DecodedFrames) -> list[str]:
         """Return sentences about what may be damage, and may be as it should be."""
         notes = []
         # Of interlaced video one of every two packets gives no frame.
@@ -115,19 +115,14 @@ class VideoFile(FrameSource):
         return notes
 
     def _what_is_wrong(
-        self, count: int, end: float, lost: int, first_lost: tuple[int, float], frames: _Frames, missing: int
+        self, count: int, end: float, lost: int, first_lost: tuple[int, float], frames: DecodedFrames, missing: int
     ) -> list[str]:
         if count == lost:
             why = reason(frames.error) if frames.error else "it holds no frames"
             return [f"no frame of video '{self.path}' can be decoded: {why}"]
-        problems = []
-        if lost:
-            plural = "s" if lost > 1 else ""
-            problems.append(
-                f"{lost} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
-                f"the first is frame {first_lost[0]} ({first_lost[1]:.2f} s)"
-            )
-        elif (places := frames.errors + frames.silent * (frames.silent > 1.2 * frames.frames)) and not missing:
+        problems = self._what_is_lost(lost, first_lost)
+        places = frames.errors + frames.silent * (frames.silent > 1.2 * frames.frames)
+        if places and not lost and not missing:
             plural = "s" if places > 1 else ""
             problems.append(
                 f"video '{self.path}' is damaged in {places} place{plural}: frames there may look wrong, and so "
@@ -144,187 +139,19 @@ class VideoFile(FrameSource):
             )
         return problems
 
+    def _what_is_lost(self, lost: int, first: tuple[int, float]) -> list[str]:
+        if not lost:
+            return []
+        plural = "s" if lost > 1 else ""
+        return [
+            f"{lost} frame{plural} of video '{self.path}' cannot be decoded and counted as missing, "
+            f"the first is frame {first[0]} ({first[1]:.2f} s)"
+        ]
+
     def close(self) -> None:
         with self._lock:  # closing a container while it decodes crashes the process
             self._closed = True
             self._container.close()
-
-
-class _Frames:
-    """Decodes the frames of a stream in the order in which they are shown, and finds out which are missing.
-
-    The decoder returns an error for a packet that it cannot decode, often several packets later, since it decodes
-    several at once. So the lost frames are found by their time stamps: those that were read, but did not come out
-    although later ones did. Not every packet has a frame of its own (the second field of an interlaced picture has
-    none), so unless every packet had a frame before, at most as many frames are missing as there were errors.
-
-    Args:
-        container: the file.
-        stream: its moving picture.
-        cut_off: whether the file's end is missing: then so are its last frames, and they do not count.
-
-    Attributes:
-        errors: packets and frames that are damaged.
-        frames: frames that came out.
-        skipped: packets before the first frame that could not be decoded, of a recording that may begin anywhere.
-        silent: packets that gave no frame, although nothing is known to be damaged.
-        error: the first error.
-        end: where the last packet of any stream ends, seconds: sound may go on when the pictures have ended.
-        broken: the error that ended the reading before the file's end, if any.
-    """
-
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, cut_off: bool) -> None:
-        self._container, self._stream, self._cut_off = container, stream, cut_off
-        self._packets = container.demux()
-        self._ready: list[tuple[av.VideoFrame | None, float | None]] = []  # reversed
-        self._waiting: list[int] = []  # heap of the time stamps of packets whose frames have not come out yet
-        self._latest = 0  # the largest of all that were read
-        self._unexplained: list[int] = []  # for each error whose frame is not found yet: `_latest` at the time
-        self._suspect = False  # packets are missing, or recordings were joined
-        self._last_dts: int | None = None
-        self._before: set[int] = set()  # as `_waiting`, of packets before the time stamps began anew
-        self._ended = False
-        self._all_have_frames = True  # so far, every packet had a frame of its own or an error
-        self._joined = container.format.name in _JOINED
-        self._decoded_any = not self._joined
-        self._given_up: set[int] = set()  # time stamps of frames that count as missing
-        self._reorder = int(_REORDER / stream.time_base) if stream.time_base else 0
-        self.errors = self.frames = self.skipped = self.silent = 0
-        self.end = 0.0
-        self.error: Exception | None = None
-        self.broken: Exception | None = None
-
-    def next(self) -> tuple[av.VideoFrame | None, float | None] | None:
-        """Return the next frame and its time, seconds; no frame where it is missing; None at the end."""
-        while not self._ready:
-            if self._ended:
-                return None
-            self._ready = self._decode_packet()[::-1]
-        return self._ready.pop()
-
-    def _decode_packet(self) -> list[tuple[av.VideoFrame | None, float | None]]:
-        packet = self._read_packet()
-        out: list[tuple[av.VideoFrame | None, float | None]] = []
-        self._suspect = self._suspect or (packet is not None and packet.is_corrupt)
-        if packet is not None and packet.dts is not None:
-            if self._last_dts is not None and packet.dts < self._last_dts:
-                self._begin_anew()
-            self._last_dts = packet.dts
-        if packet is not None and packet.pts is not None and not packet.is_discard:
-            heapq.heappush(self._waiting, packet.pts)
-            self._latest = max(self._latest, packet.pts)
-        try:
-            frames = self._stream.codec_context.decode(packet)
-        except av.EOFError:
-            frames = []
-        except av.FFmpegError as error:
-            frames = []
-            if self._decoded_any:
-                self.errors += 1
-                self.error = self.error or error
-                if packet is not None and packet.pts is None:
-                    out.append((None, None))
-                elif packet is None or not packet.is_discard:
-                    self._unexplained.append(self._latest)
-            else:
-                self.skipped += 1
-                self.error = self.error or error
-        for frame in frames:
-            self._decoded_any = True
-            self.errors += frame.is_corrupt
-            if frame.pts in self._before:
-                self._before.remove(frame.pts)
-                out.append((frame, self._seconds(frame.pts)))
-                continue
-            self._before.clear()
-            if frame.pts in self._given_up:  # out of order behind damage, when it counted as missing already
-                continue
-            lost = self._lost_before(frame.pts)
-            if self._joined and not self.frames:
-                self.skipped, lost = self.skipped + len(lost) + self.silent, []
-                self.silent, self._all_have_frames = 0, True
-            self.frames += 1
-            out += lost
-            out.append((frame, self._seconds(frame.pts)))
-        if packet is None:
-            self._ended = True
-            never = self._joined and not self.frames
-            out += [] if self._cut_off or never else self._lost_before(None)
-        return out
-
-    def _begin_anew(self) -> None:
-        """Time stamps begin anew, as where recordings were joined: those before and after cannot be compared."""
-        self._before = set(self._waiting)
-        self._waiting, self._unexplained, self._latest = [], [], 0
-        self._given_up = set()
-
-    def _lost_before(self, pts: int | None) -> list[tuple[None, float | None]]:
-        """Return the missing frames before a frame that has come out, or before the end."""
-        if pts is None and not self._ended:
-            return []
-        passed = []
-        while self._waiting and (pts is None or self._waiting[0] <= pts):
-            passed.append(heapq.heappop(self._waiting))
-        if pts is not None and passed and passed[-1] == pts:
-            passed.pop()  # the frame itself
-        lost = passed[: len(self._unexplained)]
-        # Decoders drop frames that need others, and at the end whatever they cannot decode, without a word.
-        if self._all_have_frames and (pts is None or self.errors or self._suspect):
-            lost = passed
-            self.errors = max(self.errors, len(lost))
-        self._given_up = {each for each in self._given_up if pts is None or each > pts - self._reorder} | set(lost)
-        self.silent += len(passed) - len(lost)
-        self._all_have_frames = self._all_have_frames and len(passed) == len(lost)
-        self._unexplained = self._unexplained[len(lost) :]
-        if pts is not None:
-            self._unexplained = [latest for latest in self._unexplained if latest >= pts]
-        return [(None, self._seconds(each)) for each in lost]
-
-    def _seconds(self, pts: int | None) -> float | None:
-        base = self._stream.time_base
-        return None if pts is None or not base else float(pts * base)
-
-    def _read_packet(self) -> av.Packet | None:
-        """Return the next packet of the pictures; read on after damage; None at the end."""
-        failures = 0
-        while failures < MAX_READ_ERRORS:
-            try:
-                packet = next(self._packets, None)
-            except av.EOFError:
-                return None
-            except av.FFmpegError as error:
-                self.broken = error
-                self._packets = self._container.demux()
-                failures += 1
-                continue
-            if packet is not None and packet.pts is not None and packet.time_base:
-                self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet is None or (packet.stream_index == self._stream.index and packet.size):
-                return packet
-        return None
-
-
-class _Clock:
-    """Turns the time stamps of frames into seconds from the first frame, strictly growing.
-
-    Time stamps can be absent, repeated, or begin again, as where recordings were joined.
-    """
-
-    def __init__(self, fps: float) -> None:
-        self._step = 1 / fps if 1 <= fps <= 1000 else 1 / DEFAULT_FPS
-        self._offset: float | None = None
-        self.last = -self._step
-
-    def time(self, stamp: float | None) -> float:
-        """Return the time of the next frame."""
-        expected = self.last + self._step
-        if stamp is None:
-            self.last = expected
-        else:
-            if self._offset is None or stamp + self._offset <= self.last:
-                self._offset = expected - stamp
-            self.last = stamp + self._offset
-        return self.last
 
 
 def _open(path: Path) -> av.container.InputContainer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import itertools
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +16,6 @@ from sdtc.core.errors import InputError, OutputError
 
 MAX_JSON_BYTES = 256 << 20  # a whole PoseTrack split's detections are about 50 MB
 MAX_NAME = 255  # bytes of a file's name, on all usual file systems
-_COUNT = itertools.count()  # `next` is atomic
 
 
 def read_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -64,8 +63,11 @@ def read_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
 
 
 def unique() -> str:
-    """Return a text for temporary names that no other call returns, in this process or another one on this machine."""
-    return f"{os.getpid()}-{next(_COUNT)}"
+    """Return a text for temporary names that no other call returns, on this machine or on another one.
+
+    Containers that share a folder often all have the same process number.
+    """
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def shorten(name: str, size: int = MAX_NAME) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 _CLOCK = Fraction(1, 90_000)  # seconds; time stamps of all usual frame rates are whole numbers of it
+_LONGEST = 2**29  # of its ticks, 99 minutes: MP4 cannot hold pictures much farther apart
 _UNSPECIFIED = 2
 # FFmpeg converts with the matrix of BT.601 where none is stated. Of RGB, which has no matrix, BT.709 is made.
 _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601,
@@ -87,7 +88,7 @@ class H264Writer:
         self._stream.pix_fmt = "yuv420p"
         if pixel_aspect != 1:
             self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
-        self._colors, self._last = colors, -1
+        self._colors, self._last, self._skipped = colors, -1, 0
         if colors is not None:
             context = self._stream.codec_context
             context.colorspace, context.color_range = colors.matrix, colors.range
@@ -99,7 +100,7 @@ class H264Writer:
         Args:
             image: uint8 ``[H, W, 3]`` RGB of the size that was given.
             time: when it is shown, seconds, more than that of the frame before; by `fps` if not given. Give it for all
-                frames or for none.
+                frames or for none. Longer pauses than MP4 can have are shortened.
         """
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         if self._colors is not None:
@@ -111,7 +112,11 @@ class H264Writer:
             )
         if time is not None:
             frame.time_base = self._stream.codec_context.time_base = _CLOCK
-            frame.pts = self._last = max(round(time / _CLOCK), self._last + 1)
+            ticks = max(round(time / _CLOCK) - self._skipped, self._last + 1)
+            if self._last >= 0 and ticks - self._last > _LONGEST:  # a camera that was away over night
+                self._skipped += ticks - self._last - _LONGEST
+                ticks = self._last + _LONGEST
+            frame.pts = self._last = ticks
         self._file.mux(self._stream.encode(frame))
 
     def close(self) -> None:

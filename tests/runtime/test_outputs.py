@@ -259,6 +259,31 @@ def test_the_overlay_shows_every_picture_at_its_time(engine, video, tmp_path) ->
     np.testing.assert_allclose([time for time, _ in shown[1]], TIMES, atol=1e-3)
 
 
+def test_a_camera_that_was_away_over_night(tmp_path) -> None:
+    """MP4 cannot hold such a pause: it is shortened, and everything else is there."""
+    times = [0, 0.04, 7 * 3600, 7 * 3600 + 0.04, 30 * 3600, 30 * 3600 + 0.04]
+    with VideoWriter(tmp_path / "v.mp4", 25, lambda result: result.image) as writer:
+        for index, time in enumerate(times):
+            image = np.full((48, 64, 3), 40 * index, np.uint8)
+            writer.write(FrameResult(index, index, None, index, image, time=time))
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == 6
+    steps = np.diff([frame.time for frame in frames])
+    np.testing.assert_allclose(steps[::2], 0.04, atol=1e-3)
+    assert (steps[1::2] > 3600).all()
+
+
+def test_an_interrupt_before_the_first_picture_is_encoded(tmp_path, monkeypatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(av.VideoFrame, "from_ndarray", interrupt)
+    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "v.mp4", 25, lambda result: result.image) as writer:
+        writer.write(FrameResult(0, 0, None, 0, np.zeros((48, 64, 3), np.uint8)))
+    assert not list(tmp_path.glob("*.mp4"))
+
+
 def test_the_overlay_shows_frames_before_the_first_picture_too(tmp_path) -> None:
     """Damaged pictures at the beginning: the first good one stands in for them, and nothing is shifted."""
     pictures = [None, None, np.full((48, 64, 3), 100, np.uint8), np.full((48, 64, 3), 200, np.uint8)]

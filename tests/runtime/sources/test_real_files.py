@@ -20,7 +20,7 @@ from sdtc.core.h264 import ColorTags
 from sdtc.core.image_file import holds_several
 from sdtc.runtime.sources.open import find_inputs, input_name, open_input, open_source
 from sdtc.runtime.sources.truncation import missing_bytes
-from sdtc.runtime.sources.video import _Clock
+from sdtc.runtime.sources.video_frames import FrameClock
 
 SIZE = (48, 64)
 
@@ -148,6 +148,47 @@ def test_nothing_can_be_decoded(tmp_path) -> None:
     assert problems == [f"no frame of video '{path}' can be decoded: Invalid data found when processing input"]
 
 
+@pytest.mark.parametrize("between", ["1", "2", "3"])
+def test_avi_has_no_time_stamps(tmp_path, between) -> None:
+    """FFmpeg numbers H.264's packets in AVI as they come, which is not the order in which they are shown."""
+    path = write(tmp_path / "v.avi", 60, options={"bf": between, "g": "20"})
+    with open_source(path) as source:
+        frames = list(source)
+    assert (source.problems, source.notes) == ([], [])
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(60) / 25, atol=2e-3)
+    frames, problems = read(damage(path, [25]))
+    assert len(frames) == 60
+    assert sum(frame.image is None for frame in frames) == 1
+    assert problems
+
+
+def test_packets_that_are_not_even_there(tmp_path) -> None:
+    """2,000 bytes of a broadcast are lost: its frames are missing, and later ones keep their numbers."""
+    path = write(tmp_path / "v.ts", 90, options={"g": "10", "bf": "0"})
+    data = bytearray(path.read_bytes())
+    start = packets(path)[45][0] // 188 * 188
+    del data[start : start + 188 * 12]
+    path.write_bytes(data)
+    frames, problems = read(path)
+    assert len(frames) == 90
+    assert problems[0].endswith("s)")
+    error = [
+        frame.image.mean() - 21 - 3 * frame.index for frame in frames if frame.image is not None and frame.index > 70
+    ]
+    assert np.abs(error).mean() < 2
+
+
+def test_missing_frames_are_told_when_only_some_are_read(tmp_path) -> None:
+    path = damage(write(tmp_path / "v.mp4", 60, options={"g": "1"}), [7, 40])
+    for count, told in ((5, 0), (20, 1), (50, 2)):
+        with open_source(path) as source:
+            frames = iter(source)
+            for _ in range(count):
+                next(frames)
+            frames.close()
+        assert [problem.split()[0] for problem in source.problems] == ([str(told)] if told else [])
+
+
 def test_recordings_that_were_joined(tmp_path) -> None:
     """Time stamps begin anew in the middle: no frame is lost there, and time goes on."""
     part = write(tmp_path / "part.ts", 30, options={"bf": "2"}).read_bytes()
@@ -248,10 +289,10 @@ def test_frames_have_the_times_that_the_video_gives_them(tmp_path, suffix) -> No
 
 
 def test_a_clock_always_goes_forward() -> None:
-    clock = _Clock(25.0)
+    clock = FrameClock(25.0)
     got = [clock.time(stamp) for stamp in (5.0, 5.04, None, 5.12, 5.12, 3.0, 3.04, 10.0)]
     np.testing.assert_allclose(got, [0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.24, 7.2])
-    assert _Clock(0.001).time(None) == 0
+    assert FrameClock(0.001).time(None) == 0
 
 
 def test_images_are_25_a_second(tmp_path) -> None:
