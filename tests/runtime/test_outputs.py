@@ -275,7 +275,7 @@ def test_a_camera_that_was_away_over_night(tmp_path) -> None:
 
 
 def test_an_interrupt_before_the_first_picture_is_encoded(tmp_path, monkeypatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(av.VideoFrame, "from_ndarray", interrupt)
