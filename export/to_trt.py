@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
-    from sdtc.core.command_line import command, program
+    from sdtc.core.command_line import command, given_path, program
     from sdtc.core.errors import require
 except ModuleNotFoundError:  # run from a checkout that was never installed
     sys.exit("to_trt.py: error: sdtc is not installed: run  pip install -e '.[cpu,export]'  in the project's folder")
@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG.format(command=prog if prog == _NAME else f"python export/{prog}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="sdtc or ViTPose checkpoint")
+    parser.add_argument("checkpoint", type=given_path, metavar="CHECKPOINT", help="sdtc or ViTPose checkpoint")
     parser.add_argument(
-        "--output", type=Path, default=Path("."), metavar="DIR", help="folder of the bundle (default: .)"
+        "--output", type=given_path, default=Path("."), metavar="DIR", help="folder of the bundle (default: .)"
     )
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="default: %(default)s")
     parser.add_argument(
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-plan", action="store_true", help="write and verify the ONNX graphs only, no engines")
     parser.add_argument(
         "--verify-on",
-        type=Path,
+        type=given_path,
         metavar="VIDEO|FOLDER",
         help="frames to compare on, in addition to noise (default: rendered people)",
     )

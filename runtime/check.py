@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,18 @@ def check_number(name: str, value: Any, least: float, most: float, meaning: str)
         return
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= float(value) <= most:
         raise InputError(f"`{name}` is {_shown(value)}: expected {meaning}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise InputError unless an argument is True or False: the text ``"no"`` would count as true."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"`{name}` is {_shown(value)}: expected True or False")
+
+
+def check_path(name: str, value: Any) -> None:
+    """Raise InputError unless an argument is the text or object of a path."""
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise InputError(f"`{name}` is {_shown(value)}: expected a path")
 
 
 def check_images(images: Any, count: int, on_device: bool) -> list[Any]:

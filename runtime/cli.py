@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.command_line import as_options, command, complain, say
+from sdtc.core.command_line import as_options, command, complain, given, given_path, say
 from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
@@ -48,17 +48,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     required = parser.add_argument_group("required")
     required.add_argument(
-        "--engine", required=True, metavar="FILE", help="model.plan, model.onnx, or the bundle's folder"
+        "--engine", required=True, type=given, metavar="FILE", help="model.plan, model.onnx, or the bundle's folder"
     )
     required.add_argument(
-        "--input", required=True, metavar="VIDEO|FOLDER|GLOB|LIVE",
+        "--input", required=True, type=given, metavar="VIDEO|FOLDER|GLOB|LIVE",
         help="a video, an image, a folder of images, or a glob in quotes. Live: a camera's number or /dev/videoN; an "
         "address rtsp://, rtmp://, http://, tcp://, udp:// or srt://; the path of a pipe; or - for standard input",
     )  # fmt: skip
     people = parser.add_argument_group("people")
     people.add_argument(
         "--boxes",
-        type=Path,
+        type=given_path,
         metavar="FILE|FOLDER",
         help="JSON file of person boxes, used instead of a detector; or a folder with one file named like each input. "
         "Its track ids are used if every box has one",
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     people.add_argument("--person-class", type=int, metavar="N", help="class number of people in the ONNX detector")
     results = parser.add_argument_group("results")
     results.add_argument(
-        "--output", type=Path, default=Path("poses"), metavar="DIR",
+        "--output", type=given_path, default=Path("poses"), metavar="DIR",
         help="folder of the results (default: %(default)s)",
     )  # fmt: skip
     results.add_argument(
@@ -152,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sdtc.runtime.run import Run, live_log
 
     tell = partial(_print_line, quiet=args.quiet)
+    find_manifest(Path(args.engine))  # a mistyped name is told before a folder for results is made
     run = Run(
         args.input,
         RunOptions(
@@ -174,7 +175,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lookahead=args.lookahead,
             ),
         ),
-        protected=[Path(args.engine), find_manifest(Path(args.engine))],
         tell=tell,
         progress=not args.quiet,
     )

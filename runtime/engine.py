@@ -19,7 +19,7 @@ from sdtc.core.errors import EngineError, InputError, VideoError
 from sdtc.core.manifest import Manifest, find_manifest
 from sdtc.runtime.backends.choice import choose
 from sdtc.runtime.backends.session import CLOSED, Session
-from sdtc.runtime.check import check_boxes, check_images, check_number, check_whole
+from sdtc.runtime.check import check_boxes, check_images, check_number, check_path, check_whole
 from sdtc.runtime.estimation.choose_estimator import open_estimator
 from sdtc.runtime.estimation.estimators import Estimator, KeyframePeople, PoseStream, WindowEstimator
 from sdtc.runtime.estimation.timing import StageTimes
@@ -82,6 +82,7 @@ class PoseEngine:
 
     Attributes:
         manifest: the bundle's.
+        files: of the bundle, which results must not replace.
         skeleton: names and limbs of the keypoints.
         backend: name, version and device of the backend, for display.
         notice: a sentence if something else runs than was requested, else "".
@@ -102,6 +103,7 @@ class PoseEngine:
         measured: str = "",
     ) -> None:
         self.manifest = manifest
+        self.files: tuple[Path, ...] = ()
         self.skeleton = manifest.get_skeleton()
         self.notice, self.measured = notice, measured
         self.times = times
@@ -201,9 +203,12 @@ class PoseEngine:
             VideoError: the source cannot be opened, or broke off in the middle (raised after the last good frame).
         """
         self._check_open()
-        options = options or TrackOptions()
+        options = TrackOptions() if options is None else options
+        if not isinstance(options, TrackOptions):
+            raise InputError(f"`options` is of type {type(options).__name__}: expected TrackOptions")
         options.check_lookahead(self.manifest.delta)
         if not isinstance(source, FrameSource):
+            check_path("source", source)
             with open_source(source) as opened:
                 yield from self.track(opened, options)
                 if opened.problems:
@@ -305,7 +310,10 @@ def open(path: str | Path, options: EngineOptions | None = None) -> PoseEngine:
         EngineError: the bundle cannot run on this machine.
         InputError: an option does not apply to this bundle or backend.
     """
-    options = options or EngineOptions()
+    options = EngineOptions() if options is None else options
+    if not isinstance(options, EngineOptions):
+        raise InputError(f"`options` is of type {type(options).__name__}: expected EngineOptions")
+    check_path("path", path)
     manifest_path = find_manifest(Path(path))
     manifest = Manifest.load(manifest_path)
     wants_plan = Path(path).suffix != ".onnx"
@@ -314,6 +322,7 @@ def open(path: str | Path, options: EngineOptions | None = None) -> PoseEngine:
     opened = open_estimator(manifest, manifest_path.parent, choice, options.threads, options.exact, times)
     hold = HOLD if options.hold is None else options.hold
     engine = PoseEngine(manifest, opened.estimator, times, hold, opened.notice, opened.measured)
+    engine.files = (manifest_path, *(manifest_path.parent / name for name in manifest.files))
     if options.hold is not None and not engine.streaming:
         engine.close()
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtc.core.errors import InputError
-from sdtc.runtime.check import check_number, check_whole
+from sdtc.runtime.check import check_flag, check_number, check_path, check_whole
 from sdtc.runtime.output.writers import check_format
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         check_whole("threads", self.threads, 1)
+        check_flag("exact", self.exact)
         if self.hold is not None and self.exact:
             raise InputError("`exact=True` holds no boxes: leave out `hold`, or `exact`")
         check_number("hold", self.hold, 0, MAX_HOLD, f"0 (every box as it is) to {MAX_HOLD}")
@@ -88,6 +89,8 @@ class TrackOptions:
         for name in ("max_frames", "batch_size", "detect_every"):
             check_whole(name, getattr(self, name), 1)
         check_whole("lookahead", self.lookahead, 0)
+        if self.boxes is not None and not hasattr(self.boxes, "by_image"):
+            check_path("boxes", self.boxes)
         _check_detect_every(self.boxes, self.detect_every)
 
     def check_lookahead(self, delta: int) -> None:
@@ -120,19 +123,19 @@ class RunOptions:
         person_class: class number of people in an ONNX detector.
         drop_late: live input: drop frames that arrive faster than they are processed; the newest is kept.
         reconnect: live input: how long to try to reconnect to a lost camera or stream, seconds; 30 if not given.
-        track: how the engine runs over each input; its `boxes` and `resume_from` are set by the run.
+        track: how the engine runs over each input; without `boxes` and `resume_from`, which the run sets itself.
 
     Raises:
         InputError: a value is out of range, or two exclude each other.
     """
 
-    output: Path = Path("poses")
+    output: Path = Path("poses")  # or text
     format: str | None = None
     resume: bool = False
     save_video: bool = False
     min_score: float = 0.2
     smooth: bool = False
-    boxes: Path | None = None
+    boxes: Path | None = None  # or text
     detector_layout: str | None = None
     person_class: int | None = None
     drop_late: bool = False
@@ -140,6 +143,20 @@ class RunOptions:
     track: TrackOptions = field(default_factory=TrackOptions)
 
     def __post_init__(self) -> None:
+        for name in ("output", "boxes"):
+            value = getattr(self, name)
+            if value is not None or name == "output":
+                check_path(name, value)
+                object.__setattr__(self, name, Path(value))
+        for name in ("resume", "save_video", "smooth", "drop_late"):
+            check_flag(name, getattr(self, name))
+        if not isinstance(self.track, TrackOptions):
+            raise InputError(f"`track` is of type {type(self.track).__name__}: expected TrackOptions")
+        if self.track.boxes is not None or self.track.resume_from is not None:
+            raise InputError(
+                "`track` has boxes, or a part that is done, for one source: give `boxes` and `resume` of RunOptions, "
+                "which are for all inputs"
+            )
         if self.format is not None:
             check_format(self.format)
         check_number("min_score", self.min_score, 0, 1, "a score from 0 to 1")

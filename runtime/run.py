@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from sdtc.core.boxes import BoxFile, read_boxes
 from sdtc.core.errors import InputError, SdtcError
-from sdtc.core.files import MAX_NAME, locked, make_directory, shorten
+from sdtc.core.files import MAX_NAME, locked, make_directory, shorten, visible_files
+from sdtc.runtime.check import check_path
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.estimation.timing import Durations
 from sdtc.runtime.options import RunOptions
@@ -90,7 +91,6 @@ class Run:
 
     Args:
         inputs, options: as for `run_inputs`.
-        protected: files that results must not overwrite, besides inputs, boxes and detector.
         tell: called with a line of text about what is skipped, resumed or already complete.
         progress: show a progress bar on stderr if that is a terminal.
 
@@ -102,27 +102,27 @@ class Run:
         self,
         inputs: str | Path,
         options: RunOptions | None = None,
-        protected: Sequence[Path] = (),
         tell: Tell = lambda text: None,
         progress: bool = False,
     ) -> None:
-        self.options = options = options or RunOptions()
+        self.options = options = RunOptions() if options is None else options
+        if not isinstance(options, RunOptions):
+            raise InputError(f"`options` is of type {type(options).__name__}: expected RunOptions")
+        check_path("source", inputs)
         if options.resume and is_live(str(inputs)):
             raise InputError("`resume=True` is for files: a live source cannot be read again, run it without `resume`")
         self._inputs = find_inputs(str(inputs))
         # One file serves all inputs; from a folder, the file of each input is read when that input is run.
         self._boxes = BoxFile(options.boxes) if options.boxes and not options.boxes.is_dir() else None
         self._detector: str | Detector = options.track.detector
-        if options.boxes is None and isinstance(self._detector, str):
+        if options.boxes is None and isinstance(self._detector, str | Path):
             given = {"layout": options.detector_layout, "person_class": options.person_class}
             self._detector = make_detector(
-                self._detector, **{name: value for name, value in given.items() if value is not None}
+                str(self._detector), **{name: value for name, value in given.items() if value is not None}
             )
         make_directory(options.output)
-        self._protected, self._tell, self._progress = list(protected), tell, progress
+        self._tell, self._progress = tell, progress
         self.notes: list[str] = []
-        if isinstance(options.track.detector, str):
-            self._protected.append(Path(options.track.detector))
 
     def execute(self, engine: PoseEngine) -> RunSummary:
         """Run all inputs; see `run_inputs`."""
@@ -155,10 +155,11 @@ class Run:
             InputError: one would replace a file that is read, or is a folder.
         """
         names = [input_name(entry) for entry in self._inputs]
-        read = [*self._protected, *(path for entry in self._inputs for path in _paths(entry))]
+        read = [*engine.files, *(path for entry in self._inputs for path in _paths(entry))]
+        if isinstance(self.options.track.detector, str | Path):
+            read.append(Path(self.options.track.detector))
         if self.options.boxes is not None:
-            read.append(self.options.boxes)
-            read += [self.options.boxes / f"{name}.json" for name in names]
+            read += [self.options.boxes, *visible_files(self.options.boxes, "*.json")]
         reading = {key for path in read if (key := _identity(path)) is not None}
         taken: set[str] = set()
         outputs = []
@@ -177,11 +178,13 @@ class Run:
                     )
         return outputs
 
-    def boxes_for(self, name: str) -> BoxFile | None:
+    def boxes_for(self, source: FrameSource) -> BoxFile | None:
         """Return the boxes of an input, or None if the detector finds its people."""
         if self.options.boxes is None or self._boxes is not None:
             return self._boxes
-        boxes = read_boxes(self.options.boxes, name)
+        # A photo's own file comes before that of its folder.
+        own = (self.options.boxes / f"{source.name}.json").exists()
+        boxes = read_boxes(self.options.boxes, source.name if own else source.sequence)
         self._tell_about_skipped(boxes)
         return boxes
 
@@ -225,7 +228,7 @@ class _InputRun:
     def __init__(self, run: Run, engine: PoseEngine, source: FrameSource, files: _Outputs, summary: RunSummary) -> None:
         self.run, self.engine, self.source, self.summary = run, engine, source, summary
         self.options = run.options
-        self.boxes = run.boxes_for(source.sequence)
+        self.boxes = run.boxes_for(source)
         self.files = files
         self.writers: list[Writer] = []
         self.latencies, self.waits = Durations(), Durations()

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     },
     "runtime.run": {
         "core", "runtime.sources", "runtime.people", "runtime.estimation", "runtime.output", "runtime.pipeline",
-        "runtime.options", "runtime.engine",
+        "runtime.check", "runtime.options", "runtime.engine",
     },
     "runtime.cli": {"core", "runtime.backends", "runtime.options", "runtime.engine", "runtime.run"},
     "model": {"core", "kernels"},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sdtc.core.command_line import command, say
+from sdtc.core.command_line import command, given_path, say
 from sdtc.core.errors import InputError, KernelError
 from sdtc.kernels import aot
 from sdtc.kernels.report.analysis import describe
@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="hold the edges of all shapes that the operators take against the limits of each architecture, instead",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for every core)")
-    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="an existing folder (default: here)")
+    parser.add_argument(
+        "--output", type=given_path, default=Path(), metavar="DIR", help="an existing folder (default: here)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no table, no progress bar")
     args = parser.parse_args(argv)
     if args.workers is not None and args.workers < 1:

@@ -65,7 +65,7 @@ class PeopleFinder:
         known = None
         if source.listing is not None:
             known = [(number, name) for number, name in source.listing if name is not None]
-        self._boxes = SourceBoxes(file, source.sequence, known)
+        self._boxes = SourceBoxes(file, source.sequence, known, source.partial)
 
     def find(self, frame: Frame) -> FramePeople:
         """Return the people of a frame; nobody if its image is missing.

@@ -54,6 +54,7 @@ class FrameSource(ABC):
         name: short name for outputs.
         fps: frames per second.
         num_frames: expected number of frames, for progress bars; None if unknown. Headers of videos can be wrong.
+        partial: whether the images are only some of those in their folder.
         listing: number and file name of every frame, None for the name of a missing one; None for videos.
         colors: how the colours of a video are stored; None for images, and before the first frame.
         problems: sentences about what could not be read; complete after the iteration.
@@ -68,6 +69,7 @@ class FrameSource(ABC):
     fps: float
     num_frames: int | None
     listing: Sequence[tuple[int, str | None]] | None = None
+    partial: bool = False
     colors: ColorTags | None = None
     problems: list[str]
     notes: Sequence[str] = ()

@@ -24,11 +24,11 @@ class ImageSequence(FrameSource):
     Args:
         path: the folder, or the single image, for messages.
         files: the images.
-        notes: see `FrameSource`.
+        notes, partial: see `FrameSource`.
     """
 
-    def __init__(self, path: Path, files: Sequence[Path], notes: Sequence[str] = ()) -> None:
-        self.path, self.name = path, name_of(path)
+    def __init__(self, path: Path, files: Sequence[Path], notes: Sequence[str] = (), partial: bool = False) -> None:
+        self.path, self.name, self.partial = path, name_of(path), partial
         self.fps, self.notes = DEFAULT_FPS, list(notes)
         self.problems: list[str] = []
         self._broken: list[Path] = []

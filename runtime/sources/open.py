@@ -30,7 +30,7 @@ def open_source(path: str | Path) -> FrameSource:
         if not path.exists():
             raise VideoError(f"input '{path}' does not exist: expected a video, an image, a folder of images or a glob")
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            return ImageSequence(path, [path])
+            return ImageSequence(path, [path], partial=True)
         return VideoFile(path)
     except OSError as error:  # no permission; a name that is too long
         raise VideoError(f"input '{path}' cannot be read: {error.strerror}") from None
@@ -108,4 +108,4 @@ def open_input(entry: str | Path | list[Path], drop_late: bool = False, reconnec
         raise InputError(
             "`drop_late` and `reconnect` are for cameras, network streams and pipes: leave them out for files"
         )
-    return ImageSequence(entry[0].parent, entry) if isinstance(entry, list) else open_source(entry)
+    return ImageSequence(entry[0].parent, entry, partial=True) if isinstance(entry, list) else open_source(entry)

@@ -155,6 +155,7 @@ class SourceBoxes:
         name: the input's name; if it is that of a PoseTrack sequence, image ids may be PoseTrack's.
         frames: ``(number, file name)`` of every frame, where known in advance; None for a video, whose header is not
             to be believed: call `check_all_seen` after its last frame.
+        partial: whether the frames are only a part of their folder, so that others may have boxes too.
 
     Attributes:
         notes: what a user should know; also in ``file.inputs``.
@@ -164,7 +165,9 @@ class SourceBoxes:
             sequence without boxes, in a file with other PoseTrack sequences, is accepted.
     """
 
-    def __init__(self, file: BoxFile, name: str, frames: list[tuple[int, str]] | None = None) -> None:
+    def __init__(
+        self, file: BoxFile, name: str, frames: list[tuple[int, str]] | None = None, partial: bool = False
+    ) -> None:
         self._file, self._name = file, name
         self._ids_of_name: dict[str, int] = {}
         for path, identifier in file.image_ids.items():
@@ -179,9 +182,13 @@ class SourceBoxes:
         self._first_free = max(file.ids, default=-1) + 1
         self._mine = self._find_mine()
         if frames is not None:
-            self._check_known(
-                {self.image_id(number, file_name) for number, file_name in frames}, "this input has no such frame"
-            )
+            known = {self.image_id(number, file_name) for number, file_name in frames}
+            # Where only positions tell which boxes are whose, those of other images could be taken for these.
+            if partial and all(each in self._ids_of_name or Path(each).stem.isdecimal() for _, each in frames):
+                if self._mine and not self._mine & known:
+                    raise self._none_of_input(known)
+                self._mine &= known
+            self._check_known(known, "this input has no such frame")
         elif self._vid_id is None and self._mine and min(self._mine) >= MAX_FRAMES:
             raise self._none_of_input({0, 1, 2})
         self.notes = file.inputs[name] = InputNotes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import io
 import os
@@ -126,6 +127,18 @@ def complain(text: str) -> None:
     """Print on stderr, if anybody can hear it."""
     with suppress(OSError, ValueError):  # full, or closed
         print(printable(text), file=sys.stderr, flush=True)
+
+
+def given(text: str) -> str:
+    """Return the value of an option, for argparse: an unset variable of a shell must not mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def given_path(text: str) -> Path:
+    """As `given`, a path."""
+    return Path(given(text))
 
 
 def printable(text: str) -> str:

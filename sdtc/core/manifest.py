@@ -211,7 +211,11 @@ def find_manifest(path: Path) -> Path:
     Raises:
         BundleError: there is none.
     """
-    candidate = _manifest_of(path)
+    try:
+        candidate = _manifest_of(path)
+        path.exists()
+    except OSError as error:
+        raise BundleError(f"engine '{path}' cannot be read: {error.strerror}") from None
     if not (candidate.is_file() and candidate.with_suffix(".onnx").exists()):  # or only a link lies here
         with suppress(OSError, RuntimeError):  # it leads nowhere
             target = _manifest_of((candidate if candidate.is_symlink() else path).resolve(strict=True))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.command_line import command, say
+from sdtc.core.command_line import command, given_path, say
 from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the annotated boxes, or a COCO detection list (default: truth)",
     )  # fmt: skip
     running.add_argument(
-        "--images", type=Path, metavar="DIR", help="where the images are (default: beside the annotations)"
+        "--images", type=given_path, metavar="DIR", help="where the images are (default: beside the annotations)"
     )
     add_backend_arguments(running)
     running.add_argument("--batch-size", type=int, metavar="N", help="people at once (default: the most possible)")
@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         help="one more row, over the people who carry any of these difficulties",
     )  # fmt: skip
     results.add_argument("--dataset", choices=DATASETS, help="print the paper's row of this data set as well")
-    results.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
-    results.add_argument("--plot", type=Path, metavar="FILE", help="draw the table and the curves as PNG")
+    results.add_argument("--output", type=given_path, metavar="FILE", help="write everything as JSON")
+    results.add_argument("--plot", type=given_path, metavar="FILE", help="draw the table and the curves as PNG")
     results.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
 

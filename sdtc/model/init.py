@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.core.command_line import command, say
+from sdtc.core.command_line import command, given_path, say
 from sdtc.core.errors import InputError, require
 from sdtc.model.config import PRESETS, get_preset
 
@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("preset", metavar="PRESET", help=f"the network's size: {', '.join(PRESETS)}")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="file to write, .pth or .safetensors (default: PRESET.pth)"
+        "--output", type=given_path, metavar="FILE", help="file to write, .pth or .safetensors (default: PRESET.pth)"
     )
     parser.add_argument(
-        "--backbone", type=Path, metavar="FILE",
+        "--backbone", type=given_path, metavar="FILE",
         help="take the backbone from this file: a ViTPose (original, mmpose 1.x or Hugging Face names) or an sdtc "
         "checkpoint, of the preset's width and depth",
     )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.command_line import command, say
+from sdtc.core.command_line import command, given_path, say
 from sdtc.core.errors import InputError
 from sdtc.synthetic.difficulty import DIFFICULTIES
 
@@ -56,7 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder to write to (default: synthetic; for sets data/synthetic)"
+        "--output",
+        type=given_path,
+        metavar="DIR",
+        help="folder to write to (default: synthetic; for sets data/synthetic)",
     )
     parser.add_argument("--set", choices=SET_CLIPS, help="write a labelled set instead of single clips")
     parser.add_argument("--clips", type=int, metavar="N", help="number of clips (default: 1; train 200, val 40)")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdtc.core.command_line import command, say
+from sdtc.core.command_line import command, given_path, say
 from sdtc.core.errors import require
 
 _DESCRIPTION = "Train an SDTC network from a YAML configuration."
@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--set", action="append", metavar="KEY=VALUE",
         help="change a value of the configuration, with dots for nested keys; may be given several times",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/train/CONFIG)")
+    parser.add_argument(
+        "--output", type=given_path, metavar="DIR", help="folder of the run (default: runs/train/CONFIG)"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from last.pth in the output folder")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.command_line import command, say
+from sdtc.core.command_line import command, given_path, say
 from sdtc.core.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -69,10 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     required = parser.add_argument_group("required")
     required.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE",
+        "--checkpoint", type=given_path, required=True, metavar="FILE",
         help="a PyTorch checkpoint, or the name of one that comes with the package, e.g. tiny",
     )  # fmt: skip
-    required.add_argument("--data", type=Path, required=True, metavar="ROOT", help="a data set in PoseTrack's layout")
+    required.add_argument(
+        "--data", type=given_path, required=True, metavar="ROOT", help="a data set in PoseTrack's layout"
+    )
     what = parser.add_argument_group("what to draw")
     what.add_argument(
         "--figures", metavar="LIST", help=f"figures to draw, some of {','.join(FILES)} (default: all that apply)"
@@ -109,7 +111,11 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default: %(default)s)"
     )
     how.add_argument(
-        "--output", type=Path, default=Path("figures"), metavar="DIR", help="folder to write to (default: %(default)s)"
+        "--output",
+        type=given_path,
+        default=Path("figures"),
+        metavar="DIR",
+        help="folder to write to (default: %(default)s)",
     )
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser

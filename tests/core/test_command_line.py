@@ -209,3 +209,14 @@ def test_names_in_files_cannot_write_into_the_terminal(capsys) -> None:
     shown = capsys.readouterr()
     assert shown.err == "error: 'a\\x1b[31m\\nb\\x07'\n"
     assert shown.out == "note 'a\\x1b[2J'\nwrote b\n"  # lines of our own stay lines
+
+
+@pytest.mark.parametrize("option", ["--boxes", "--output", "--engine", "--input"])
+def test_an_unset_variable_is_no_path(option, capsys) -> None:
+    from sdtc.runtime.cli import main
+
+    arguments = {"--engine": "bundle", "--input": "v.mp4"} | {option: ""}
+    with pytest.raises(SystemExit) as end:
+        main([part for pair in arguments.items() for part in pair])
+    assert end.value.code == 2
+    assert f"argument {option}: it is empty" in capsys.readouterr().err

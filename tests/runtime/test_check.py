@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -155,11 +157,35 @@ def test_people_of_an_anamorphic_frame_are_seen_as_they_are(engine) -> None:
         (lambda: EngineOptions(hold=float("nan")), "`hold` is nan: expected 0"),
         (lambda: RunOptions(min_score=float("nan")), "`min_score` is nan: expected a score from 0 to 1"),
         (lambda: RunOptions(reconnect=-1), "`reconnect` is -1: expected seconds"),
+        (lambda: EngineOptions(exact="no"), "`exact` is 'no': expected True or False"),
+        (lambda: RunOptions(save_video="no"), "`save_video` is 'no': expected True or False"),
+        (lambda: RunOptions(output=None), "`output` is None: expected a path"),
+        (lambda: RunOptions(boxes=5), "`boxes` is 5: expected a path"),
+        (lambda: TrackOptions(boxes=""), "`boxes` is '': expected a path"),
+        (lambda: RunOptions(track={}), "`track` is of type dict: expected TrackOptions"),
+        (lambda: RunOptions(track=TrackOptions(boxes="b.json")), "`track` has boxes, .*: give `boxes`"),
+        (lambda: sdtc.runtime.open(None), "`path` is None: expected a path"),
+        (lambda: sdtc.runtime.open("model.plan\0"), "`path` is 'model.plan.*: expected a path"),
+        (lambda: sdtc.runtime.open("x", TrackOptions()), "`options` is of type TrackOptions: expected EngineOptions"),
+        (lambda: sdtc.runtime.open("x" * 300), "engine 'x*' cannot be read: File name too long"),
     ],
 )
 def test_options_of_wrong_types_and_values(make, sentence) -> None:
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+def test_sources_and_options_of_wrong_types(engine) -> None:
+    for source in (None, ["v.mp4"], b"v.mp4", IMAGE, ""):
+        with pytest.raises(InputError, match=r"`source` is .*: expected a path"):
+            next(engine.track(source))
+    with pytest.raises(InputError, match="`options` is of type dict: expected TrackOptions"):
+        next(engine.track("v.mp4", {"max_frames": 1}))
+    with pytest.raises(InputError, match="`source` is a list: expected a path"):
+        sdtc.runtime.run_inputs(engine, ["v.mp4"])
+    with pytest.raises(InputError, match="`options` is of type TrackOptions: expected RunOptions"):
+        sdtc.runtime.run_inputs(engine, "v.mp4", TrackOptions())
+    assert RunOptions(output="poses", boxes="b.json") == RunOptions(output=Path("poses"), boxes=Path("b.json"))
 
 
 @given(st.lists(st.lists(st.floats(width=32) | st.integers(-(2**70), 2**70), min_size=4, max_size=4), max_size=4))

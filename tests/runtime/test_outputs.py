@@ -109,6 +109,55 @@ def test_no_output_replaces_a_file_of_boxes(engine, video, boxes, tmp_path) -> N
         run(engine, video, tmp_path / "out", tmp_path / "link.json")
 
 
+def test_no_output_replaces_a_file_of_the_bundle(tiny_bundle, video, boxes, tmp_path) -> None:
+    """Not even one that the command does not name: the kernels' file, the ONNX graphs."""
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    with sdtc.runtime.open(bundle, EngineOptions(backend="onnxruntime", threads=1, device="cpu")) as engine:
+        for name in ("model", "model.kernels"):
+            path = video.with_name(f"{name}.mp4")
+            shutil.copy(video, path)
+            if not (bundle / f"{name}.json").exists():
+                continue
+            with pytest.raises(InputError, match=f"{name}.json' would replace a file that is being read"):
+                run(engine, path, bundle, boxes)
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+def test_boxes_of_a_part_of_a_folder(engine, tmp_path) -> None:
+    """Some images of a numbered sequence, and the boxes of all of it: those of the others are no error."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(6):
+        cv2.imwrite(str(folder / f"{number:06d}.jpg"), np.full((96, 128, 3), 90, np.uint8))
+    boxes = tmp_path / "b.json"
+    boxes.write_text(json.dumps([{"image_id": n, "bbox": [10 + n, 5, 30, 40], "score": 0.9} for n in range(6)]))
+    (one,) = run(engine, folder / "000003.jpg", tmp_path / "one", boxes, format="jsonl").files
+    assert [line["poses"][0]["bbox"][0] for line in map(json.loads, one.read_text().splitlines())] == [13]
+    (some,) = run(engine, folder / "00000[2-4].jpg", tmp_path / "some", boxes, format="jsonl").files
+    assert [line["poses"][0]["bbox"][0] for line in map(json.loads, some.read_text().splitlines())] == [12, 13, 14]
+    photos = write_photos(tmp_path / "photos")  # only their positions would tell whose the boxes are
+    with pytest.raises(InputError, match="that do not exist"):
+        run(engine, photos / "IMG_0001.jpg", tmp_path / "photo", boxes, format="jsonl")
+
+
+def test_a_photo_takes_the_boxes_of_its_own_name(engine, tmp_path) -> None:
+    photos, folder = write_photos(tmp_path / "photos"), tmp_path / "boxes"
+    folder.mkdir()
+    entry = {"image_id": 0, "bbox": [10, 5, 30, 40], "score": 0.9}
+    (folder / "IMG_0001.json").write_text(json.dumps([entry]))
+    summary = run(engine, photos / "IMG_0001.jpg", tmp_path / "out", folder)
+    assert (summary.poses, [file.name for file in summary.files]) == (1, ["IMG_0001.json"])
+    with pytest.raises(InputError, match=r"has no 'photos\.json'"):
+        run(engine, photos / "IMG_0002.jpg", tmp_path / "out", folder)
+
+
+def test_a_detector_given_as_a_path_keeps_its_options(engine, video, tmp_path) -> None:
+    missing = TrackOptions(detector=tmp_path / "nothing.onnx")
+    with pytest.raises(InputError, match="unknown detector layout 'strange'"):
+        run(engine, video, tmp_path / "out", detector_layout="strange", track=missing)
+
+
 def test_a_folder_in_the_place_of_a_result_is_told_first(engine, video, boxes, tmp_path) -> None:
     (tmp_path / "out" / "clip.mp4").mkdir(parents=True)
     with pytest.raises(InputError, match=r"the result '.*clip.mp4' is a folder already: choose another `output`"):
