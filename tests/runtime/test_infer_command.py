@@ -503,8 +503,9 @@ def test_an_interrupt_leaves_valid_files(tiny_bundle, clip, tmp_path, how, outpu
     ]  # fmt: skip
     process = subprocess.Popen(
         list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # A shell that runs the tests in the background has them, and their children, ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        # A shell that runs the tests in the background has them, and their children, ignore Ctrl-C, and `nohup` a
+        # terminal that is closed.
+        preexec_fn=lambda: signal.signal(how, signal.default_int_handler if how == signal.SIGINT else signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list(out.glob(".frames.mp4*")):
