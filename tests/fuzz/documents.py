@@ -365,7 +365,7 @@ def config(case: Case) -> None:
         for name in ("epochs", "batch_size", "seed", "learning_rate", "precision", "optimizer"):
             if name in data:
                 expect(
-                    getattr(made, name) == data[name],
+                    getattr(made, name) == data[name] or getattr(made, name) == float(data[name]),
                     f"{name} is {data[name]!r}, and was read as {getattr(made, name)!r}",
                 )
 
