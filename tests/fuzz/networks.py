@@ -166,7 +166,8 @@ def _write_changed(path: Path, original: Path, case: Case) -> None:
         state[key] = rng.choice(
             (
                 value.double(), value.half(), value.to(torch.int32), value.to(torch.complex64), value.reshape(-1),
-                value.reshape(-1)[:0], value.float() * float("nan"), value.float() * 1e30, value.bool(), torch.tensor(1.0),
+                value.reshape(-1)[:0], value.float() * float("nan"), value.float() * 1e30, value.bool(),
+                torch.tensor(1.0),
                 value.T if value.ndim == 2 else value, value.to(torch.float8_e4m3fn),
                 value.expand(2, *value.shape).contiguous(),
             )
