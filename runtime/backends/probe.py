@@ -96,14 +96,15 @@ def open_sessions(
     best = race(candidates, every)
     if 1 in counts and every > 1:
         best = race([best.choice], 1, best)
+    how_long = "from now on"
     try:
         make_directory(cache.parent)
         facts = {"backend": best.choice.backend, "precision": best.choice.precision, "threads": best.threads}
         write_json(cache, facts | {"milliseconds": {str(trial): trial.milliseconds for trial in trials}})
     except OutputError:
-        pass  # measured again next time
+        how_long = "this time, and measured again the next, as the cache cannot be written"
     listed = ", ".join(f"{trial} {trial.milliseconds:.1f} ms" for trial in trials)
-    return Opened(best.choice, best.threads, best.sessions, f"{listed} for one person: {best} is used from now on")
+    return Opened(best.choice, best.threads, best.sessions, f"{listed} for one person: {best} is used {how_long}")
 
 
 class _Trial:

@@ -5,8 +5,8 @@ PoseTrack21 and COCO have it, and a plain list of entries, as COCO's results are
 
 The layout is checked when a file is read, a field when it is asked for: poses can be scored whatever their boxes hold.
 Numbers are JSON numbers and finite; ids and counts may also be written as 3.0 or "3", as some programs do. Which
-entries are skipped and how images are matched is up to `sdtc.core.boxes`, `sdtc.evaluation.reading` and
-`sdtc.training.annotations`.
+entries are people is the same for all readers (`AnnotationRecord.why_nobody`). Which of the people are skipped and how
+images are matched is up to `sdtc.core.boxes`, `sdtc.evaluation.reading` and `sdtc.training.annotations`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +32,30 @@ MAX_ID = 2**63 - 1
 MAX_PIXELS = 1e6  # no image is larger; what lies beyond would overflow somewhere further on
 BOX = f"four finite numbers x, y, width, height of at most {MAX_PIXELS:,.0f} pixels"
 MIN_SIDE = 1e-3  # pixels: a box with a shorter side has no area
+PERSON_CATEGORY = 1  # COCO's and PoseTrack's
+PERSON_RULE = f"a person has category_id {PERSON_CATEGORY}, or none, and no iscrowd"
+
+# Why an entry is left out; the end of a phrase that begins with their number, "12 …".
+OTHER_CATEGORY = "of another category"
+CROWD = "marked as a crowd"
+NO_AREA = "with no box area"
+NO_JOINT = "with no labelled joint"
+
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _NUMBERS = frozenset((int, float))  # the exact types: to Python, true and false are whole numbers too
+
+
+class _InJson(reprlib.Repr):
+    """Shows a value shortened, with JSON's words for what Python calls None, True and False."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802  (the name that `reprlib` looks for)
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+
+_shown = _InJson().repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +76,7 @@ class _Record:
             return InputError(f"{self.where} has no usable '{key}': expected {expected}")
         value = self.fields[key]
         count = f" ({len(value)} values)" if isinstance(value, list) and len(value) > 6 else ""  # not all are shown
-        return InputError(f"{self.where}: {key} is {reprlib.repr(value)}{count}, expected {expected}")
+        return InputError(f"{self.where}: {key} is {_shown(value)}{count}, expected {expected}")
 
     @property
     def difficulty(self) -> frozenset[str] | None:
@@ -154,6 +176,13 @@ class AnnotationRecord(_Record):
     @property
     def is_crowd(self) -> bool:
         return bool(self.fields.get("iscrowd") == 1)  # or true
+
+    @property
+    def why_nobody(self) -> str:
+        """Why the entry is not one person, `OTHER_CATEGORY` or `CROWD`; "" if it is."""
+        if self.category_id not in (None, PERSON_CATEGORY):
+            return OTHER_CATEGORY
+        return CROWD if self.is_crowd else ""
 
     @property
     def bbox(self) -> list[float] | None:
@@ -268,9 +297,7 @@ class AnnotationFile:
         first = self.categories[0] if isinstance(self.categories, list) and self.categories else None
         names = (first.get("keypoints") if isinstance(first, dict) else None) or list(POSETRACK_SLOTS)
         if not isinstance(names, list):
-            raise InputError(
-                f"{self.where}: its category's keypoints is {reprlib.repr(names)}, expected a list of names"
-            )
+            raise InputError(f"{self.where}: its category's keypoints is {_shown(names)}, expected a list of names")
         missing = [joint for joint in POSETRACK.keypoints if joint not in names]
         if missing and set(COCO.keypoints).issubset(name for name in names if isinstance(name, str)):
             raise InputError(
@@ -309,7 +336,7 @@ def read_annotation_file(path: Path, noun: str, or_list: bool = False) -> Annota
     for key in ("images", "annotations"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             keys = isinstance(data, dict) and ", ".join(list(data)[:5])
-            has = f"has the keys {keys}" if keys else f"is {reprlib.repr(data)}"
+            has = f"has the keys {keys}" if keys else f"is {_shown(data)}"
             other = ", or a list of detections or poses" if or_list else ""
             raise InputError(f"{where} {has}: expected a list under '{key}', as PoseTrack's files have{other}")
     images = tuple(ImageRecord(*record) for record in _records(data["images"], f"{where}, image"))
@@ -317,11 +344,16 @@ def read_annotation_file(path: Path, noun: str, or_list: bool = False) -> Annota
     return AnnotationFile(where, images, people, data.get("categories"), is_list=False)
 
 
+def left_out_phrase(counts: Mapping[str, int]) -> str:
+    """Return what was left out and why, from its number by reason: ``"3 with no box area, 12 of another category"``."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+
+
 def _records(values: list[Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what `_Record` takes, for each object of a list."""
     for number, value in enumerate(values):
         if not isinstance(value, dict):
-            raise InputError(f"{where} {number} is {reprlib.repr(value)}: expected an object")
+            raise InputError(f"{where} {number} is {_shown(value)}: expected an object")
         yield f"{where} {number}", value
 
 

@@ -17,21 +17,26 @@ from pathlib import Path
 
 import numpy as np
 
-from sdtc.core.annotation_file import BOX, MIN_SIDE, AnnotationRecord, read_annotation_file
+from sdtc.core.annotation_file import (
+    BOX,
+    MIN_SIDE,
+    NO_AREA,
+    NO_JOINT,
+    OTHER_CATEGORY,
+    PERSON_CATEGORY,
+    AnnotationRecord,
+    left_out_phrase,
+    read_annotation_file,
+)
 from sdtc.core.errors import InputError
 from sdtc.core.posetrack import image_id, sequence_id
 
 MIN_SCORE = 0.2  # detections below are dropped (paper, section 8)
-PERSON_CATEGORY = 1  # COCO's and PoseTrack's
 MAX_SCORE = 1.01  # a little above 1 is a rounding error
 UNTRACKED = -1  # the track id of people who have none; trackers write it too
 MAX_FRAMES = 10_000_000_000  # no video has as many, and PoseTrack's image ids begin here
 
-# Why an entry is left out; the end of a phrase that begins with their number, "12 …".
-NO_AREA = "with no box area"
-OTHER_CATEGORY = "of another category"
-CROWD = "marked as a crowd"
-NO_JOINT = "with no labelled joint"
+# Why a box is left out, beside the reasons of `sdtc.core.annotation_file`.
 LOW_SCORE = f"with a score below {MIN_SCORE}"
 OUTSIDE = "outside the image"
 
@@ -78,7 +83,7 @@ class InputNotes:
         """The notes as sentences, without full stops."""
         found = []
         if self.left_out:
-            found.append(f"boxes left out: {_phrase(self.left_out)}, the first {self.first_outside}")
+            found.append(f"boxes left out: {left_out_phrase(self.left_out)}, the first {self.first_outside}")
         if 2 * self.cut > self.read:
             found.append(
                 f"{self.cut:,} of {self.read:,} boxes are more than half outside the image: are they x, y, width, "
@@ -144,7 +149,7 @@ class BoxFile:
     @property
     def skipped_phrase(self) -> str:
         """What was left out and why, e.g. ``"3 with no box area, 12 of another category"``; empty if nothing was."""
-        return _phrase(self.skipped)
+        return left_out_phrase(self.skipped)
 
 
 class SourceBoxes:
@@ -348,10 +353,8 @@ def read_boxes(path: Path, name: str) -> BoxFile:
 
 def _read_person(entry: AnnotationRecord, annotated: bool, min_score: float) -> _Person | str:
     """Return what an annotation or a detection says, or why it is left out."""
-    if entry.category_id not in (None, PERSON_CATEGORY):
-        return OTHER_CATEGORY
-    if entry.is_crowd:
-        return CROWD
+    if nobody := entry.why_nobody:
+        return nobody
     score = entry.score
     if score is not None and score > MAX_SCORE:
         raise entry.refuse("score", "a number from 0 to 1, or no score for 1")
@@ -381,7 +384,3 @@ def _visible_share(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     low, high = (np.clip(corner, 0, (size[1], size[0])) for corner in (places, places + sides))
     share: np.ndarray = np.prod((high - low) / sides, axis=1)
     return share
-
-
-def _phrase(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

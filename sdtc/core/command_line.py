@@ -9,8 +9,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from sdtc.core.errors import SdtcError
 
@@ -92,7 +93,8 @@ def command(
         def wrapped(argv: Sequence[str] | None = None) -> int:
             _prepare_streams()
             try:
-                code = run(argv)
+                with redirect_stdout(cast(TextIO, _Watched(sys.stdout))):
+                    code = run(argv)
             except SystemExit as end:  # argparse's way out, e.g. after `--help`
                 if not end.code and (lost := _flush()):
                     raise SystemExit(_fail(f"what it printed is lost: {lost}", 1)) from None
@@ -149,6 +151,25 @@ def printable(text: str) -> str:
 
 
 _lost: list[str] = []  # why what was printed did not arrive
+
+
+class _Watched:
+    """A stream that remembers what it could not write: argparse passes over that when it prints its help."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _lost.append(error.strerror or str(error))
+            raise
 
 
 def _prepare_streams() -> None:

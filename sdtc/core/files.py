@@ -6,7 +6,9 @@ import codecs
 import hashlib
 import json
 import os
+import reprlib
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,8 +29,20 @@ def read_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
         max_bytes: refuse anything larger.
 
     Raises:
-        InputError: missing, too large, not UTF-8 (with or without a byte order mark), or not JSON (the line is named).
+        InputError: missing, too large, not UTF-8 (with or without a byte order mark), not JSON (the line is named), or
+            an object has a key twice.
     """
+
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):  # Python would take the last one without a word
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+            raise InputError(
+                f"{what} file '{path}' has the key {reprlib.repr(twice)} twice in one object: only one of them can be "
+                "meant, so remove the other"
+            )
+        return found
+
     try:
         size = path.stat().st_size
         if size > max_bytes:
@@ -44,7 +58,7 @@ def read_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
             "| Out-File -Encoding utf8"
         )
     try:
-        return json.loads(data.decode("utf-8-sig"))
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique_keys)
     except UnicodeDecodeError:
         raise InputError(f"{what} file '{path}' is not JSON: it is not even text") from None
     except json.JSONDecodeError as error:

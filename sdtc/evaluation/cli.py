@@ -12,7 +12,7 @@ from sdtc.core.command_line import command, given_path, say
 from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
-    from sdtc.core.boxes import FrameBoxes
+    from sdtc.evaluation.inference import PeopleBoxes
     from sdtc.evaluation.reading import Truth
     from sdtc.evaluation.score_table import Result
     from sdtc.runtime.engine import PoseEngine
@@ -162,7 +162,7 @@ def _run_one(
     kind: str,
     path: str,
     engine: PoseEngine,
-    boxes: dict[int, FrameBoxes],
+    boxes: PeopleBoxes,
     images: dict[Path, dict[str, int]],
 ) -> Result:
     from tqdm import tqdm
@@ -177,7 +177,7 @@ def _run_one(
     total = sum(map(len, images.values()))
     with tqdm(total=total, desc=kind, unit="frame", disable=True if args.quiet else None, leave=False) as bar:
         poses = predict(engine, truth, boxes, images, args.batch_size, bar.update)
-    notes = truth.notes + poses.notes
+    notes = truth.notes + boxes.notes + poses.notes
     if not engine.manifest.trained:
         notes = ("its checkpoint is untrained: its poses mean nothing", *notes)
     name = f"{Path(path).name or path} ({engine.backend.split(' ')[0]})"

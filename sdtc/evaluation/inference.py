@@ -6,11 +6,13 @@ Windows, crops and the mapping back to image pixels are those of the runtime, wh
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from sdtc.core.annotation_file import CROWD, OTHER_CATEGORY, left_out_phrase
 from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes
 from sdtc.core.errors import InputError, require
 from sdtc.core.skeleton import POSETRACK
@@ -46,14 +48,43 @@ def open_checkpoint(path: str | Path, device: str = "auto", threads: int | None 
     )
 
 
-def truth_boxes(truth: Truth) -> dict[int, FrameBoxes]:
-    """Return the annotated boxes by frame, with score 1; annotations without a box area are skipped."""
-    files = {path: BoxFile(path) for path in truth.paths}
-    found = ((frame, files[image.annotations].by_image.get(image.id)) for frame, image in enumerate(truth.images))
-    return {frame: boxes for frame, boxes in found if boxes is not None}
+class PeopleBoxes(dict[int, FrameBoxes]):
+    """The boxes of people, by frame of the ground truth.
+
+    Attributes:
+        notes: sentences about what was left out.
+    """
+
+    def __init__(self, boxes: Mapping[int, FrameBoxes], left_out: Mapping[str, int]) -> None:
+        super().__init__(boxes)
+        self.notes = (f"boxes left out: {left_out_phrase(left_out)}",) if left_out else ()
 
 
-def file_boxes(path: str | Path, truth: Truth) -> dict[int, FrameBoxes]:
+def truth_boxes(truth: Truth) -> PeopleBoxes:
+    """Return the annotated boxes by frame, with score 1; people without a box area or a labelled joint are skipped.
+
+    Raises:
+        InputError: nobody in the ground truth has a usable box.
+    """
+    # A file without people is not asked for any.
+    files = {path: BoxFile(path) for path in dict.fromkeys(i.annotations for i in truth.images if i.annotated)}
+    left_out = sum((file.skipped for file in files.values()), Counter[str]())
+    for reason in (OTHER_CATEGORY, CROWD):  # the ground truth's own notes count them
+        del left_out[reason]
+    found = {
+        frame: boxes
+        for frame, image in enumerate(truth.images)
+        if image.annotated and (boxes := files[image.annotations].by_image.get(image.id)) is not None
+    }
+    if left_out and not found:
+        raise InputError(
+            f"the ground truth has no boxes to look for people in ({left_out_phrase(left_out)}): give a detector's "
+            "with `boxes`"
+        )
+    return PeopleBoxes(found, left_out)
+
+
+def file_boxes(path: str | Path, truth: Truth) -> PeopleBoxes:
     """Read detector boxes by frame; boxes of images outside the ground truth are skipped.
 
     Args:
@@ -76,7 +107,7 @@ def file_boxes(path: str | Path, truth: Truth) -> dict[int, FrameBoxes]:
             f"boxes file '{path}' has no boxes for any image of the ground truth: its image ids begin with "
             f"{min(file.by_image)}, the ground truth's with {truth.images[0].id}"
         )
-    return found
+    return PeopleBoxes(found, file.skipped)
 
 
 def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str, int]]:

@@ -6,6 +6,9 @@ COCO result lists with PoseTrack's 17 slots.
 
 Joints are found by their names in the file's `categories`, as `poseval` does; without names, they are PoseTrack's 17
 slots. A joint is absent only if its three numbers are all 0, whatever its visibility (as in `poseval`).
+
+Entries of another category and crowds are nobody, in either: they are left out, and the notes count them. The box of a
+crowd in the ground truth is an ignore region.
 """
 
 from __future__ import annotations
@@ -18,7 +21,16 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sdtc.core.annotation_file import BOX, AnnotationFile, AnnotationRecord, read_annotation_file
+from sdtc.core.annotation_file import (
+    BOX,
+    CROWD,
+    MIN_SIDE,
+    PERSON_RULE,
+    AnnotationFile,
+    AnnotationRecord,
+    left_out_phrase,
+    read_annotation_file,
+)
 from sdtc.core.errors import InputError
 from sdtc.core.files import visible_files
 from sdtc.evaluation.ap import GroundTruth, Predictions, estimate_note, head_sizes
@@ -144,13 +156,15 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
     A frame takes part if it has any annotation; where the image says ``"is_labeled": false``, only an annotation with
     a labelled joint counts (PoseTrack21 has boxes without poses in such frames). Sizes of heads without a head box are
     estimated (`sdtc.evaluation.ap.head_sizes`), and the notes say so. ``difficulty``, a list of labels of
-    an annotation, or of its image where the annotation has none, becomes the person's labels.
+    an annotation, or of its image where the annotation has none, becomes the person's labels. Entries of another
+    category and crowds are left out, and the boxes of crowds become ignore regions.
 
     Args:
         paths: annotation files, folders of them, or a data set's root folder.
 
     Raises:
-        InputError: a file is missing, damaged, or not such a file; the entry is named.
+        InputError: a file is missing, damaged, or not such a file (the entry is named); or none of the entries is a
+            person.
     """
     images: list[TruthImage] = []
     keypoints: list[np.ndarray] = []
@@ -160,17 +174,31 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
     people_of: list[AnnotationRecord] = []
     labels: list[frozenset[str]] = []
     regions: dict[int, list[np.ndarray]] = {}
+    skipped: Counter[str] = Counter()
+    crowded = 0
     files = find_json(paths, "ground truth")
     for path in files:
         file = read_annotation_file(path, "ground truth")
-        ids, numbers, joints = file.unique_ids(), file.image_numbers(), file.joints(file.annotations)
+        ids = file.unique_ids()
+        entries: list[AnnotationRecord] = []
+        numbers: list[int] = []
+        for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
+            if nobody := entry.why_nobody:
+                skipped[nobody] += 1
+                if nobody == CROWD and (region := _rectangle(entry.bbox)) is not None:
+                    regions.setdefault(len(images) + number, []).append(region)
+                    crowded += 1
+            else:
+                entries.append(entry)
+                numbers.append(number)
+        joints = file.joints(entries)
         labelled: np.ndarray = np.any(_present(joints), axis=1)  # [N]
         left_out = {number for number, image in enumerate(file.images) if not image.is_labeled}
         left_out -= {number for number, any_joint in zip(numbers, labelled, strict=True) if any_joint}
         kept = [index for index, number in enumerate(numbers) if number not in left_out]
         image_labels = [image.difficulty or frozenset() for image in file.images]
         for index in kept:
-            annotation, number = file.annotations[index], numbers[index]
+            annotation, number = entries[index], numbers[index]
             head_box = (annotation.head_box if labelled[index] else None) or [0.0] * 4
             needs_box = labelled[index] and not any(head_box[2:])
             difficulty = annotation.difficulty
@@ -183,11 +211,13 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         annotated = {numbers[index] for index in kept}
         for number, (identifier, image) in enumerate(zip(ids, file.images, strict=True)):
             if polygons := image.ignore_regions:
-                regions[len(images)] = polygons
+                regions.setdefault(len(images), []).extend(polygons)
             images.append(TruthImage(identifier, image.file_name, path, number in annotated))
     for (identifier, name), count in Counter((image.id, image.file_name) for image in images).items():
         if count > 1:
             raise InputError(f"image '{name}' ({identifier}) is in {count} of the ground truth's files: give each once")
+    if skipped and not frames:
+        raise InputError(f"the ground truth has no people: {left_out_phrase(skipped)}; {PERSON_RULE}")
     joints = np.concatenate(keypoints)  # [G, 15, 3]
     sizes, estimated = head_sizes(_boxes(head_boxes), joints[..., :2], _present(joints), _boxes(boxes))
     counted = _present(joints).any(axis=1)  # [G]
@@ -205,8 +235,11 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         labels=tuple(labels) if any(labels) else (),
     )
     guessed = int((estimated & counted).sum())
-    notes = (estimate_note(guessed, int(counted.sum())),) if guessed else ()
-    return Truth(people, tuple(images), tuple(files), notes)
+    notes = [estimate_note(guessed, int(counted.sum()))] if guessed else []
+    if skipped:
+        ignored = f"; joints in the boxes of {_count(crowded, 'crowd')} count on neither side" if crowded else ""
+        notes.append(f"annotations left out: {left_out_phrase(skipped)}{ignored}")
+    return Truth(people, tuple(images), tuple(files), tuple(notes))
 
 
 def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bool = False) -> PredictedPoses:
@@ -222,7 +255,7 @@ def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bo
 
     Raises:
         InputError: a file is missing, damaged, or not such a file; an image is in two files; no image, or not every
-            image with a pose in it, is in the ground truth.
+            image with a pose in it, is in the ground truth; none of the entries is a person.
     """
     files = [_PredictionFile(path, truth) for path in find_json(paths, "predictions")]
     seen: dict[int, Path] = {}
@@ -245,7 +278,12 @@ def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bo
             f"there are predictions for {_count(len(extra), 'image')} that the ground truth does not have, the first "
             f"{extra[0]}: give the ground truth of all of them, or leave them out with `ignore_extra=True`"
         )
+    skipped = sum((file.skipped for file in files), Counter[str]())
+    if skipped and not any(file.num_poses for file in files):
+        raise InputError(f"the predictions have no people: {left_out_phrase(skipped)}; {PERSON_RULE}")
     notes = [f"{_count(len(extra), 'image')} with predictions left out, not in the ground truth"] if extra else []
+    if skipped:
+        notes.append(f"predictions left out: {left_out_phrase(skipped)}")
     unscored = sum(file.unscored for file in files)
     if unscored:
         notes.append(f"{_count(unscored, 'pose')} without any score: their joints rank last, so AP means little")
@@ -270,6 +308,8 @@ class _PredictionFile:
         listed: names of all images in the file.
         extra: names of images with poses that the ground truth does not have.
         unscored: poses without any score.
+        num_poses: all poses in the file, whatever image they are in.
+        skipped: number of entries that are nobody, by reason.
     """
 
     def __init__(self, path: Path, truth: Truth) -> None:
@@ -290,6 +330,11 @@ class _PredictionFile:
             numbers = file.image_numbers()
             self.listed = [f"'{image.file_name}' (id {image.id})" for image in file.images]
             image_frames = [truth.find(image.id, image.file_name) for image in file.images]
+        why = [entry.why_nobody for entry in file.annotations]
+        self.skipped = Counter(filter(None, why))
+        entries = [entry for entry, nobody in zip(file.annotations, why, strict=True) if not nobody]
+        numbers = [number for number, nobody in zip(numbers, why, strict=True) if not nobody]
+        self.num_poses = len(entries)
         frames = [image_frames[number] for number in numbers]
         found = [frame for frame in image_frames if frame is not None]
         if len(set(found)) < len(found):
@@ -297,10 +342,10 @@ class _PredictionFile:
             raise InputError(
                 f"{file.where} has two images that are image '{twice}' of the ground truth, by id or by name"
             )
-        keypoints = file.joints(file.annotations)
+        keypoints = file.joints(entries)
         # In a list, third numbers that are all 0, 1 or 2 are flags; others are scores.
         in_keypoints = file.is_list and not np.isin(keypoints[..., 2], (0, 1, 2)).all()
-        scores = keypoints[..., 2] if in_keypoints else _scores(file)
+        scores = keypoints[..., 2] if in_keypoints else _scores(file, entries)
         kept = [index for index, frame in enumerate(frames) if frame is not None]
         self.frames = np.array([frames[index] for index in kept], np.int64)
         self.keypoints, self.scores = keypoints[kept], scores[kept]
@@ -309,17 +354,25 @@ class _PredictionFile:
         self.unscored = int((self.scores == MISSING_SCORE).all(axis=1).sum())
 
 
-def _scores(file: AnnotationFile) -> np.ndarray:
-    """Return the joint scores of all entries ``[N, 15]``, from their `scores` or their `score`."""
+def _scores(file: AnnotationFile, entries: Sequence[AnnotationRecord]) -> np.ndarray:
+    """Return the joint scores of some entries ``[N, 15]``, from their `scores` or their `score`."""
     count, order = file.slots
     rows = []
-    for entry in file.annotations:
+    for entry in entries:
         scores = entry.scores(count)
         if scores is None:
             score = entry.score
             scores = [MISSING_SCORE if score is None else score] * count
         rows.append(scores)
     return np.array(rows, np.float64).reshape(-1, count)[:, order]
+
+
+def _rectangle(box: Sequence[float] | None) -> np.ndarray | None:
+    """Return the corners of a box ``[4, 2]``; None if it has no area."""
+    if box is None or min(box[2:]) < MIN_SIDE:
+        return None
+    x, y, width, height = box
+    return np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], np.float64)
 
 
 def _boxes(boxes: list[list[float]]) -> np.ndarray:

@@ -7,9 +7,10 @@ Layout below a root folder, as the data sets are distributed:
     annotations/<split>/<sequence>.json           a file per sequence, or
     annotations/<split>.json                      one COCO-style file for the split
 
-`file_name` in the JSON is relative to the root. Annotations without a box area or without a labelled joint are skipped
-(paper, section 8), and counted. A folder of images is a sequence. Its length is what the JSON says (`nframes`); where
-that is missing or contradicts the numbers of the images, it is found out from the images themselves.
+`file_name` in the JSON is relative to the root. Annotations of another category, crowds, and annotations without a box
+area or without a labelled joint (paper, section 8) are skipped, and counted. A folder of images is a sequence. Its
+length is what the JSON says (`nframes`, where 1 is a still); where that is missing or contradicts the numbers of the
+images, it is found out from the images themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sdtc.core.annotation_file import read_annotation_file
+from sdtc.core.annotation_file import (
+    MIN_SIDE,
+    NO_AREA,
+    NO_JOINT,
+    PERSON_RULE,
+    left_out_phrase,
+    read_annotation_file,
+)
 from sdtc.core.errors import InputError
 from sdtc.core.files import visible_files
 from sdtc.evaluation.ap import head_sizes
@@ -72,7 +80,7 @@ class AnnotationSet:
 
     Attributes:
         people: in the order of the files.
-        skipped: number of skipped annotations, by reason.
+        skipped: number of skipped annotations, by reason, as in `sdtc.core.annotation_file`.
     """
 
     people: list[AnnotatedPerson] = field(default_factory=list)
@@ -115,9 +123,8 @@ def read_annotations(root: Path, split: str, annotations: Path | None = None) ->
     for path in _annotation_files(root, split, annotations):
         _read_file(path, root, lengths, result)
     if not result.people:
-        raise InputError(
-            f"'{root}' has no usable annotation in split '{split}' ({sum(result.skipped.values())} skipped)"
-        )
+        why = f"{left_out_phrase(result.skipped)}; {PERSON_RULE}" if result.skipped else "its files list none"
+        raise InputError(f"'{root}' has no usable annotation in split '{split}': {why}")
     missing = [person.image for person in result.people if not os.path.isfile(person.image)]
     if missing:
         raise InputError(
@@ -146,11 +153,14 @@ def _read_file(path: Path, root: Path, lengths: _Lengths, result: AnnotationSet)
     images = [root / image.file_name for image in file.images]
     kept = []
     for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
+        if nobody := entry.why_nobody:
+            result.skipped[nobody] += 1
+            continue
         box = entry.bbox
-        if box is None or min(box[2:]) <= 0:
-            result.skipped["no box area"] += 1
+        if box is None or min(box[2:]) < MIN_SIDE:
+            result.skipped[NO_AREA] += 1
         elif not entry.keypoints:
-            result.skipped["no labelled joint"] += 1
+            result.skipped[NO_JOINT] += 1
         else:
             kept.append((entry, box, images[number], file.images[number].size))
     joints = file.joints([entry for entry, *_ in kept])  # [N, 15, 3]
@@ -164,7 +174,7 @@ def _read_file(path: Path, root: Path, lengths: _Lengths, result: AnnotationSet)
             keypoints[(x < 0) | (y < 0) | (x >= size[1]) | (y >= size[0]), 2] = 0
         keypoints[:, 2] = keypoints[:, 2] > 0
         if not keypoints[:, 2].any():
-            result.skipped["no labelled joint"] += 1
+            result.skipped[NO_JOINT] += 1
             continue
         if not image.stem.isdecimal():
             raise InputError(f"{entry.where}: image '{image.name}' has no frame number as its name")

@@ -110,12 +110,16 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected at least 1")
-        for name in ("learning_rate", "clip_norm", "sigma"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: expected more than 0")
-        for name in ("learning_rate", "weight_decay", "gamma", "sigma"):
+        for name in ("learning_rate", "sigma"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected a finite number above 0")
+        for name in ("weight_decay", "gamma"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected a finite number from 0")
+        if not self.clip_norm > 0:
+            raise ConfigError(f"clip_norm is {self.clip_norm}: expected more than 0")
+        if not self.save_seconds >= 0:
+            raise ConfigError(f"save_seconds is {self.save_seconds}: expected at least 0")
         for name, most in (("seed", MAX_SEED), ("workers", MAX_PROCESSES), ("threads", MAX_PROCESSES)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected 0 to {most}")
@@ -155,11 +159,12 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
         changes: values to override, ``key=value`` with dots for nested keys, e.g. ``model.delta=1``; values are YAML.
 
     Raises:
-        ConfigError: the file cannot be read or is not YAML, or it has an unknown key or an unusable value.
+        ConfigError: the file cannot be read or is not YAML, or it has an unknown key, a key twice, or an unusable
+            value.
     """
     require("yaml", "train", "sdtc-train")
     try:
-        data = _parse(_read(source))
+        data = _parse(_read(source), f"configuration '{source}'")
     except ValueError as error:
         raise ConfigError(f"configuration '{source}' is not YAML: {error}") from None
     if not isinstance(data, dict):
@@ -169,7 +174,7 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
         if not separator or not key:
             raise ConfigError(f"`changes` {change}: expected key=value, e.g. model.delta=1")
         try:
-            _assign(data, key, _parse(value))
+            _assign(data, key, _parse(value, f"`changes` {change}"))
         except ValueError:
             raise ConfigError(f"`changes` {change}: '{value}' is not a YAML value") from None
     data = dict(data)
@@ -177,16 +182,29 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
     return build_settings(TrainConfig, data, source)
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, where: str) -> Any:
     """Return what a YAML text means, by YAML 1.2: 3e-3 is a number, and `no` is not false. PyYAML goes by YAML 1.1.
 
     Raises:
+        ConfigError: a mapping has a key twice.
         ValueError: it is not YAML; the message says where.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
         yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            lines: dict[tuple[str, str], int] = {}
+            for key, _ in node.value:  # before `<<` adds the keys of others, which these may replace
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    name, line = (key.tag, key.value), key.start_mark.line + 1
+                    if name in lines:  # PyYAML would take the last one without a word
+                        both = f", in lines {lines[name]} and {line}" if line > lines[name] else ""
+                        raise ConfigError(f"{where} has the key '{key.value}' twice{both}: keep one of them")
+                    lines[name] = line
+            return node
 
     for tag, pattern in _SCALARS.items():
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})\\Z"), None)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sdtc.core.annotation_file import left_out_phrase
 from sdtc.core.command_line import complain
 from sdtc.core.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.core.files import make_directory
@@ -75,7 +76,7 @@ class Trainer:
         if config.batch_size % self.world:
             raise ConfigError(f"batch_size {config.batch_size} cannot be divided among {self.world} processes")
         self.quiet = quiet or self.rank > 0
-        train = read_annotations(config.train.root, config.train.split, config.train.annotations)
+        train = self.training = read_annotations(config.train.root, config.train.split, config.train.annotations)
         self.validation: AnnotationSet | None = None
         if config.val is not None:
             self.validation = read_annotations(config.val.root, config.val.split, config.val.annotations)
@@ -105,8 +106,13 @@ class Trainer:
             self._load_state(output / LAST)
         self.log = RunLog(output, self.step, enabled=self.rank == 0)
 
-    def _tell_about_heads(self) -> None:
-        if self.validation is not None and not self.quiet:
+    def _tell_about_data(self) -> None:
+        if self.quiet:
+            return
+        for split, read in (("training", self.training), ("validation", self.validation)):
+            if read is not None and read.skipped:
+                _tell(f"note     {split}: annotations left out: {left_out_phrase(read.skipped)}")
+        if self.validation is not None:
             estimated = measure_heads(self.validation.people)[1]
             if estimated.any():
                 note = estimate_note(int(estimated.sum()), len(estimated))
@@ -134,7 +140,7 @@ class Trainer:
             SdtcError: the loss is not finite, or a file cannot be read or written.
         """
         total = self.config.epochs * self.steps_per_epoch
-        self._tell_about_heads()
+        self._tell_about_data()
         if self.config.cache_images and self.epoch < self.config.epochs:  # not for a run that is complete
             self.data.read = self._cache_images()
         saved = time.monotonic()

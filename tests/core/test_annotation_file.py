@@ -40,6 +40,32 @@ def test_fields_are_checked_when_they_are_asked_for(tmp_path) -> None:
         _ = person.track_id
 
 
+def test_values_are_shown_in_jsons_words(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"^boxes file '.*x\.json' is null: expected a list under 'images'"):
+        read(tmp_path, None)
+    with pytest.raises(InputError, match="entry 0 is false: expected an object"):
+        read(tmp_path, [False], or_list=True)
+    with pytest.raises(InputError, match=r"bbox is \[1, null, true\], expected four"):
+        _ = annotation(bbox=[1, None, True]).bbox
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, ""),
+        ({"category_id": 1, "iscrowd": 0}, ""),
+        ({"category_id": "1", "iscrowd": None}, ""),
+        ({"category_id": 0}, "of another category"),
+        ({"category_id": 2, "iscrowd": 1}, "of another category"),
+        ({"category_id": 1, "iscrowd": 1}, "marked as a crowd"),
+        ({"iscrowd": True}, "marked as a crowd"),
+    ],
+    ids=str,
+)
+def test_who_is_a_person(fields, why) -> None:
+    assert annotation(**fields).why_nobody == why
+
+
 def test_a_list_only_where_it_is_allowed(tmp_path) -> None:
     assert len(read(tmp_path, [{}], or_list=True).annotations) == 1
     with pytest.raises(InputError, match=r"^ground truth file '.*' is \[\{\}\]: expected a list under 'images'"):

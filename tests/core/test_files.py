@@ -20,10 +20,26 @@ from sdtc.core.files import atomic_write, read_json, visible_files, write_json
         (b'{"a": 1}{"a": 2}', "is not valid JSON: Extra data at line 1, column 9"),
         (b"[" * 100_000, "is nested too deeply"),
         (b"9" * 5_000, "has a whole number of thousands of digits"),
+        (b'{"a": 1, "b": [{"c": 1, "d": 2, "c": 1}]}', "has the key 'c' twice in one object: only one of them can be"),
+        (b'{"annotations": [1], "annotations": []}', "has the key 'annotations' twice in one object"),
         (b'{"a": -' + b"9" * 5_000 + b"}", "has a whole number of thousands of digits"),
         (b" " * 100_001, "has 100,001 bytes: at most 100,000 are read"),
     ],
-    ids=["cut", "bytes", "mark", "utf-16", "utf-16-be", "lines", "one-line", "deep", "digits", "negative", "large"],
+    ids=[
+        "cut",
+        "bytes",
+        "mark",
+        "utf-16",
+        "utf-16-be",
+        "lines",
+        "one-line",
+        "deep",
+        "digits",
+        "inner",
+        "twice",
+        "negative",
+        "large",
+    ],
 )
 def test_files_that_are_no_json(tmp_path, content, sentence) -> None:
     path = tmp_path / "data.json"

@@ -147,6 +147,31 @@ def test_engine_and_checkpoint_in_one_table(dataset, tiny_bundle, tiny_checkpoin
     assert one["counts"]["predictions"] == two["counts"]["predictions"] == one["counts"]["people"]
 
 
+def test_crowds_and_boxes_that_are_left_out_are_told(dataset, tiny_checkpoint, tmp_path, capsys) -> None:
+    data = json.loads(annotations(dataset)[1].read_text())
+    crowd, flat = data["annotations"][:2]
+    crowd["iscrowd"], flat["bbox"][2] = 1, 0
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(data))
+    arguments = [
+        "--truth",
+        path,
+        "--checkpoint",
+        tiny_checkpoint,
+        "--images",
+        dataset,
+        "--output",
+        tmp_path / "ap.json",
+    ]
+    assert main([str(argument) for argument in arguments]) == 0
+    out = capsys.readouterr().out
+    assert "note     annotations left out: 1 marked as a crowd; joints in the boxes of 1 crowd count on neither" in out
+    assert "note     boxes left out: 1 with no box area\n" in out
+    (result,) = json.loads((tmp_path / "ap.json").read_text())["results"]
+    assert result["counts"]["people"] == len(data["annotations"]) - 1
+    assert "boxes left out: 1 with no box area" in result["notes"]
+
+
 def test_quiet(labelled, poses, capsys) -> None:
     assert main(["--truth", str(labelled), "--predictions", str(poses), "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")

@@ -310,6 +310,45 @@ class TestBoxes:
         for frame, boxes in found.items():
             np.testing.assert_array_equal(boxes.boxes, want[frame].boxes)
 
+    def test_what_is_left_out_is_counted(self, dataset, tmp_path) -> None:
+        root = Path(shutil.copytree(dataset, tmp_path / "copy"))
+        for path in (root / "annotations" / "val").iterdir():
+            data = json.loads(path.read_text())
+            data["annotations"][0]["bbox"] = []
+            data["annotations"][1]["bbox"][3] = 0
+            data["annotations"][2]["category_id"] = 7
+            data["annotations"][3]["iscrowd"] = 1
+            path.write_text(json.dumps(data))
+        truth = read_truth([root])
+        boxes = truth_boxes(truth)
+        assert boxes.notes == ("boxes left out: 4 with no box area",)  # and the truth's own note counts the others
+        assert "annotations left out: 2 of another category, 2 marked as a crowd" in truth.notes[-1]
+        assert sum(len(found.boxes) for found in boxes.values()) == len(truth.people.frames) - 4
+        assert truth_boxes(read_truth([dataset])).notes == ()
+        (tmp_path / "low.json").write_text(json.dumps([{"image_id": 0, "bbox": [0, 0, 9, 9], "score": 0.1}]))
+        assert file_boxes(tmp_path / "low.json", truth).notes == ("boxes left out: 1 with a score below 0.2",)
+
+    def test_a_truth_without_boxes(self, dataset, tmp_path) -> None:
+        data = json.loads((dataset / "annotations" / "val" / "000005_synthetic.json").read_text())
+        for entry in data["annotations"]:
+            del entry["bbox"]
+        (tmp_path / "t.json").write_text(json.dumps(data))
+        count = len(data["annotations"])
+        with pytest.raises(
+            InputError,
+            match=rf"has no boxes to look for people in \({count} with no box area\): give a detector's with",
+        ):
+            truth_boxes(read_truth([tmp_path / "t.json"]))
+
+    def test_a_file_without_people_beside_one_with_some(self, dataset, tmp_path) -> None:
+        root = Path(shutil.copytree(dataset, tmp_path / "copy"))
+        path = root / "annotations" / "val" / "000007_synthetic.json"
+        data = json.loads(path.read_text())
+        for entry in data["annotations"]:
+            entry["category_id"] = 2
+        path.write_text(json.dumps(data))
+        assert sorted(truth_boxes(read_truth([root]))) == list(range(6))
+
     def test_of_other_images(self, dataset, tmp_path) -> None:
         (tmp_path / "boxes.json").write_text('[{"image_id": 3, "bbox": [0, 0, 9, 9], "score": 1}]')
         with pytest.raises(

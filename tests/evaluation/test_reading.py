@@ -188,12 +188,12 @@ class TestTruth:
                 document([image(0)], [person(0), person(0, keypoints=[float("nan"), *pose()[1:]])]),
                 r"annotation 1: keypoints is \[nan, .* 51 finite",
             ),
-            (document([image(0)], [person(0, keypoints=[None, *pose()[1:]])]), r"annotation 0: keypoints is \[None, "),
+            (document([image(0)], [person(0, keypoints=[None, *pose()[1:]])]), r"annotation 0: keypoints is \[null, "),
             (document([image(0)], [person(0, keypoints=["a", *pose()[1:]])]), r"annotation 0: keypoints is \['a', "),
             (document([image(0)], [person(0, keypoints=[10**400, *pose()[1:]])]), r"annotation 0: keypoints is \[1000"),
             (
                 document([image(0)], [person(0, bbox_head=None, bbox=[], keypoints=[5, 5, 1] + [0] * 48)]),
-                "bbox_head is None, expected four .* or a bbox with an area, since distances are measured in head",
+                "bbox_head is null, expected four .* or a bbox with an area, since distances are measured in head",
             ),
             (document([image(0)], [person(0, bbox_head=[1, 2, 3])]), r"bbox_head is \[1, 2, 3\], expected four"),
             (document([image(0)], [person(0, bbox_head=[1, 2, 3, float("inf")])]), "expected four finite"),
@@ -213,6 +213,65 @@ class TestTruth:
     def test_the_same_image_in_two_files(self, write) -> None:
         with pytest.raises(InputError, match=r"000000.jpg' \(10000010000\) is in 2 of the ground truth's files"):
             read_truth([write("a.json", TRUTH), write("b.json", TRUTH)])
+
+
+class TestNobody:
+    """Entries of another category and crowds are no people, to boxes, training and evaluation alike."""
+
+    @pytest.mark.parametrize("change", [{"category_id": 2}, {"iscrowd": 1}], ids=str)
+    def test_the_truth_is_that_of_the_people(self, write, change) -> None:
+        """Those who are none may have any keypoints, or none at all."""
+        people = [person(0, 1), person(1, 3)]
+        others = [person(0, 2, bbox=None) | change, person(2, 4, keypoints=[1.0] * 6, bbox=[]) | change]
+        found = read_truth([write("t.json", document([image(0), image(1), image(2)], people + others))])
+        want = read_truth([write("s.json", document([image(0), image(1), image(2)], people))])
+        assert found.people.frames.tolist() == [0, 1]
+        np.testing.assert_array_equal(found.people.keypoints, want.people.keypoints)
+        assert [image.annotated for image in found.images] == [True, True, False]
+        assert found.people.ignore_regions == {}
+        reason = "of another category" if "category_id" in change else "marked as a crowd"
+        assert found.notes == (f"annotations left out: 2 {reason}",)
+
+    def test_the_box_of_a_crowd_is_an_ignore_region(self, write) -> None:
+        """Who is found in it is no false positive; who is found beside it is one."""
+        region = {"ignore_regions_x": [[900, 990, 990]], "ignore_regions_y": [[900, 900, 990]]}
+        crowd = person(0, 2, iscrowd=1, bbox=[1000, 1000, 400, 400])
+        truth = read_truth([write("t.json", document([image(0, **region)], [person(0, 1), crowd]))])
+        assert [polygon.tolist() for polygon in truth.people.ignore_regions[0]] == [
+            [[1000, 1000], [1400, 1000], [1400, 1400], [1000, 1400]],
+            [[900, 900], [990, 900], [990, 990]],
+        ]
+        (note,) = truth.notes
+        assert note == (
+            "annotations left out: 1 marked as a crowd; joints in the boxes of 1 crowd count on neither side"
+        )
+        for shift, ap in ((1050, 100), (2000, 50)):
+            points = np.add(np.array(pose(2)).reshape(17, 3), [shift, shift, 0])
+            points[3:5] = 0
+            poses = [guess(0, 1), guess(0, 2, keypoints=points.ravel().tolist(), scores=[0.9] * 17)]
+            found = read_predictions([write("p.json", document([image(0)], poses))], truth)
+            assert total(truth, found) == pytest.approx(ap)
+
+    @pytest.mark.parametrize("as_list", [False, True])
+    def test_predictions_are_those_of_people(self, write, truth, as_list) -> None:
+        poses = [guess(0, 1), guess(0, 2, category_id=2, keypoints=[0.0] * 6, scores=[1]), guess(1, 3, iscrowd=1)]
+        for entry in poses:
+            entry["score"] = 0.5
+        found = read_predictions([write("p.json", poses if as_list else document([image(0), image(1)], poses))], truth)
+        assert found.people.frames.tolist() == [0]
+        assert found.notes == ("predictions left out: 1 of another category, 1 marked as a crowd",)
+
+    def test_those_in_other_images_are_no_extra_images(self, write, truth) -> None:
+        found = read_predictions([write("p.json", [guess(0), guess(0, image_id=5, category_id=2)])], truth)
+        assert len(found.people.frames) == 1
+
+    def test_without_any_people_category_id_is_named(self, write, truth) -> None:
+        data = document([image(0)], [person(0, category_id=2), person(0, 1, iscrowd=1)])
+        rule = "1 of another category, 1 marked as a crowd; a person has category_id 1, or none, and no iscrowd"
+        with pytest.raises(InputError, match=f"^the ground truth has no people: {rule}$"):
+            read_truth([write("t.json", data)])
+        with pytest.raises(InputError, match=f"^the predictions have no people: {rule}$"):
+            read_predictions([write("p.json", data)], truth)
 
 
 class TestFindJson:
@@ -330,14 +389,14 @@ class TestPredictions:
             ("5", "is 5: expected a list under 'images'"),
             ([5], "entry 0 is 5: expected an object"),
             ([{"image_id": IDS[0]}], "entry 0 has no usable 'keypoints': expected 51"),
-            ([{"image_id": None, "keypoints": pose()}], "entry 0: image_id is None, expected a whole number"),
+            ([{"image_id": None, "keypoints": pose()}], "entry 0: image_id is null, expected a whole number"),
             ([{"image_id": IDS[0], "keypoints": pose()[:45]}], r"entry 0: keypoints is .*\(45 values\), expected 51"),
             ([guess(0), guess(0, keypoints=[float("nan"), *pose()[1:]])], r"entry 1: keypoints is \[nan, .* 51 finite"),
             (document([image(0)], [guess(1)]), "annotation 0: image_id is .* expected the id of one of"),
             (document([image(0)], [guess(0, scores=[1] * 15)]), r"annotation 0: scores is .*15 values\), expected 17"),
             (document([image(0)], [guess(0, scores="high")]), "annotation 0: scores is 'high', expected 17 finite"),
             (document([image(0)], [guess(0, scores=[float("nan")] * 17)]), r"annotation 0: scores is \[nan, .* finite"),
-            (document([image(0)], [guess(0, scores=[], score=None)]), "annotation 0: score is None, expected a number"),
+            (document([image(0)], [guess(0, scores=[], score=None)]), "annotation 0: score is null, expected a number"),
             (document([image(0), image(0)], []), f"has two images with the id {IDS[0]}"),
             (document([image(0), {"id": 3, "file_name": NAMES[0]}], []), "two images that are image 'images"),
             (

@@ -71,11 +71,16 @@ def test_joints_outside_the_image_are_not_labelled(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"bbox": [1, 2, 0, 40]}, "no box area"),
-        ({"bbox": []}, "no box area"),
-        ({"bbox": None}, "no box area"),
-        ({"keypoints": [0.0] * 51}, "no labelled joint"),
-        ({"keypoints": []}, "no labelled joint"),
+        ({"bbox": [1, 2, 0, 40]}, "with no box area"),
+        ({"bbox": []}, "with no box area"),
+        ({"bbox": [1, 2, 30, 1e-4]}, "with no box area"),
+        ({"bbox": None}, "with no box area"),
+        ({"keypoints": [0.0] * 51}, "with no labelled joint"),
+        ({"keypoints": []}, "with no labelled joint"),
+        ({"iscrowd": 1}, "marked as a crowd"),
+        ({"iscrowd": True, "bbox": None, "keypoints": None}, "marked as a crowd"),
+        ({"category_id": 2}, "of another category"),
+        ({"category_id": 2, "keypoints": [1.0] * 6}, "of another category"),
     ],
     ids=str,
 )
@@ -83,6 +88,16 @@ def test_unusable_people_are_skipped_and_counted(tmp_path, change, reason) -> No
     result = read_annotations(write_set(tmp_path, [entry(), entry(**change)]), "val")
     assert len(result.people) == 1
     assert result.skipped == {reason: 1}
+
+
+def test_a_split_without_people_says_why(tmp_path) -> None:
+    entries = [entry(category_id=2), entry(category_id=2), entry(iscrowd=1), entry(bbox=[])]
+    sentence = (
+        "has no usable annotation in split 'val': 2 of another category, 1 marked as a crowd, 1 with no box area; "
+        "a person has category_id 1, or none, and no iscrowd"
+    )
+    with pytest.raises(InputError, match=f"{sentence}$"):
+        read_annotations(write_set(tmp_path, entries), "val")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +108,7 @@ def test_unusable_people_are_skipped_and_counted(tmp_path, change, reason) -> No
         ({"bbox": [1, 2, float("inf"), 4]}, r"bbox is \[1, 2, inf, 4\], expected four finite"),
         ({"bbox": "here"}, "bbox is 'here', expected four finite numbers"),
         ({"image_id": 2}, "image_id is 2, expected the id of one of the file's images"),
-        ({"image_id": None}, "image_id is None, expected a whole number"),
+        ({"image_id": None}, "image_id is null, expected a whole number"),
     ],
     ids=str,
 )
@@ -164,6 +179,11 @@ def test_a_length_that_does_not_fit_is_not_believed(tmp_path, nframes, want) -> 
     for number in (3, 4):
         (root / "images" / "val" / "000007_seq" / f"{number:06d}.jpg").touch()
     assert extent(root) == want
+
+
+def test_stills_of_one_folder_are_stills_whatever_their_numbers(tmp_path) -> None:
+    listed = [image_of("000002.jpg", nframes=1), image_of("000003.jpg", id=2, nframes=1)]
+    assert extent(write_set(tmp_path, [entry()], listed)) == (2, 2)
 
 
 def test_a_folder_is_listed_once(tmp_path, monkeypatch) -> None:

@@ -582,6 +582,18 @@ def test_training_without_track_ids_lengths_and_head_boxes(data, bare_data, tmp_
         assert said.count("people have no head box ('bbox_head'): the size of their heads") == notes
 
 
+def test_annotations_that_are_left_out_are_told(data, tmp_path, capsys) -> None:
+    root = Path(shutil.copytree(data, tmp_path / "copy"))
+    path = min((root / "annotations" / "val").iterdir())
+    content = json.loads(path.read_text())
+    content["annotations"][0]["iscrowd"], content["annotations"][1]["category_id"] = 1, 2
+    path.write_text(json.dumps(content))
+    Trainer(load_config_from(settings(root, epochs=1)), tmp_path / "run").run()
+    said = capsys.readouterr().err
+    for split in ("training", "validation"):
+        assert f"note     {split}: annotations left out: 1 marked as a crowd, 1 of another category" in said
+
+
 def test_of_equal_scores_the_last_is_the_best(data, tmp_path, monkeypatch) -> None:
     """AP is 0 for a while where weights start from nothing."""
     scores = iter([0.0, 0.0, 7.0, 5.0])
@@ -626,8 +638,15 @@ def test_unlabelled_joints_take_no_gradient() -> None:
         (["backbone=/nowhere.pth"], "does not exist"),
         (["train=3"], "expected names and values"),
         (["learning_rate=.nan"], "learning_rate is nan: expected a finite number"),
-        (["learning_rate=.inf"], r"learning_rate is inf: expected a finite number from 0"),
-        (["learning_rate=1e400"], "expected a finite number"),
+        (["learning_rate=.inf"], r"learning_rate is inf: expected a finite number above 0"),
+        (["learning_rate=1e400"], "learning_rate is inf: expected a finite number above 0"),
+        (["learning_rate=0"], r"learning_rate is 0\.0: expected a finite number above 0"),
+        (["clip_norm=0"], r"clip_norm is 0\.0: expected more than 0"),
+        (["save_seconds=-1"], r"save_seconds is -1\.0: expected at least 0"),
+        (
+            ["model={preset: tiny, delta: 2, preset: base}"],
+            r"error: --set model={preset: tiny, .*} has the key 'preset' twice: keep one of them",
+        ),
         (["learning_rate='3e-3'"], "learning_rate is '3e-3': expected float"),
         (["gamma=-1"], "gamma is -1.0: expected a finite number from 0"),
         (["epochs=3.7"], "epochs is 3.7: expected int"),
@@ -682,6 +701,28 @@ def test_configuration_files_that_are_none(tmp_path) -> None:
     (tmp_path / "a.yaml").write_text("epochs: 3")
     with pytest.raises(ConfigError, match=r"a\.yaml\.train is missing"):
         load_config(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epochs: 3\ntrain: {root: x, split: train}\nepochs: 4", "has the key 'epochs' twice, in lines 1 and 3: keep"),
+        ("train:\n  root: x\n  split: a\n  'root': y", "has the key 'root' twice, in lines 2 and 4: keep one of them"),
+        ("? &a {b: 1, b: 2}\n: 3", "has the key 'b' twice: keep one of them"),
+    ],
+    ids=["top", "nested", "in-a-key"],
+)
+def test_a_key_given_twice_is_refused(tmp_path, text, sentence) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"^configuration '.*a\.yaml' {sentence}"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+def test_a_key_replaces_one_that_is_merged(tmp_path) -> None:
+    text = "train: &a {root: x, split: train}\nval: &b {<<: *a, split: val}\nmodel: {preset: tiny}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    config = load_config(str(tmp_path / "a.yaml"), ["epochs=1", "epochs=2"])
+    assert (config.val.split, config.val.root, config.epochs) == ("val", Path("x"), 2)
 
 
 @pytest.mark.parametrize("name", config_names())

@@ -152,7 +152,11 @@ def test_a_damaged_cache_is_measured_again(manifest, machine, tmp_path, text) ->
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(manifest, machine, tmp_path, monkeypatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SDTC_CACHE", str(tmp_path / "file"))
-    assert open_all(manifest, tmp_path).choice.precision == "bf16"
+    opened = open_all(manifest, tmp_path)
+    assert opened.choice.precision == "bf16"
+    assert "is used this time, and measured again the next, as the cache cannot be written" in opened.measured
+    assert "from now on" not in opened.measured
+    assert open_all(manifest, tmp_path).measured
 
 
 def test_what_fails_is_left_out_until_nothing_is_left(manifest, machine, tmp_path) -> None:
