@@ -277,7 +277,7 @@ class AnnotationFile:
             float64 ``[N, 15, 3]``: x, y in image pixels and the third number as it is.
 
         Raises:
-            InputError: an annotation has no keypoints, too few, too many, or some that are not finite.
+            InputError: an annotation has no keypoints, too few, too many, or some that are not finite, or too far away.
         """
         count, order = self.slots
         rows = []
@@ -286,7 +286,10 @@ class AnnotationFile:
             if points is None or len(points) != 3 * count or not _no_infinity(points):
                 raise annotation.refuse("keypoints", f"{3 * count} finite numbers: x, y and label of {count} joints")
             rows.append(points)
-        return np.array(rows, np.float64).reshape(-1, count, 3)[:, order]
+        joints = np.array(rows, np.float64).reshape(-1, count, 3)
+        for far in np.flatnonzero((np.abs(joints) > MAX_PIXELS).any(axis=(1, 2)))[:1]:
+            raise annotations[far].refuse("keypoints", f"numbers of at most {MAX_PIXELS:,.0f}")
+        return joints[:, order]
 
     @cached_property
     def slots(self) -> tuple[int, list[int]]:

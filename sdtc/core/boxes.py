@@ -38,6 +38,7 @@ MAX_FRAMES = 10_000_000_000  # no video has as many, and PoseTrack's image ids b
 
 # Why a box is left out, beside the reasons of `sdtc.core.annotation_file`.
 LOW_SCORE = f"with a score below {MIN_SCORE}"
+NO_IMAGE = "of images that the file does not list"
 OUTSIDE = "outside the image"
 
 _Person = tuple[list[float], float, int]  # box, score, track id
@@ -119,11 +120,15 @@ class BoxFile:
         self.inputs: dict[str, InputNotes] = {}
         file = read_annotation_file(path, "boxes", or_list=True)
         self.image_ids = {image.file_name: image.id for image in file.images}
-        self.ids = set(self.image_ids.values())
+        listed = frozenset(self.image_ids.values())
+        self.ids = set(listed)
         rows: dict[int, list[_Person]] = {}
         flat: AnnotationRecord | None = None  # the first without an area
         for entry in file.annotations:
             image = entry.image_id
+            if listed and image not in listed:  # else it could be taken for a frame's by its number
+                self.skipped[NO_IMAGE] += 1
+                continue
             self.ids.add(image)
             person = _read_person(entry, annotated=not file.is_list, min_score=min_score)
             if isinstance(person, str):

@@ -164,9 +164,6 @@ def _read_file(path: Path, root: Path, lengths: _Lengths, result: AnnotationSet)
         else:
             kept.append((entry, box, images[number], file.images[number].size))
     joints = file.joints([entry for entry, *_ in kept])  # [N, 15, 3]
-    too_large = np.abs(joints).max(axis=(1, 2)) > np.finfo(np.float32).max  # [N]
-    if too_large.any():
-        raise kept[too_large.argmax()][0].refuse("keypoints", "numbers that fit into float32")
     extents = lengths.find(images, [image.num_frames for image in file.images])
     for keypoints, (entry, box, image, size) in zip(joints.astype(np.float32), kept, strict=True):
         if size is not None:  # PoseTrack has joints that were extrapolated beyond the picture

@@ -128,3 +128,15 @@ def test_cocos_joints_are_told_where_to_go(tmp_path) -> None:
     content = {"images": [], "annotations": [], "categories": [{"keypoints": list(COCO.keypoints)}]}
     with pytest.raises(InputError, match=r"has COCO's joints, without head_bottom, head_top: .*pycocotools"):
         read(tmp_path, content).joints([])
+
+
+@pytest.mark.parametrize("far", [1e7, -1e300])
+def test_joints_too_far_away_to_be_measured(tmp_path, far) -> None:
+    path = tmp_path / "poses.json"
+    path.write_text(
+        json.dumps([{"image_id": 0, "keypoints": [1, 2, 1] * 17}, {"image_id": 0, "keypoints": [1, far, 1] * 17}])
+    )
+    file = read_annotation_file(path, "predictions", or_list=True)
+    assert file.joints(file.annotations[:1]).shape == (1, 15, 3)
+    with pytest.raises(InputError, match=r"entry 1: keypoints is .*, expected numbers of at most 1,000,000"):
+        file.joints(file.annotations)

@@ -514,3 +514,19 @@ def test_real_posetrack_files(real_data) -> None:
     total = BoxFile(annotations / "test_posetrack18_val.json")
     assert sum(len(boxes.boxes) for boxes in total.by_image.values()) + total.skipped.total() == 14
     assert sum(len(boxes.boxes) for boxes in detected.by_image.values()) == 186  # of 278, at score 0.2 and above
+
+
+def test_people_of_images_that_the_file_does_not_list(tmp_path) -> None:
+    """Such an id could be the number of a frame, and its track ids those of other people."""
+    images = [{"id": 0, "file_name": "clip/000000.jpg"}, {"id": 5, "file_name": "clip/000001.jpg"}]
+    box = {"bbox": [1, 2, 30, 40], "category_id": 1}
+    people = [
+        {"image_id": 0, "track_id": 0} | box,
+        {"image_id": 1, "track_id": 0} | box,
+        {"image_id": 1, "track_id": 0} | box,
+    ]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({"images": images, "annotations": people}))
+    file = BoxFile(path)
+    assert (sorted(file.by_image), file.ids) == ([0], {0, 5})
+    assert file.skipped_phrase == "2 of images that the file does not list"

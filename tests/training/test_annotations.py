@@ -248,7 +248,7 @@ def test_ids_as_programs_write_them_mean_the_same_to_every_reader(tmp_path, form
 
 def test_a_keypoint_that_float32_cannot_hold(tmp_path) -> None:
     keypoints = [1e39, *entry()["keypoints"][1:]]
-    with pytest.raises(InputError, match=r"annotation 0: keypoints is .* numbers that fit into float32"):
+    with pytest.raises(InputError, match=r"annotation 0: keypoints is .*, expected numbers of at most 1,000,000"):
         read_annotations(write_set(tmp_path, [entry(keypoints=keypoints)]), "val")
 
 
