@@ -129,13 +129,13 @@ class RunOptions:
         InputError: a value is out of range, or two exclude each other.
     """
 
-    output: Path = Path("poses")  # or text
+    output: Path = Path("poses")  # text is taken too
     format: str | None = None
     resume: bool = False
     save_video: bool = False
     min_score: float = 0.2
     smooth: bool = False
-    boxes: Path | None = None  # or text
+    boxes: Path | None = None  # text is taken too
     detector_layout: str | None = None
     person_class: int | None = None
     drop_late: bool = False
