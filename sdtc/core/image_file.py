@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -24,7 +25,7 @@ def read_image(path: Path) -> np.ndarray | None:
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)  # cv2.imread cannot open every path on every system
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) and not _promises_too_much(data.data) else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) and not _is_damaged(data.data) else None
     except (OSError, cv2.error):
         return None
     if image is None or max(image.shape) > MAX_SIDE:
@@ -61,8 +62,8 @@ def _has_second_page(file: BinaryIO, order: Literal["little", "big"]) -> bool:
     return int.from_bytes(file.read(4), order) > 0
 
 
-def _promises_too_much(data: memoryview) -> bool:
-    """Whether a PNG or JPEG file claims more than it can hold.
+def _is_damaged(data: memoryview) -> bool:
+    """Whether a PNG or JPEG file claims more than it can hold, or an animated PNG has other checksums than it says.
 
     OpenCV's decoders allocate and fill what a header claims, whatever follows it: a damaged one costs seconds and
     gigabytes, and can give a grey picture.
@@ -70,12 +71,15 @@ def _promises_too_much(data: memoryview) -> bool:
     height = width = 0
     if data[:8] == _PNG_SIGNATURE:
         height, width = _number(data[20:24]), _number(data[16:20])
-        at, name = 8, b""
+        at, name, animated = 8, b"", False
         while at < len(data) and name != b"IEND":  # chunk after chunk: length, name, contents, checksum
-            name = bytes(data[at + 4 : at + 8])
-            at += 12 + _number(data[at : at + 4])
-        if at > len(data):
-            return True
+            start, at, name = at + 4, at + 12 + _number(data[at : at + 4]), bytes(data[at + 4 : at + 8])
+            if at > len(data):
+                return True
+            # OpenCV's reader of animations goes on behind damage, and crashes the process.
+            animated = animated or name == b"acTL"
+            if animated and zlib.crc32(data[start : at - 4]) != _number(data[at - 4 : at]):
+                return True
     elif data[:2] == _JPEG_SIGNATURE:
         at = 2
         while data[at : at + 1] == b"\xff" and at + 9 <= len(data):  # segment after segment: marker, length, contents

@@ -85,3 +85,19 @@ def test_what_follows_the_end_does_not_matter(tmp_path: Path) -> None:
 def test_stumps_are_no_images(tmp_path, data) -> None:
     (tmp_path / "x.jpg").write_bytes(data)
     assert read_image(tmp_path / "x.jpg") is None
+
+
+def test_a_damaged_animation_does_not_reach_the_decoder(tmp_path) -> None:
+    """OpenCV goes on behind a damaged chunk of an animated PNG, and crashes the process at times."""
+    if not hasattr(cv2, "Animation"):
+        pytest.skip("this OpenCV writes no animations")
+    pictures = cv2.Animation()
+    pictures.frames = [np.full((24, 32, 3), 40 * index, np.uint8) for index in range(3)]
+    pictures.durations = np.array([40, 40, 40])
+    path = tmp_path / "a.png"
+    assert cv2.imwriteanimation(str(path), pictures)
+    assert read_image(path) is not None
+    data = bytearray(path.read_bytes())
+    data[data.find(b"fcTL") + 3] = ord("H")
+    path.write_bytes(data)
+    assert read_image(path) is None
