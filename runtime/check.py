@@ -32,6 +32,12 @@ def check_number(name: str, value: Any, least: float, most: float, meaning: str)
         raise InputError(f"`{name}` is {_shown(value)}: expected {meaning}")
 
 
+def check_type(name: str, value: Any, expected: type) -> None:
+    """Raise InputError unless an argument is of a type."""
+    if not isinstance(value, expected):
+        raise InputError(f"`{name}` is of type {type(value).__name__}: expected {expected.__name__}")
+
+
 def check_flag(name: str, value: Any) -> None:
     """Raise InputError unless an argument is True or False: the text ``"no"`` would count as true."""
     if not isinstance(value, bool | np.bool_):

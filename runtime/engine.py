@@ -19,7 +19,7 @@ from sdtc.core.errors import EngineError, InputError, VideoError
 from sdtc.core.manifest import Manifest, find_manifest
 from sdtc.runtime.backends.choice import choose
 from sdtc.runtime.backends.session import CLOSED, Session
-from sdtc.runtime.check import check_boxes, check_images, check_number, check_path, check_whole
+from sdtc.runtime.check import check_boxes, check_images, check_number, check_path, check_type, check_whole
 from sdtc.runtime.estimation.choose_estimator import open_estimator
 from sdtc.runtime.estimation.estimators import Estimator, KeyframePeople, PoseStream, WindowEstimator
 from sdtc.runtime.estimation.timing import StageTimes
@@ -204,8 +204,7 @@ class PoseEngine:
         """
         self._check_open()
         options = TrackOptions() if options is None else options
-        if not isinstance(options, TrackOptions):
-            raise InputError(f"`options` is of type {type(options).__name__}: expected TrackOptions")
+        check_type("options", options, TrackOptions)
         options.check_lookahead(self.manifest.delta)
         if not isinstance(source, FrameSource):
             check_path("source", source)
@@ -311,8 +310,7 @@ def open(path: str | Path, options: EngineOptions | None = None) -> PoseEngine:
         InputError: an option does not apply to this bundle or backend.
     """
     options = EngineOptions() if options is None else options
-    if not isinstance(options, EngineOptions):
-        raise InputError(f"`options` is of type {type(options).__name__}: expected EngineOptions")
+    check_type("options", options, EngineOptions)
     check_path("path", path)
     manifest_path = find_manifest(Path(path))
     manifest = Manifest.load(manifest_path)

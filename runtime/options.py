@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtc.core.errors import InputError
-from sdtc.runtime.check import check_flag, check_number, check_path, check_whole
+from sdtc.runtime.check import check_flag, check_number, check_path, check_type, check_whole
 from sdtc.runtime.output.writers import check_format
 
 if TYPE_CHECKING:
@@ -150,8 +150,7 @@ class RunOptions:
                 object.__setattr__(self, name, Path(value))
         for name in ("resume", "save_video", "smooth", "drop_late"):
             check_flag(name, getattr(self, name))
-        if not isinstance(self.track, TrackOptions):
-            raise InputError(f"`track` is of type {type(self.track).__name__}: expected TrackOptions")
+        check_type("track", self.track, TrackOptions)
         if self.track.boxes is not None or self.track.resume_from is not None:
             raise InputError(
                 "`track` has boxes, or a part that is done, for one source: give `boxes` and `resume` of RunOptions, "

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sdtc.core.boxes import BoxFile, read_boxes
 from sdtc.core.errors import InputError, SdtcError
 from sdtc.core.files import MAX_NAME, locked, make_directory, shorten, visible_files
-from sdtc.runtime.check import check_path
+from sdtc.runtime.check import check_path, check_type
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.estimation.timing import Durations
 from sdtc.runtime.options import RunOptions
@@ -106,8 +106,7 @@ class Run:
         progress: bool = False,
     ) -> None:
         self.options = options = RunOptions() if options is None else options
-        if not isinstance(options, RunOptions):
-            raise InputError(f"`options` is of type {type(options).__name__}: expected RunOptions")
+        check_type("options", options, RunOptions)
         check_path("source", inputs)
         if options.resume and is_live(str(inputs)):
             raise InputError("`resume=True` is for files: a live source cannot be read again, run it without `resume`")

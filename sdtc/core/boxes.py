@@ -195,8 +195,7 @@ class SourceBoxes:
             known = {self.image_id(number, file_name) for number, file_name in frames}
             # Where only positions tell which boxes are whose, those of other images could be taken for these.
             if partial and all(each in self._ids_of_name or Path(each).stem.isdecimal() for _, each in frames):
-                if self._mine and not self._mine & known:
-                    raise self._none_of_input(known)
+                self._check_some_known(known)
                 self._mine &= known
             self._check_known(known, "this input has no such frame")
         elif self._vid_id is None and self._mine and min(self._mine) >= MAX_FRAMES:
@@ -317,9 +316,12 @@ class SourceBoxes:
             return f"image_id {twice[0]} has two boxes with the track id {twice[1]}"
         return f"image_id {bare} has a box without one" if tracked and bare is not None else ""
 
-    def _check_known(self, known: set[int], explanation: str) -> None:
+    def _check_some_known(self, known: set[int]) -> None:
         if self._mine and not self._mine & known:
             raise self._none_of_input(known)
+
+    def _check_known(self, known: set[int], explanation: str) -> None:
+        self._check_some_known(known)
         unknown = sorted(self._mine - known)
         if unknown:
             raise InputError(
