@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdtc.core.command_line import as_options, command, complain, given, given_path, say
+from sdtc.core.command_line import ENDINGS, as_options, command, complain, given, given_path, say
 from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
@@ -133,15 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# A container that is stopped, and a terminal that is closed.
-_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
 @command("sdtc-infer", {"path": "--engine"})
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():  # the only one that may set signal handlers
-        for number in _ENDINGS:
+        for number in ENDINGS:
             if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` has them ignored
                 signal.signal(number, signal.default_int_handler)  # ends like Ctrl-C: files stay valid
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sdtc.core.boxes import BoxFile, read_boxes
+from sdtc.core.command_line import ENDINGS
 from sdtc.core.errors import InputError, SdtcError
 from sdtc.core.files import MAX_NAME, locked, make_directory, shorten, visible_files
 from sdtc.runtime.check import check_path, check_type
@@ -376,10 +377,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-# What asks a process to end: Ctrl-C, a container that is stopped, a terminal that is closed.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
 def _in_main_thread() -> bool:
     """Whether this is the main thread: Python lets only that one set signal handlers."""
     return threading.current_thread() is threading.main_thread()
@@ -387,13 +384,13 @@ def _in_main_thread() -> bool:
 
 def _restore_signals_after(stack: ExitStack) -> None:
     if _in_main_thread():
-        for number in SIGNALS:
+        for number in ENDINGS:
             stack.callback(signal.signal, number, signal.getsignal(number))
 
 
 def _ignore_signals() -> None:
     if _in_main_thread():
-        for number in SIGNALS:
+        for number in ENDINGS:
             signal.signal(number, signal.SIG_IGN)
 
 

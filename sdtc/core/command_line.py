@@ -7,6 +7,7 @@ import functools
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from sdtc.core.errors import SdtcError
+
+# What asks a process to end: Ctrl-C, a container that is stopped, a terminal that is closed.
+ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 # Arguments whose options have other names, in every command that speaks of them.
 _NAMES = {"compute_capabilities": "--compute-capability", "plan=False": "--no-plan", "source": "--input"}
