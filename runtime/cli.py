@@ -39,6 +39,16 @@ Exit codes: 0 success, 1 something failed (earlier results are kept), 2 unusable
 are kept)."""
 
 
+class _NoHold(argparse.Action):
+    """Says why an option of earlier versions is gone."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error(
+            "--hold is gone: boxes are no longer held, every person is encoded once in every frame in the box of that "
+            "frame; leave it out"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sdtc-infer",
@@ -109,10 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "--exact", action="store_true",
         help="run whole windows, each cropped with its keyframe's boxes, as in the paper; several times slower",
     )  # fmt: skip
-    running.add_argument(
-        "--hold", type=float, metavar="S",
-        help="how far a person may move, as a fraction of the box, before the box is updated (default: 0.03)",
-    )  # fmt: skip
+    running.add_argument("--hold", nargs="?", const="", action=_NoHold, help=argparse.SUPPRESS)
     running.add_argument(
         "--lookahead", type=int, metavar="N",
         help="frames to wait for after each keyframe, from 0 to the model's delta (default: delta)",
@@ -175,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress=not args.quiet,
     )
     start = time.perf_counter()
-    options = EngineOptions(args.device, args.backend, args.precision, args.threads, args.exact, args.hold)
+    options = EngineOptions(args.device, args.backend, args.precision, args.threads, args.exact)
     with live_log(args.quiet), open(args.engine, options) as engine:
         how = "frame by frame" if engine.streaming else "whole windows"
         tell(f"engine   {engine.manifest.name}, {engine.manifest.precision}, {how}, on {engine.backend}")
@@ -208,9 +215,9 @@ def _describe(summary: RunSummary, engine: PoseEngine, seconds: float) -> str:
         f"{seconds:.2f} s ({rate:.1f} frames/s)",
         f"stages   {stages or 'none'}",
     ]
-    if engine.encoded:
-        share = engine.reused / (engine.encoded + engine.reused)
-        lines.append(f"tokens   {engine.encoded} person crops encoded, {engine.reused} reused ({share:.0%})")
+    if engine.estimated:
+        share = engine.encoded / engine.estimated
+        lines.append(f"encoded  {engine.encoded} crops for {engine.estimated} poses, {share:.2f} per person and frame")
     if summary.latency:
         lines.append(f"latency  {summary.latency}")
     return "\n".join([*lines, *(f"wrote    {path}" for path in summary.files)])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from sdtc.runtime.check import check_boxes, check_images, check_number, check_pa
 from sdtc.runtime.estimation.choose_estimator import open_estimator
 from sdtc.runtime.estimation.estimators import Estimator, KeyframePeople, PoseStream, WindowEstimator
 from sdtc.runtime.estimation.timing import StageTimes
-from sdtc.runtime.estimation.token_cache import HOLD
 from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.output.results import FrameResult, Pose
 from sdtc.runtime.output.resume import Progress
@@ -39,31 +39,58 @@ IN_FLIGHT = 4  # keyframes that may wait for their poses; all that wait are esti
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A keyframe, its window (empty if the keyframe is missing), and the people in it."""
+class _Seen:
+    """A frame, the people found in it, and their crop boxes ``[P, 4]``, image pixels."""
 
-    keyframe: Frame
-    window: list[Frame]
+    frame: Frame
     people: FramePeople
+    crop_boxes: np.ndarray
 
-    def result(self, keypoints: np.ndarray | None) -> FrameResult:
-        """Return the frame's result with the people's keypoints ``[P, J, 3]``, or None if there are none."""
-        frame, people = self.keyframe, self.people
-        poses = []
-        if keypoints is not None:
-            everybody = zip(people.track_ids, keypoints, people.boxes, people.scores, strict=True)
-            poses = [Pose(int(track_id), points, box, float(score)) for track_id, points, box, score in everybody]
-        live = {}
-        if frame.received:
-            live = {
-                "received": frame.received,
-                "latency": time.monotonic() - frame.received,
-                "waited": max(other.received for other in self.window) - frame.received,
-            }
-        return FrameResult(
-            frame.index, frame.number, frame.name, people.image_id, frame.image, poses,
-            time=frame.time, wall_clock=frame.wall_clock, pixel_aspect=frame.pixel_aspect, **live,
-        )  # fmt: skip
+    @property
+    def image(self) -> np.ndarray | None:
+        return self.frame.image
+
+
+def _people_of(result: FrameResult | None) -> FramePeople:
+    """Return the people of a frame that an earlier run has done; nobody if its result is not remembered."""
+    poses = result.poses if result else []
+    return FramePeople(
+        result.image_id if result else 0,
+        np.array([pose.bbox for pose in poses], np.float32).reshape(-1, 4),
+        np.array([pose.bbox_score for pose in poses], np.float32),
+        np.array([pose.track_id for pose in poses], np.int64),
+    )
+
+
+def _keyframe_people(seen: _Seen, window: Sequence[_Seen]) -> KeyframePeople:
+    """Return what the estimator needs of a keyframe and its window."""
+    others = {each.frame.index: each for each in window if each is not seen}
+    known = {
+        index: dict(zip(reversed(other.people.track_ids.tolist()), reversed(other.crop_boxes), strict=True))
+        for index, other in others.items()
+    }  # of several people with the same id the first
+    frames = [each.frame for each in window]
+    return KeyframePeople(frames, seen.crop_boxes, seen.people.track_ids.tolist(), known)
+
+
+def _result(seen: _Seen, window: Sequence[_Seen], keypoints: np.ndarray | None) -> FrameResult:
+    """Return a frame's result with the people's keypoints ``[P, J, 3]``, or None if there are none."""
+    frame, people = seen.frame, seen.people
+    poses = []
+    if keypoints is not None:
+        everybody = zip(people.track_ids, keypoints, people.boxes, people.scores, strict=True)
+        poses = [Pose(int(track_id), points, box, float(score)) for track_id, points, box, score in everybody]
+    live = {}
+    if frame.received:
+        live = {
+            "received": frame.received,
+            "latency": time.monotonic() - frame.received,
+            "waited": max(other.frame.received for other in window) - frame.received,
+        }
+    return FrameResult(
+        frame.index, frame.number, frame.name, people.image_id, frame.image, poses,
+        time=frame.time, wall_clock=frame.wall_clock, pixel_aspect=frame.pixel_aspect, **live,
+    )  # fmt: skip
 
 
 class PoseEngine:
@@ -76,7 +103,6 @@ class PoseEngine:
         manifest: the bundle's.
         estimator: estimates the poses; closed together with the engine.
         times: stage times, which the estimator also records into.
-        hold: how far a held box may deviate, see `sdtc.runtime.estimation.token_cache.TokenCache`.
         notice: see Attributes.
         measured: see Attributes.
 
@@ -89,8 +115,8 @@ class PoseEngine:
         measured: a sentence on the backends that were just compared, or "".
         streaming: whether each frame is encoded only once.
         times: seconds by stage, over everything that this engine has run.
-        encoded, reused: person crops of windows that were encoded, and those whose tokens were in the cache, over
-            everything that this engine has run; 0 unless streaming.
+        encoded: person crops that were encoded, over everything that this engine has run; 0 unless streaming.
+        estimated: poses that were estimated from these.
     """
 
     def __init__(
@@ -98,7 +124,6 @@ class PoseEngine:
         manifest: Manifest,
         estimator: Estimator,
         times: StageTimes,
-        hold: float = HOLD,
         notice: str = "",
         measured: str = "",
     ) -> None:
@@ -109,9 +134,8 @@ class PoseEngine:
         self.times = times
         self.backend = estimator.backend
         self.streaming = not isinstance(estimator, WindowEstimator)
-        self.encoded = self.reused = 0
+        self.encoded = self.estimated = 0
         self._estimator = estimator
-        self._hold = hold
         self._closed = False
         self._counting = threading.Lock()
 
@@ -158,17 +182,15 @@ class PoseEngine:
         check_number("pixel_aspect", pixel_aspect, 0.1, 10, "a ratio from 0.1 to 10, 1 for square pixels")
         first = {id(image): index for index, image in reversed(list(enumerate(frames)))}
         window = [Frame(first[id(image)], first[id(image)], None, image, pixel_aspect=pixel_aspect) for image in frames]
-        people = self._people(window, boxes, range(len(boxes)))
-        stream = self._estimator.start(0.0)
+        crop_boxes = self._crop_boxes(boxes, pixel_aspect)
+        stream = self._estimator.start()
         try:
-            return self._estimate(stream, [people], batch_size)[0]
+            return self._estimate(stream, [KeyframePeople(window, crop_boxes, range(len(boxes)))], batch_size)[0]
         finally:
             stream.end()
 
-    def _people(self, window: Sequence[Frame], boxes: np.ndarray, track_ids: Iterable[int]) -> KeyframePeople:
-        pixel_aspect = window[len(window) // 2].pixel_aspect
-        crop_boxes = expand_boxes(boxes, self.manifest.input_size, self.manifest.crop_scale, pixel_aspect)  # [P, 4]
-        return KeyframePeople(window, crop_boxes, [int(track_id) for track_id in track_ids])
+    def _crop_boxes(self, boxes: np.ndarray, pixel_aspect: float) -> np.ndarray:
+        return expand_boxes(boxes, self.manifest.input_size, self.manifest.crop_scale, pixel_aspect)  # [P, 4]
 
     def _estimate(
         self, stream: PoseStream, keyframes: Sequence[KeyframePeople], batch_size: int | None
@@ -176,9 +198,10 @@ class PoseEngine:
         """Return the poses of each keyframe, in the form that `estimate` returns."""
         self._check_open()
         largest = self.manifest.batch[2]
+        estimated = stream.estimate(keyframes, min(batch_size or largest, largest))
         found = []
-        for keypoints, crop_boxes in stream.estimate(keyframes, min(batch_size or largest, largest)):
-            points = crop_to_image(keypoints[..., :2], crop_boxes[:, None], self.manifest.input_size)
+        for people, keypoints in zip(keyframes, estimated, strict=True):
+            points = crop_to_image(keypoints[..., :2], people.crop_boxes[:, None], self.manifest.input_size)
             found.append(np.concatenate([points, keypoints[..., 2:]], axis=-1).astype(np.float32))
         return found
 
@@ -216,23 +239,24 @@ class PoseEngine:
         done = options.resume_from
         tracker = done.make_tracker(options.detect_every) if done else Tracker(interval=options.detect_every)
         finder = PeopleFinder(source, options.boxes, options.detector, tracker)
-        stream = self._estimator.start(self._hold)
+        stream = self._estimator.start()
         decoded = self._timed(source, options.max_frames)
         if not source.live:  # a live source decodes in a thread of its own
             decoded = overlap(decoded, READ_AHEAD, "decode")
         in_flight = 0 if source.drop_late else IN_FLIGHT  # a queue would add latency
-        keyframes = windows(decoded, self.manifest.delta, options.lookahead)
-        found = overlap_batches(self._find(finder, keyframes, source, done), in_flight, "detect", source.stop)
+        seen = self._find(finder, decoded, source, done)
+        keyframes = windows(seen, self.manifest.delta, options.lookahead)
+        if done:
+            keyframes = (pair for pair in keyframes if pair[0].frame.index >= done.frames)
+        found = overlap_batches(keyframes, in_flight, "detect", source.stop)
         count = done.frames if done else 0
         try:
             for batch in found:
-                work = [
-                    self._people(item.window, item.people.boxes, item.people.track_ids) for item in batch if item.window
-                ]
+                work = [_keyframe_people(keyframe, window) for keyframe, window in batch if window]
                 keypoints = iter(self._estimate(stream, work, options.batch_size))
-                for item in batch:
-                    count = item.keyframe.number + 1  # of all frames that arrived, including those dropped as late
-                    yield item.result(next(keypoints) if item.window else None)
+                for keyframe, window in batch:
+                    count = keyframe.frame.number + 1  # of all frames that arrived, including those dropped as late
+                    yield _result(keyframe, window, next(keypoints) if window else None)
         finally:
             # Nothing reads the source from here on, even if the traceback of an error still refers to the generators.
             found.close()
@@ -240,33 +264,33 @@ class PoseEngine:
             if stream.cache is not None:
                 with self._counting:
                     self.encoded += stream.cache.encoded
-                    self.reused += stream.cache.reused
+                    self.estimated += stream.cache.estimated
             stream.end()
         if options.max_frames is None:
             finder.check_end(count)
 
     def _find(
-        self,
-        finder: PeopleFinder,
-        keyframes: Iterable[tuple[Frame, list[Frame]]],
-        source: FrameSource,
-        done: Progress | None,
-    ) -> Iterator[_Found]:
-        """Find the people of every keyframe; skip keyframes that an earlier run has done."""
-        seen = 0
-        for keyframe, window in keyframes:
-            seen += 1
-            if done and keyframe.index < done.frames:
+        self, finder: PeopleFinder, frames: Iterable[Frame], source: FrameSource, done: Progress | None
+    ) -> Iterator[Any]:
+        """Yield `_Seen` for every frame, and pass on `GAP`; the people of frames that are done are in its results."""
+        known = {result.index: result for result in done.tail} if done else {}
+        count = 0
+        for frame in frames:
+            if frame is GAP:
+                yield GAP
                 continue
-            if keyframe.image is None:
-                yield _Found(keyframe, window, finder.find(keyframe))
-                continue
-            with self.times.stage("detect"):
-                people = finder.find(keyframe)
-            yield _Found(keyframe, window, people)
-        if done and seen < done.frames:
+            count += 1
+            if done and frame.index < done.frames:
+                people = _people_of(known.get(frame.index))
+            elif frame.image is None:
+                people = finder.find(frame)
+            else:
+                with self.times.stage("detect"):
+                    people = finder.find(frame)
+            yield _Seen(frame, people, self._crop_boxes(people.boxes, frame.pixel_aspect))
+        if done and count < done.frames:
             raise InputError(
-                f"{done.frames} frames of '{source.name}' are done, but it ends after {seen}: those results belong to "
+                f"{done.frames} frames of '{source.name}' are done, but it ends after {count}: those results belong to "
                 "another input, choose another `output`"
             )
 
@@ -318,13 +342,6 @@ def open(path: str | Path, options: EngineOptions | None = None) -> PoseEngine:
     choice = choose(manifest, wants_plan, options.backend, options.device, precision=options.precision)
     times = StageTimes()
     opened = open_estimator(manifest, manifest_path.parent, choice, options.threads, options.exact, times)
-    hold = HOLD if options.hold is None else options.hold
-    engine = PoseEngine(manifest, opened.estimator, times, hold, opened.notice, opened.measured)
+    engine = PoseEngine(manifest, opened.estimator, times, opened.notice, opened.measured)
     engine.files = (manifest_path, *(manifest_path.parent / name for name in manifest.files))
-    if options.hold is not None and not engine.streaming:
-        engine.close()
-        raise InputError(
-            "`hold` is for bundles with the streaming pair of graphs, which this one does not have: leave it out, or "
-            "export the checkpoint again"
-        )
     return engine

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sdtc.runtime.output.resume import Progress
     from sdtc.runtime.people.detection import Detector
 
-MAX_HOLD = 0.5  # a held box that deviates by more may no longer contain the person
-
 
 def _check_detect_every(boxes: object, detect_every: int) -> None:
     if boxes is not None and detect_every > 1:
@@ -35,13 +33,11 @@ class EngineOptions:
         precision: of the arithmetic on a CPU: ``"fp32"``, ``"bf16"`` or ``"int8"`` (OpenVINO, on processors that
             support them), or ``"auto"`` for the fastest.
         threads: CPU threads; by default one or all that this process may use, whichever is faster.
-        exact: run whole windows, all frames cropped with the keyframe's boxes, as in the paper. By default every frame
-            is encoded once, in a box that is held from frame to frame, if the bundle has the graphs for it.
-        hold: how far a held box may deviate before it is updated, as a fraction of its sides, 0 to `MAX_HOLD`; see
-            `sdtc.runtime.estimation.token_cache.TokenCache`, whose default is used if not given.
+        exact: run whole windows, all frames cropped with the keyframe's boxes, as in the paper. By default every person
+            is encoded once in every frame, in the box of that frame, and windows are resampled from that.
 
     Raises:
-        InputError: a value is out of range, or two exclude each other.
+        InputError: a value is out of range.
     """
 
     device: str = "auto"
@@ -49,14 +45,10 @@ class EngineOptions:
     precision: str = "fp32"
     threads: int | None = None
     exact: bool = False
-    hold: float | None = None
 
     def __post_init__(self) -> None:
         check_whole("threads", self.threads, 1)
         check_flag("exact", self.exact)
-        if self.hold is not None and self.exact:
-            raise InputError("`exact=True` holds no boxes: leave out `hold`, or `exact`")
-        check_number("hold", self.hold, 0, MAX_HOLD, f"0 (every box as it is) to {MAX_HOLD}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdtc.core.kernel_file import KernelCode, KernelFile
 from sdtc.core.manifest import FLAVOURS, Manifest
-from sdtc.runtime.backends.choice import Choice
+from sdtc.runtime.backends.choice import Choice, available_cpus
 from sdtc.runtime.backends.probe import open_sessions
 from sdtc.runtime.backends.session import Session
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession
@@ -55,12 +55,14 @@ def open_estimator(
     with ExitStack() as stack:
         opened = open_sessions(manifest, directory, choice, graphs, threads)
         sessions = [stack.enter_context(session) for session in opened.sessions]
+        # Where one thread is the fastest, sources share the processors by running at the same time.
+        lanes = max(available_cpus() // opened.threads, 1) if opened.choice.device == "cpu" else 1
         estimator: Estimator
         if len(sessions) == 2:
-            estimator, why_on_cpu = streaming_estimator(manifest, directory, sessions[0], sessions[1], times)
+            estimator, why_on_cpu = streaming_estimator(manifest, directory, sessions[0], sessions[1], times, lanes)
             notice = notice or why_on_cpu
         else:
-            estimator = WindowEstimator(manifest, sessions[0], times)
+            estimator = WindowEstimator(manifest, sessions[0], times, lanes)
         stack.pop_all()
     return OpenedEstimator(estimator, notice, opened.measured)
 
@@ -72,7 +74,7 @@ def _can_stream(manifest: Manifest, choice: Choice) -> bool:
 
 
 def streaming_estimator(
-    manifest: Manifest, directory: Path, encoder: Session, temporal: Session, times: StageTimes
+    manifest: Manifest, directory: Path, encoder: Session, temporal: Session, times: StageTimes, lanes: int = 1
 ) -> tuple[Estimator, str]:
     """Open a streaming estimator: entirely on the GPU if there are engines and kernels for it, else partly on the CPU.
 
@@ -81,6 +83,7 @@ def streaming_estimator(
         directory: the folder of its files.
         encoder, temporal: sessions of the streaming pair.
         times: stage times to record into.
+        lanes: how many batches may run at the same time on the CPU.
 
     Returns:
         The estimator, and a sentence if engines run on a GPU but the rest does not, else "".
@@ -101,4 +104,4 @@ def streaming_estimator(
             f"crops are cut on the CPU, since the bundle has no kernels for compute capability {capability}: export it "
             "again with the extra 'kernels' installed"
         )
-    return StreamingEstimator(manifest, encoder, temporal, times), reason
+    return StreamingEstimator(manifest, encoder, temporal, times, lanes), reason

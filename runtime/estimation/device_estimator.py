@@ -2,8 +2,8 @@
 
 It schedules like `StreamingEstimator`, and gives the same results. There are two CUDA streams. One uploads frames. The
 other cuts crops from them into the encoder's input, encodes, scatters the tokens into the slots of a pool, gathers
-windows into the temporal engine's input, and runs that engine. Heatmaps are decoded inside the temporal engine. The
-host waits once per batch of keyframes.
+windows into the temporal engine's input, resampling them on the way, and runs that engine. Heatmaps are decoded inside
+the temporal engine. The host waits once per batch of keyframes.
 
 Engines run with only a few batch sizes, so that each can be recorded as a CUDA graph.
 """
@@ -29,22 +29,19 @@ from sdtc.runtime.backends.cuda_kernel import Kernel
 from sdtc.runtime.backends.session import CLOSED, Session, check_graph
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession, is_contiguous
 from sdtc.runtime.estimation.estimators import (
-    Estimator,
-    KeyframePeople,
-    Poses,
+    Plan,
     PoseStream,
-    Work,
+    TokenEstimator,
     batches,
-    by_keyframe,
+    by_request,
     checked,
-    schedule_keyframes,
 )
 from sdtc.runtime.estimation.timing import StageTimes
-from sdtc.runtime.estimation.token_cache import TokenCache
 from sdtc.runtime.sources.base import Frame
 
 _LEGACY_STREAM = 1  # CUDA's default stream, used by code that names no stream
 _MATRIX = 6 * 8  # bytes of a crop's [2, 3] float64
+_PLACE = 4 * 4  # bytes of four float32
 
 
 def buckets(smallest: int, largest: int) -> tuple[int, ...]:
@@ -132,54 +129,66 @@ class Room:
             memory.close()
 
 
-class _SourceMemory:
-    """The GPU memory of one source: the pool of tokens and the frames of the latest windows.
-
-    Attributes:
-        pool: ``[slots, L, C]`` fp32; None before the first frame.
-        frames: by index.
-    """
+class _TokenPool:
+    """The tokens of all sources on the GPU: ``[slots, L, C]`` fp32, one block of memory."""
 
     def __init__(self, row_bytes: int) -> None:
         self._row_bytes = row_bytes
         self._slots = 0
-        self.pool: DeviceMemory | None = None
-        self.frames: dict[int, Room] = {}
-        self._spare: list[Room] = []
+        self._memory: DeviceMemory | None = None
 
     def grow(self, slots: int, least: int, stream: cuda.Stream, graphs: Graphs) -> int:
-        """Grow the pool to at least `slots` slots, keep its content, and return its address."""
-        if self.pool is None or slots > self._slots:
+        """Grow to at least `slots` slots, and at first to `least`; keep the content, and return the address."""
+        if self._memory is None or slots > self._slots:
             capacity = max(slots, 2 * self._slots, least)  # twice as many, so that growing stays rare
             grown = DeviceMemory(capacity * self._row_bytes)
-            known, self.pool = self.pool, grown
+            known, self._memory = self._memory, grown
             if known is not None:
                 cuda.copy_on_device(grown.address, known.address, self._slots * self._row_bytes, stream)
                 stream.synchronize()
                 graphs.drop(known.address)
                 known.close()
             self._slots = capacity
-        return self.pool.address
+        return self._memory.address
 
-    def keep_frames(self, wanted: set[int]) -> None:
-        """Release all other frames; none of them may be in use."""
-        for index in [index for index in self.frames if index not in wanted]:
-            self._spare.append(self.frames.pop(index))
+    def close(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
 
-    def new_frame(self, index: int, nbytes: int) -> int:
+
+class _FrameMemory:
+    """The frames of all sources' latest windows on the GPU, by source and index."""
+
+    def __init__(self) -> None:
+        self._frames: dict[PoseStream, dict[int, Room]] = {}
+        self._spare: list[Room] = []
+
+    def keep(self, source: PoseStream, wanted: set[int]) -> None:
+        """Release all other frames of a source; none of them may be in use."""
+        frames = self._frames.setdefault(source, {})
+        for index in [index for index in frames if index not in wanted]:
+            self._spare.append(frames.pop(index))
+        if not frames:
+            del self._frames[source]
+
+    def find(self, source: PoseStream, index: int) -> int | None:
+        """Return the address of a frame; None if it is not there."""
+        room = self._frames.get(source, {}).get(index)
+        return None if room is None else room.of(0).address
+
+    def add(self, source: PoseStream, index: int, nbytes: int) -> int:
         """Return the address of memory for a frame."""
-        room = self.frames[index] = self._spare.pop() if self._spare else Room(DeviceMemory)
+        room = self._spare.pop() if self._spare else Room(DeviceMemory)
+        self._frames.setdefault(source, {})[index] = room
         return room.of(nbytes).address
 
     def close(self) -> None:
         with ExitStack() as stack:
-            for room in (*self.frames.values(), *self._spare):
+            for room in (*self._spare, *(room for frames in self._frames.values() for room in frames.values())):
                 stack.callback(room.close)
-            if self.pool is not None:
-                stack.callback(self.pool.close)
 
 
-class DeviceEstimator(Estimator):
+class DeviceEstimator(TokenEstimator):
     """The network in two halves, and everything around them, on one GPU.
 
     Args:
@@ -202,9 +211,10 @@ class DeviceEstimator(Estimator):
         kernels: Mapping[str, KernelCode],
         times: StageTimes,
     ) -> None:
+        super().__init__(manifest)
         cuda.use_gpu()
         self.lock = threading.Lock()  # streams, buffers and recordings belong to all sources: one thread at a time
-        self.manifest, self.backend, self.times = manifest, encoder.backend, times
+        self.backend, self.times = encoder.backend, times
         self.encoder, self.temporal = encoder, temporal
         check_graph(manifest, "encoder", encoder)  # else kernels would write out of bounds
         check_graph(manifest, "temporal", temporal)
@@ -212,15 +222,14 @@ class DeviceEstimator(Estimator):
         self.temporal_sizes = buckets(*temporal.batch_range["tokens"])
         self.closed = False
         self._lanes: dict[tuple[Session, int], Callable[[cuda.Stream], None]] = {}
-        self._memories: list[_SourceMemory] = []
-        self._unused: list[_SourceMemory] = []
         with ExitStack() as stack:
 
             def own(resource: Any) -> Any:
                 stack.callback(resource.close)
                 return resource
 
-            stack.callback(self._close_memories)
+            L, C = manifest.token_shape
+            self.pool, self.frames = own(_TokenPool(L * C * 4)), own(_FrameMemory())
             self.upload, self.compute = own(cuda.Stream(apart=True)), own(cuda.Stream(apart=True))
             self.crop, self.gather, self.scatter = (
                 own(Kernel(kernels[name])) for name in ("crop_frame", "gather_tokens", "scatter_tokens")
@@ -228,26 +237,20 @@ class DeviceEstimator(Estimator):
             self.graphs = own(Graphs(self.compute, enabled=not encoder.own_graphs))
             self.staged = [(own(Room(PinnedMemory)), own(Event())) for _ in range(2)]  # frames being uploaded
             # By content: on the host for a whole call, on the device for one batch.
-            self.host = {name: own(Room(PinnedMemory)) for name in ("matrices", "slots", "windows", "keypoints")}
+            self.host = {
+                name: own(Room(PinnedMemory)) for name in ("matrices", "slots", "windows", "places", "keypoints")
+            }
             crops, windows = self.encoder_sizes[-1], self.temporal_sizes[-1]
             self.matrices = own(DeviceMemory(crops * _MATRIX)).address
-            self.slots = own(DeviceMemory(crops * 4)).address
+            self.targets = own(DeviceMemory(crops * 4)).address
             self.windows = own(DeviceMemory(windows * manifest.num_frames * 4)).address
+            self.places = own(DeviceMemory(windows * manifest.num_frames * _PLACE)).address
             self._resources = stack.pop_all()
 
-    def start(self, hold: float) -> PoseStream:
+    def forget(self, source: PoseStream) -> None:
+        """Release the frames of a source that has ended."""
         with self.lock:
-            if not self._unused:
-                L, C = self.manifest.token_shape
-                self._unused.append(_SourceMemory(L * C * 4))
-                self._memories.append(self._unused[-1])
-            return _DeviceStream(self, TokenCache(self.manifest.num_frames, hold), self._unused.pop())
-
-    def give_back(self, memory: _SourceMemory) -> None:
-        """Keep the memory of a source that has ended for the next one: recordings contain its addresses."""
-        with self.lock:
-            memory.keep_frames(set())
-            self._unused.append(memory)
+            self.frames.keep(source, set())
 
     def lane(self, session: TensorRTSession, size: int) -> Callable[[], None]:
         """Return a function that queues an engine's run with a batch size."""
@@ -267,128 +270,114 @@ class DeviceEstimator(Estimator):
                 stack.callback(self.compute.synchronize)
                 stack.callback(self.upload.synchronize)
 
-    def _close_memories(self) -> None:
-        with ExitStack() as stack:
-            for memory in self._memories:
-                stack.callback(memory.close)
-            self._memories.clear()
-
-
-class _DeviceStream(PoseStream):
-    cache: TokenCache
-
-    def __init__(self, estimator: DeviceEstimator, cache: TokenCache, memory: _SourceMemory) -> None:
-        self._estimator, self.cache = estimator, cache
-        self._memory: _SourceMemory | None = memory
-
-    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
-        estimator = self._estimator
-        assert self._memory is not None
+    def run(self, plans: Sequence[Plan]) -> list[list[np.ndarray]]:
         cuda.use_gpu()
-        with estimator.lock, estimator.times.stage("pose"):
-            if estimator.closed:
+        requests = [plan.request for plan in plans]
+        with self.lock, self.times.stage("pose"):
+            if self.closed:
                 raise EngineError(CLOSED)
-            work, windows, boxes = schedule_keyframes(self.cache, keyframes)
             # The last call waited for the GPU to finish: what it used may be overwritten.
-            self._memory.keep_frames({frame.index for people in keyframes for frame in people.window})
-            least = estimator.temporal_sizes[-1] * estimator.manifest.num_frames
-            pool = self._memory.grow(self.cache.num_slots, least, estimator.compute, estimator.graphs)
+            for request in requests:
+                wanted = {frame.index for people in request.keyframes for frame in people.window}
+                self.frames.keep(request.source, wanted)
+            least = self.temporal_sizes[-1] * self.manifest.num_frames
+            pool = self.pool.grow(self.slots.num_slots, least, self.compute, self.graphs)
+            slots, places = np.concatenate([p.slots for p in plans]), np.concatenate([p.places for p in plans])
             try:
-                self._encode(work, pool)
-                keypoints = self._decode(windows, batch_size, pool)
+                self._encode([(plan.request.source, *crop) for plan in plans for crop in plan.crops], pool)
+                keypoints = self._decode(slots, places, min(request.batch_size for request in requests), pool)
             finally:
-                estimator.compute.synchronize()
-            self.cache.release()
-            return by_keyframe(checked(keypoints.copy(), estimator.backend), boxes)
+                self.compute.synchronize()
+            return by_request(checked(keypoints.copy(), self.backend), requests)
 
-    def end(self) -> None:
-        if self._memory is not None:
-            self._estimator.give_back(self._memory)
-            self._memory = None
-
-    def _encode(self, work: list[Work], pool: int) -> None:
+    def _encode(self, work: list[tuple[PoseStream, Frame, np.ndarray, int]], pool: int) -> None:
         """Queue the encoding of crops, into their slots."""
         if not work:
             return
-        estimator = self._estimator
-        size = estimator.manifest.input_size
+        size = self.manifest.input_size
         crop_bytes = size[0] * size[1] * 3
-        work.sort(key=lambda item: item[0].index)  # groups the crops of each frame
-        matrices = self._on_host("matrices", np.array([crop_to_image_matrix(box, size) for _, box, _ in work], "f8"))
-        slots = self._on_host("slots", np.array([slot for _, _, slot in work], np.int32))
-        crops, tokens = estimator.encoder.address("frames"), estimator.encoder.address("tokens")
-        for part in batches(len(work), estimator.encoder_sizes[-1]):
+        work.sort(key=_frame_key)  # groups the crops of each frame
+        matrices = self._on_host("matrices", np.array([crop_to_image_matrix(box, size) for _, _, box, _ in work], "f8"))
+        slots = self._on_host("slots", np.array([slot for *_, slot in work], np.int32))
+        crops, tokens = self.encoder.address("frames"), self.encoder.address("tokens")
+        for part in batches(len(work), self.encoder_sizes[-1]):
             batch = work[part]
-            cuda.upload(estimator.matrices, matrices + part.start * _MATRIX, len(batch) * _MATRIX, estimator.compute)
-            cuda.upload(estimator.slots, slots + part.start * 4, len(batch) * 4, estimator.compute)
+            cuda.upload(self.matrices, matrices + part.start * _MATRIX, len(batch) * _MATRIX, self.compute)
+            cuda.upload(self.targets, slots + part.start * 4, len(batch) * 4, self.compute)
             first = 0
-            for _, people in groupby(batch, key=lambda item: item[0].index):
+            for _, people in groupby(batch, key=_frame_key):
                 these = list(people)
-                address, height, width = self._frame(these[0][0])
-                estimator.crop.launch(
-                    estimator.compute, len(these), address, estimator.matrices + first * _MATRIX, height, width,
+                address, height, width = self._frame(*these[0][:2])
+                self.crop.launch(
+                    self.compute, len(these), address, self.matrices + first * _MATRIX, height, width,
                     crops + first * crop_bytes,
                 )  # fmt: skip
                 first += len(these)
             # Old crops behind the batch are encoded too; their tokens are not used.
-            bucket = bucket_for(len(batch), estimator.encoder_sizes)
-            estimator.graphs.run(("encoder", bucket, crops, tokens), estimator.lane(estimator.encoder, bucket))
-            estimator.scatter.launch(estimator.compute, len(batch), tokens, estimator.slots, pool)
+            bucket = bucket_for(len(batch), self.encoder_sizes)
+            self.graphs.run(("encoder", bucket, crops, tokens), self.lane(self.encoder, bucket))
+            self.scatter.launch(self.compute, len(batch), tokens, self.targets, pool)
 
-    def _decode(self, windows: np.ndarray, batch_size: int, pool: int) -> np.ndarray:
-        """Queue windows of slots ``[N, T]``; return where their keypoints ``[N, J, 3]`` will be."""
-        estimator = self._estimator
-        T, J = estimator.manifest.num_frames, len(estimator.manifest.keypoints)
-        largest = min(batch_size, estimator.temporal_sizes[-1])
-        parts = [(part, windows[part]) for part in batches(len(windows), largest)]
-        sizes = [bucket_for(len(batch), estimator.temporal_sizes) for _, batch in parts]
+    def _decode(self, windows: np.ndarray, places: np.ndarray, batch_size: int, pool: int) -> np.ndarray:
+        """Queue windows of slots ``[N, T]`` and places ``[N, T, 4]``; return where keypoints ``[N, J, 3]`` will be."""
+        T, J = self.manifest.num_frames, len(self.manifest.keypoints)
+        largest = min(batch_size, self.temporal_sizes[-1])
+        parts = list(batches(len(windows), largest))
+        sizes = [bucket_for(part.stop - part.start, self.temporal_sizes) for part in parts]
         # Batches that are too small are padded with their last window.
         filled = [
-            batch[np.minimum(np.arange(size), len(batch) - 1)] for (_, batch), size in zip(parts, sizes, strict=True)
+            np.minimum(np.arange(part.start, part.start + size), part.stop - 1)
+            for part, size in zip(parts, sizes, strict=True)
         ]
-        slots = self._on_host("windows", np.concatenate([windows[:0], *filled]).astype(np.int32))
-        host = estimator.host["keypoints"].of(len(windows) * J * 12)
-        tokens, answer = estimator.temporal.address("tokens"), estimator.temporal.address("keypoints")
-        for (part, batch), size in zip(parts, sizes, strict=True):
-            cuda.upload(estimator.windows, slots, size * T * 4, estimator.compute)
-            slots += size * T * 4
-            run = estimator.lane(estimator.temporal, size)
+        rows = np.concatenate([np.zeros(0, np.int64), *filled])
+        slots, at = self._on_host("windows", windows[rows].astype(np.int32)), self._on_host("places", places[rows])
+        host = self.host["keypoints"].of(len(windows) * J * 12)
+        tokens, answer = self.temporal.address("tokens"), self.temporal.address("keypoints")
+        for part, size in zip(parts, sizes, strict=True):
+            cuda.upload(self.windows, slots, size * T * 4, self.compute)
+            cuda.upload(self.places, at, size * T * _PLACE, self.compute)
+            slots, at = slots + size * T * 4, at + size * T * _PLACE
+            run = self.lane(self.temporal, size)
 
             def gather_and_run(rows: int = size * T, run: Callable[[], None] = run) -> None:
-                estimator.gather.launch(estimator.compute, rows, pool, estimator.windows, tokens)
+                self.gather.launch(self.compute, rows, pool, self.windows, self.places, tokens)
                 run()
 
-            estimator.graphs.run(("temporal", size, pool, estimator.windows, tokens, answer), gather_and_run)
-            cuda.download(host.address + part.start * J * 12, answer, len(batch) * J * 12, estimator.compute)
+            self.graphs.run(("temporal", size, pool, self.windows, tokens, answer), gather_and_run)
+            count = part.stop - part.start
+            cuda.download(host.address + part.start * J * 12, answer, count * J * 12, self.compute)
         return host.view((len(windows), J, 3), np.dtype(np.float32))
 
     def _on_host(self, name: str, values: np.ndarray) -> int:
         """Copy values into pinned memory, where they stay until the next call; return the address."""
-        memory = self._estimator.host[name].of(values.nbytes)
+        memory = self.host[name].of(values.nbytes)
         memory.view(values.shape, values.dtype)[...] = values
         return memory.address
 
-    def _frame(self, frame: Frame) -> tuple[int, int, int]:
+    def _frame(self, source: PoseStream, frame: Frame) -> tuple[int, int, int]:
         """Return a frame's address on the GPU, height and width; work that is queued from now on finds it there."""
-        estimator, image = self._estimator, frame.image
+        image = frame.image
         assert image is not None
-        assert self._memory is not None
         if hasattr(image, "__cuda_array_interface__"):
             return _on_device(image)
         _check_frame(image.shape, image.dtype)
         height, width = image.shape[:2]
-        if frame.index in self._memory.frames:
-            return self._memory.frames[frame.index].of(0).address, height, width
-        room, done = estimator.staged[0]
-        estimator.staged.reverse()  # use the other one next time: this one may still be in transfer
+        if (known := self.frames.find(source, frame.index)) is not None:
+            return known, height, width
+        room, done = self.staged[0]
+        self.staged.reverse()  # use the other one next time: this one may still be in transfer
         done.synchronize()
         staged = room.of(image.nbytes)
         staged.view(image.shape, image.dtype)[...] = image
-        address = self._memory.new_frame(frame.index, image.nbytes)
-        cuda.upload(address, staged.address, image.nbytes, estimator.upload)
-        done.record(estimator.upload)
-        estimator.compute.wait(done)
+        address = self.frames.add(source, frame.index, image.nbytes)
+        cuda.upload(address, staged.address, image.nbytes, self.upload)
+        done.record(self.upload)
+        self.compute.wait(done)
         return address, height, width
+
+
+def _frame_key(work: tuple[PoseStream, Frame, np.ndarray, int]) -> tuple[int, int]:
+    return id(work[0]), work[1].index
 
 
 def _on_device(image: Any) -> tuple[int, int, int]:

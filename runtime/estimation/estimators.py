@@ -1,25 +1,28 @@
 """Estimators: from windows of frames and person boxes to keypoints, by whole windows or frame by frame.
 
-`WindowEstimator` runs the whole network on T crops of each person. `StreamingEstimator` runs the network in two halves
-and encodes only frames that `token_cache` has no tokens of. Both take several keyframes at once, cut crops, pad batches
-below the bundle's smallest batch, and split those above its largest.
+`WindowEstimator` runs the whole network on T crops of each person. `StreamingEstimator` runs the network in two halves:
+it encodes only crops that `token_cache` has no tokens of, and resamples tokens into windows. Both take several
+keyframes of several sources at once, cut crops, pad batches below the bundle's smallest batch, and split those above
+its largest.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sdtc.core.crops import crop_frame
 from sdtc.core.errors import EngineError
 from sdtc.core.manifest import Manifest
+from sdtc.core.resampling import Resampler, token_places
 from sdtc.runtime.backends.pool import Pool
 from sdtc.runtime.backends.session import Session
+from sdtc.runtime.estimation.shared_batches import SharedBatches
 from sdtc.runtime.estimation.timing import StageTimes
-from sdtc.runtime.estimation.token_cache import TokenCache
+from sdtc.runtime.estimation.token_cache import SlotPool, TokenCache
 from sdtc.runtime.sources.base import Frame
 
 
@@ -32,14 +35,14 @@ class KeyframePeople:
             times.
         crop_boxes: ``[P, 4]``, image pixels.
         track_ids: ``[P]``.
+        known: by index of the other frames and by track id, the crop boxes ``[4]`` of people who were found there.
+            Where somebody was not, a box of another frame is used.
     """
 
     window: Sequence[Frame]
     crop_boxes: np.ndarray
     track_ids: Sequence[int]
-
-
-Poses = tuple[np.ndarray, np.ndarray]  # float32 [P, J, 3]: x, y in crop pixels, score; [P, 4]: the crop boxes used
+    known: Mapping[int, Mapping[int, np.ndarray]] = field(default_factory=dict)
 
 
 class PoseStream(ABC):
@@ -52,15 +55,15 @@ class PoseStream(ABC):
     cache: TokenCache | None = None
 
     @abstractmethod
-    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
+    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[np.ndarray]:
         """Estimate the poses of everybody in some consecutive keyframes.
 
         Args:
-            keyframes: in order; the keyframe is in the middle of `KeyframePeople.window`.
+            keyframes: in order.
             batch_size: windows per batch.
 
         Returns:
-            For each keyframe, keypoints and the crop boxes that they refer to.
+            For each keyframe, float32 ``[P, J, 3]``: x, y in pixels of the person's crop, score.
 
         Raises:
             EngineError: the backend failed, or its results are not finite.
@@ -82,16 +85,21 @@ class Estimator(ABC):
     on_device: bool = False
 
     @abstractmethod
-    def start(self, hold: float) -> PoseStream:
-        """Begin a source.
-
-        Args:
-            hold: how far a held box may deviate, see `sdtc.runtime.estimation.token_cache.TokenCache`.
-        """
+    def start(self) -> PoseStream:
+        """Begin a source."""
 
     @abstractmethod
     def close(self) -> None:
         """Release the backend."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a thread wants estimated: keyframes of one source, at most `batch_size` windows per batch."""
+
+    source: PoseStream
+    keyframes: Sequence[KeyframePeople]
+    batch_size: int
 
 
 class WindowEstimator(Estimator, PoseStream):
@@ -101,21 +109,27 @@ class WindowEstimator(Estimator, PoseStream):
         manifest: the bundle's.
         session: on the graph ``model``.
         times: stage times to record into.
+        lanes: how many batches may run at the same time.
     """
 
-    def __init__(self, manifest: Manifest, session: Session, times: StageTimes) -> None:
+    def __init__(self, manifest: Manifest, session: Session, times: StageTimes, lanes: int = 1) -> None:
         self.manifest, self.backend, self._session, self._times = manifest, session.backend, session, times
         T, (H, W) = manifest.num_frames, manifest.input_size
-        self._clips = Pool(lambda: np.empty((manifest.batch[2], T, H, W, 3), np.uint8))  # one for each thread
+        self._clips = Pool(lambda: np.empty((manifest.batch[2], T, H, W, 3), np.uint8))
+        self._batches = SharedBatches(self._run, lanes)
 
-    def start(self, hold: float) -> PoseStream:
+    def start(self) -> PoseStream:
         return self
 
-    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
-        everybody = [(people.window, crop_box) for people in keyframes for crop_box in people.crop_boxes]
-        found = [_no_poses(self.manifest)]
+    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[np.ndarray]:
+        return self._batches(Request(self, keyframes, batch_size))
+
+    def _run(self, requests: Sequence[Request]) -> list[list[np.ndarray]]:
+        people = [each for request in requests for each in request.keyframes]
+        everybody = [(each.window, crop_box) for each in people for crop_box in each.crop_boxes]
+        found = [no_poses(self.manifest)]
         with self._clips.lend() as memory:
-            for part in batches(len(everybody), batch_size):
+            for part in batches(len(everybody), min(request.batch_size for request in requests)):
                 batch = everybody[part]
                 clips = memory[: max(len(batch), self.manifest.batch[0])]
                 with self._times.stage("crop"):
@@ -125,7 +139,7 @@ class WindowEstimator(Estimator, PoseStream):
                 with self._times.stage("pose"):
                     keypoints = self._session.run({"clip": clips})["keypoints"][: len(batch)]
                 found.append(checked(keypoints, self.backend))
-        return by_keyframe(np.concatenate(found), [people.crop_boxes for people in keyframes])
+        return by_request(np.concatenate(found), requests)
 
     def close(self) -> None:
         self._session.close()
@@ -140,107 +154,162 @@ class WindowEstimator(Estimator, PoseStream):
                 crop_frame(frame.image, crop_box, self.manifest.input_size, out=clip[t])
 
 
-class StreamingEstimator(Estimator):
-    """The network in two halves: new frames to tokens, and windows of tokens to poses.
+Crop = tuple[Frame, np.ndarray, int]  # a frame to encode, the crop box [4], the slot for its tokens
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request needs.
+
+    Attributes:
+        request: the request.
+        crops: to be encoded.
+        slots: int64 ``[P, T]``, of everybody's window.
+        places: float32 ``[P, T, 4]``, where the keyframe's tokens lie in those of the slots
+            (`sdtc.core.resampling.token_places`).
+    """
+
+    request: Request
+    crops: list[Crop]
+    slots: np.ndarray
+    places: np.ndarray
+
+
+def make_plan(manifest: Manifest, cache: TokenCache, request: Request) -> Plan:
+    """Schedule a request."""
+    crops: list[Crop] = []
+    T = manifest.num_frames
+    slots, used, own = [np.zeros((0, T), np.int64)], [np.zeros((0, T, 4))], [np.zeros((0, 4))]
+    for people in request.keyframes:
+        by_index = {frame.index: frame for frame in people.window}
+        frames = [frame.index for frame in people.window]
+        schedule = cache.schedule(frames, people.crop_boxes, people.track_ids, people.known)
+        crops += [(by_index[frame], crop_box, slot) for frame, crop_box, slot in schedule.encode]
+        slots.append(schedule.slots)
+        used.append(schedule.crop_boxes)
+        own.append(people.crop_boxes.reshape(-1, 4))
+    places = token_places(manifest, np.concatenate(used), np.concatenate(own)[:, None])
+    return Plan(request, crops, np.concatenate(slots), places)
+
+
+class TokenEstimator(Estimator):
+    """The network in two halves, whose tokens are kept from keyframe to keyframe.
+
+    Args:
+        manifest: the bundle's.
+        lanes: how many batches may run at the same time.
+    """
+
+    def __init__(self, manifest: Manifest, lanes: int = 1) -> None:
+        self.manifest = manifest
+        self.slots = SlotPool()
+        self._batches = SharedBatches(self.run, lanes)
+
+    def start(self) -> PoseStream:
+        return TokenStream(self, TokenCache(self.manifest.num_frames, self.slots))
+
+    def estimate(self, plan: Plan) -> list[np.ndarray]:
+        """Return the poses of each keyframe of a plan's request."""
+        return self._batches(plan)
+
+    @abstractmethod
+    def run(self, plans: Sequence[Plan]) -> list[list[np.ndarray]]:
+        """Return the poses of each keyframe of each plan's request; it may run again after it has failed."""
+
+    def forget(self, source: PoseStream) -> None:
+        """Release what is kept of a source that has ended."""
+
+
+class TokenStream(PoseStream):
+    """One source of a `TokenEstimator`, with its tokens."""
+
+    cache: TokenCache
+
+    def __init__(self, estimator: TokenEstimator, cache: TokenCache) -> None:
+        self._estimator, self.cache = estimator, cache
+
+    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[np.ndarray]:
+        try:
+            plan = make_plan(self._estimator.manifest, self.cache, Request(self, keyframes, batch_size))
+            return self._estimator.estimate(plan)
+        finally:
+            self.cache.release()
+
+    def end(self) -> None:
+        self.cache.end()
+        self._estimator.forget(self)
+
+
+class StreamingEstimator(TokenEstimator):
+    """The network in two halves: new crops to tokens, and windows of tokens to poses.
 
     Args:
         manifest: the bundle's.
         encoder, temporal: sessions on the graphs of these names.
         times: stage times to record into.
+        lanes: how many batches may run at the same time.
     """
 
-    def __init__(self, manifest: Manifest, encoder: Session, temporal: Session, times: StageTimes) -> None:
-        self.manifest, self.backend, self.times = manifest, encoder.backend, times
+    def __init__(
+        self, manifest: Manifest, encoder: Session, temporal: Session, times: StageTimes, lanes: int = 1
+    ) -> None:
+        super().__init__(manifest, lanes)
+        self.backend, self.times = encoder.backend, times
         self.encoder, self.temporal = encoder, temporal
         T, (H, W), largest = manifest.num_frames, manifest.input_size, manifest.batch[2]
-        dtype = temporal.inputs["tokens"].dtype
-        self.token_type = dtype
-        # Reused by every batch; one for each thread. The encoder could take T times as many frames at once as there are
+        shape = manifest.token_shape
+        self._tokens: list[np.ndarray] = []  # by slot, [L, C]
+        # Reused by every batch; one for each lane. The encoder could take T times as many frames at once as there are
         # windows in a batch; on a CPU that would only need more memory.
-        self.crops = Pool(lambda: np.empty((largest, H, W, 3), np.uint8))
-        self.windows = Pool(lambda: np.empty((largest, T, *manifest.token_shape), dtype))
-
-    def start(self, hold: float) -> PoseStream:
-        return _TokenStream(self, TokenCache(self.manifest.num_frames, hold))
+        self._crops = Pool(lambda: np.empty((largest, H, W, 3), np.uint8))
+        self._windows = Pool(
+            lambda: (np.empty((largest, T, *shape), np.float32), Resampler(manifest.token_grid, shape[1]))
+        )
 
     def close(self) -> None:
         self.encoder.close()
         self.temporal.close()
 
-
-class _TokenStream(PoseStream):
-    cache: TokenCache
-
-    def __init__(self, estimator: StreamingEstimator, cache: TokenCache) -> None:
-        self._estimator, self.cache = estimator, cache
-        self._tokens = np.empty((0, *estimator.manifest.token_shape), estimator.token_type)  # [slots, L, C]
-
-    def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[Poses]:
-        work, windows, boxes = schedule_keyframes(self.cache, keyframes)
+    def run(self, plans: Sequence[Plan]) -> list[list[np.ndarray]]:
         # Encode everybody's new frames together: the encoder is fast with large batches.
-        self._encode(work)
-        keypoints = self._decode(windows, batch_size)
-        self.cache.release()
-        return by_keyframe(keypoints, boxes)
+        self._encode([crop for plan in plans for crop in plan.crops])
+        requests = [plan.request for plan in plans]
+        slots, places = np.concatenate([p.slots for p in plans]), np.concatenate([p.places for p in plans])
+        keypoints = self._decode(slots, places, min(request.batch_size for request in requests))
+        return by_request(keypoints, requests)
 
-    def _encode(self, work: Sequence[Work]) -> None:
+    def _encode(self, crops: Sequence[Crop]) -> None:
         """Encode crops of frames, and put the tokens into their slots."""
-        estimator, times = self._estimator, self._estimator.times
-        known = len(self._tokens)
-        if self.cache.num_slots > known:  # twice as many, so that growing stays rare
-            grown = np.empty((max(self.cache.num_slots, 2 * known), *self._tokens.shape[1:]), self._tokens.dtype)
-            grown[:known] = self._tokens
-            self._tokens = grown
-        with estimator.crops.lend() as memory:
-            for part in batches(len(work), len(memory)):
-                batch = work[part]
-                crops = memory[: len(batch)]
-                with times.stage("crop"):
-                    for (frame, crop_box, _), crop in zip(batch, crops, strict=True):
+        while len(self._tokens) < self.slots.num_slots:  # appending is safe in several lanes
+            self._tokens.append(np.empty(self.manifest.token_shape, np.float32))
+        with self._crops.lend() as memory:
+            for part in batches(len(crops), len(memory)):
+                batch = crops[part]
+                images = memory[: len(batch)]
+                with self.times.stage("crop"):
+                    for (frame, crop_box, _), image in zip(batch, images, strict=True):
                         assert frame.image is not None
-                        crop_frame(frame.image, crop_box, estimator.manifest.input_size, out=crop)
-                with times.stage("encode"):
-                    self._tokens[[slot for _, _, slot in batch]] = estimator.encoder.run({"frames": crops})["tokens"]
+                        crop_frame(frame.image, crop_box, self.manifest.input_size, out=image)
+                with self.times.stage("encode"):
+                    tokens = self.encoder.run({"frames": images})["tokens"]
+                    for (_, _, slot), encoded in zip(batch, tokens, strict=True):
+                        self._tokens[slot][...] = encoded
 
-    def _decode(self, slots: np.ndarray, batch_size: int) -> np.ndarray:
-        """Turn windows of slots ``[N, T]`` into keypoints ``[N, J, 3]``."""
-        estimator = self._estimator
-        found = [_no_poses(estimator.manifest)]
-        with estimator.windows.lend() as memory:
+    def _decode(self, slots: np.ndarray, places: np.ndarray, batch_size: int) -> np.ndarray:
+        """Turn windows of slots ``[N, T]``, sampled at places ``[N, T, 4]``, into keypoints ``[N, J, 3]``."""
+        found = [no_poses(self.manifest)]
+        with self._windows.lend() as (memory, resampler):
             for part in batches(len(slots), batch_size):
-                batch = slots[part]
-                windows = memory[: max(len(batch), estimator.manifest.batch[0])]
-                with estimator.times.stage("temporal"):
-                    np.take(self._tokens, batch, axis=0, out=windows[: len(batch)])
-                    windows[len(batch) :] = windows[len(batch) - 1]
-                    keypoints = estimator.temporal.run({"tokens": windows})["keypoints"][: len(batch)]
-                found.append(checked(keypoints, estimator.backend))
+                count = len(slots[part])
+                windows = memory[: max(count, self.manifest.batch[0])]
+                with self.times.stage("gather"):
+                    maps = [self._tokens[slot] for slot in slots[part].flat]
+                    resampler.gather(maps, places[part].reshape(-1, 4), windows[:count].reshape(-1, *maps[0].shape))
+                    windows[count:] = windows[count - 1]
+                with self.times.stage("temporal"):
+                    keypoints = self.temporal.run({"tokens": windows})["keypoints"][:count]
+                found.append(checked(keypoints, self.backend))
         return np.concatenate(found)
-
-
-Work = tuple[Frame, np.ndarray, int]  # a frame to encode, the crop box [4], the slot for its tokens
-
-
-def schedule_keyframes(
-    cache: TokenCache, keyframes: Sequence[KeyframePeople]
-) -> tuple[list[Work], np.ndarray, list[np.ndarray]]:
-    """Schedule some consecutive keyframes.
-
-    Returns:
-        The crops to encode; the slots of everybody's window, int64 ``[P, T]``; the crop boxes of each keyframe.
-    """
-    work: list[Work] = []
-    windows, boxes = [np.zeros((0, cache.num_frames), np.int64)], []
-    for people in keyframes:
-        by_index = {frame.index: frame for frame in people.window}
-        keyframe = people.window[len(people.window) // 2].index
-        schedule = cache.schedule(
-            keyframe, [frame.index for frame in people.window], people.crop_boxes, people.track_ids
-        )
-        work += [(by_index[frame], schedule.crop_boxes[person], slot) for frame, person, slot in schedule.encode]
-        windows.append(schedule.windows)
-        boxes.append(schedule.crop_boxes)
-    return work, np.concatenate(windows), boxes
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
@@ -249,13 +318,19 @@ def batches(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def by_keyframe(keypoints: np.ndarray, boxes: Sequence[np.ndarray]) -> list[Poses]:
-    """Split everybody's keypoints by keyframe, and pair them with the crop boxes of each."""
-    ends = np.cumsum([len(each) for each in boxes])
-    return list(zip(np.split(keypoints, ends[:-1]), boxes, strict=True)) if boxes else []
+def by_request(keypoints: np.ndarray, requests: Sequence[Request]) -> list[list[np.ndarray]]:
+    """Split everybody's keypoints by request and keyframe."""
+    found: list[list[np.ndarray]] = []
+    start = 0
+    for request in requests:
+        found.append([])
+        for people in request.keyframes:
+            found[-1].append(keypoints[start : start + len(people.crop_boxes)])
+            start += len(people.crop_boxes)
+    return found
 
 
-def _no_poses(manifest: Manifest) -> np.ndarray:
+def no_poses(manifest: Manifest) -> np.ndarray:
     return np.zeros((0, len(manifest.keypoints), 3), np.float32)
 
 

@@ -9,11 +9,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any, Protocol, TypeVar
 
-from sdtc.runtime.sources.base import GAP, Frame
+from sdtc.runtime.sources.base import GAP
 
 
-def windows(frames: Iterable[Frame], delta: int, lookahead: int | None = None) -> Iterator[tuple[Frame, list[Frame]]]:
+class HasImage(Protocol):
+    """A frame, or something that belongs to one."""
+
+    @property
+    def image(self) -> Any: ...
+
+
+T = TypeVar("T", bound=HasImage)
+
+
+def windows(frames: Iterable[T], delta: int, lookahead: int | None = None) -> Iterator[tuple[T, list[T]]]:
     """Yield every frame as a keyframe, with the frames of its window.
 
     At most 2δ+1 frames are held. A keyframe t is yielded once frame t+lookahead has been read, or the stream has ended
@@ -28,9 +39,10 @@ def windows(frames: Iterable[Frame], delta: int, lookahead: int | None = None) -
         The keyframe, and T frames in order, all with images; an empty list if the keyframe itself is missing.
     """
     lookahead = delta if lookahead is None else lookahead
-    buffer: deque[Frame] = deque(maxlen=2 * delta + 1)
+    buffer: deque[T] = deque(maxlen=2 * delta + 1)
     position = 0  # of the next keyframe in the buffer
-    for frame in chain(frames, [GAP]):
+    end: Iterable[Any] = [GAP]
+    for frame in chain(frames, end):
         if frame is GAP:
             while position < len(buffer):
                 yield buffer[position], _window(buffer, position, delta)
@@ -46,7 +58,7 @@ def windows(frames: Iterable[Frame], delta: int, lookahead: int | None = None) -
             position += 1
 
 
-def _window(buffer: deque[Frame], position: int, delta: int) -> list[Frame]:
+def _window(buffer: deque[T], position: int, delta: int) -> list[T]:
     keyframe = buffer[position]
     if keyframe.image is None:
         return []

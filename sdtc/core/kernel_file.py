@@ -27,7 +27,7 @@ MAX_BYTES = 32 << 20
 # By kernel, the names of its arguments in order.
 SIGNATURES = {
     "crop_frame": ("frame", "matrices", "frame_height", "frame_width", "crops"),
-    "gather_tokens": ("source", "slots", "target"),
+    "gather_tokens": ("source", "slots", "places", "target"),
     "scatter_tokens": ("source", "slots", "target"),
 }
 SCALARS = ("frame_height", "frame_width")  # int32; all others are pointers

@@ -20,7 +20,7 @@ from sdtc.core.numbers import whole_number
 from sdtc.core.settings import build_from_json
 from sdtc.core.skeleton import Skeleton, get_skeleton
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_CLIP_BYTES = 8 << 30  # of one batch of crops or tokens, which the runtime allocates
 GRAPHS = ("model", "encoder", "temporal")
@@ -60,6 +60,9 @@ class Manifest:
         input_size: (H, W) of a crop, pixels.
         heatmap_size: (h, w), pixels.
         token_shape: (L, C) of one frame's tokens, between encoder and temporal.
+        token_grid: (h, w), rows and columns of tokens in a crop, row by row; L = h·w.
+        token_stride, token_offset: the token in row i, column j is centred at crop pixel
+            (token_offset + token_stride·j, token_offset + token_stride·i).
         skeleton: ``"posetrack"`` or ``"coco"``.
         keypoints, flip_pairs: the skeleton's, for programs that do not use this package.
         mean, std: of the normalisation that the graph applies, for RGB values 0-1.
@@ -82,6 +85,9 @@ class Manifest:
     input_size: tuple[int, int]
     heatmap_size: tuple[int, int]
     token_shape: tuple[int, int]
+    token_grid: tuple[int, int]
+    token_stride: float
+    token_offset: float
     skeleton: str
     keypoints: tuple[str, ...]
     flip_pairs: tuple[tuple[int, int], ...]
@@ -119,7 +125,7 @@ class Manifest:
         """Read and check a manifest; :meth:`verify_file` checks the hashes of its files.
 
         Raises:
-            BundleError: missing, damaged, inconsistent, or of a newer schema.
+            BundleError: missing, damaged, inconsistent, or of another schema.
         """
         try:
             data = read_json(path, "manifest", MAX_MANIFEST_BYTES)
@@ -136,8 +142,13 @@ class Manifest:
             )
         if version > SCHEMA_VERSION:
             raise BundleError(
-                f"manifest '{path}' has schema version {version}, this sdtc reads up to {SCHEMA_VERSION}: "
+                f"manifest '{path}' has schema version {version}, this sdtc reads {SCHEMA_VERSION}: "
                 "update sdtc, or export the checkpoint again with this version"
+            )
+        if version < SCHEMA_VERSION:  # the graphs themselves are others
+            raise BundleError(
+                f"manifest '{path}' has schema version {version}, of an older sdtc, this one reads {SCHEMA_VERSION}: "
+                "export the checkpoint again with export/to_trt.py"
             )
         try:
             known = {f.name for f in dataclasses.fields(Manifest)}
@@ -176,6 +187,10 @@ class Manifest:
         for name, size in (("input_size", self.input_size), ("heatmap_size", self.heatmap_size)):
             expect(all(8 <= side <= 4096 for side in size), f"{name} is {size}")
         expect(min(self.token_shape) > 0, f"token_shape is {self.token_shape}")
+        grid = self.token_grid
+        expect(min(grid) > 0 and grid[0] * grid[1] == self.token_shape[0], f"token_grid is {grid}")
+        expect(0 < self.token_stride <= 4096, f"token_stride is {self.token_stride}")
+        expect(abs(self.token_offset) <= 4096, f"token_offset is {self.token_offset}")
         skeleton = self.get_skeleton()
         expect(self.keypoints == skeleton.keypoints, f"keypoints are not those of '{self.skeleton}'")
         expect(self.flip_pairs == skeleton.flip_pairs, f"flip_pairs are not those of '{self.skeleton}'")

@@ -3,6 +3,8 @@
     encode:   frames uint8 [N, H, W, 3] RGB   ->  tokens [N, L, C]          once per frame
     temporal: tokens [B, T, L, C]             ->  heatmaps [B, J, h, w]     once per keyframe
 
+The spatial and temporal encodings are added in the second step: they belong to the keyframe's crop and window, and a
+stream resamples tokens of other crops before that (`sdtc.core.resampling`).
 `forward` runs both steps on a clip. Masks and reconstruction are not part of these classes: masked training wraps them
 (`sdtc.model.reconstruction`).
 """
@@ -90,11 +92,12 @@ class SDTC(PoseNetwork):
     def encode(self, frames: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.backbone.frozen):
             features = self.encode_backbone(frames)
-        tokens = self.projection(features)
-        return tokens if self.spatial is None else tokens + self.spatial
+        return self.projection(features)
 
     def representations(self, tokens: Tensor) -> Tensor:
-        """R: tokens with the temporal encoding, ``[B, T, L, C]`` (paper, section 2)."""
+        """R: tokens ``[B, T, L, C]`` with the spatial and temporal encodings (paper, section 2)."""
+        if self.spatial is not None:
+            tokens = tokens + self.spatial
         return tokens if self.temporal_embed is None else tokens + self.temporal_embed
 
     def temporal(self, tokens: Tensor) -> Tensor:

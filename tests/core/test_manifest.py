@@ -81,7 +81,7 @@ def test_missing_file_is_named(bundle) -> None:
 
 def test_newer_schema_names_both_versions(bundle) -> None:
     path = edit(bundle, schema_version=SCHEMA_VERSION + 7)
-    with pytest.raises(BundleError, match=f"version {SCHEMA_VERSION + 7}, this sdtc reads up to {SCHEMA_VERSION}"):
+    with pytest.raises(BundleError, match=f"version {SCHEMA_VERSION + 7}, this sdtc reads {SCHEMA_VERSION}"):
         Manifest.load(path)
 
 
@@ -115,6 +115,10 @@ def test_newer_schema_names_both_versions(bundle) -> None:
         {"batch": "148"},
         {"heatmap_size": [32, 24, 8]},
         {"token_shape": [0, 64]},
+        {"token_grid": [6, 9]},
+        {"token_grid": [-6, -8]},
+        {"token_stride": 0},
+        {"token_offset": 1e9},
         {"flip_pairs": [[0, 99]]},
         {"flip_pairs": []},
         {"keypoints": "nose"},
@@ -172,8 +176,14 @@ def test_the_field_is_named(bundle, changes, reason) -> None:
         Manifest.load(edit(bundle, **changes))
 
 
+def test_bundles_of_before_are_exported_again(bundle) -> None:
+    path = edit(bundle, schema_version=1, token_grid=None, token_stride=None, token_offset=None)
+    with pytest.raises(BundleError, match="has schema version 1, of an older sdtc, this one reads 2: export the check"):
+        Manifest.load(path)
+
+
 def test_whole_numbers_are_numbers_and_newer_fields_are_ignored(bundle) -> None:
-    as_floats: dict[str, Any] = {"num_frames": 5.0, "batch": [1.0, 4, 8], "schema_version": 1.0}
+    as_floats: dict[str, Any] = {"num_frames": 5.0, "batch": [1.0, 4, 8], "schema_version": float(SCHEMA_VERSION)}
     changes = as_floats | {"std": [1, 1, 1], "crop_scale": 1, "added_later": {"a": 1}, "engine": None}
     manifest = Manifest.load(edit(bundle, **changes))
     assert manifest.std == (1.0, 1.0, 1.0)

@@ -154,7 +154,6 @@ def test_people_of_an_anamorphic_frame_are_seen_as_they_are(engine) -> None:
         (lambda: TrackOptions(detect_every="2"), "`detect_every` is '2': expected a whole number"),
         (lambda: TrackOptions(lookahead=-1), "`lookahead` is -1: expected at least 0"),
         (lambda: EngineOptions(threads=True), "`threads` is True: expected a whole number"),
-        (lambda: EngineOptions(hold=float("nan")), "`hold` is nan: expected 0"),
         (lambda: RunOptions(min_score=float("nan")), "`min_score` is nan: expected a score from 0 to 1"),
         (lambda: RunOptions(reconnect=-1), "`reconnect` is -1: expected seconds"),
         (lambda: EngineOptions(exact="no"), "`exact` is 'no': expected True or False"),

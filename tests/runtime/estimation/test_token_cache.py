@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.runtime.cli import _parser
-from sdtc.runtime.estimation.token_cache import HOLD, Schedule, TokenCache, fits
+from sdtc.runtime.estimation.token_cache import Schedule, SlotPool, TokenCache
 
 T = 5
 BOX = np.array([10.0, 20.0, 30.0, 40.0])
@@ -16,8 +14,8 @@ def shifted(x: float, y: float = 0.0) -> np.ndarray:
     return BOX + np.array([x, y, 0, 0])
 
 
-def make(hold: float = 0.1) -> TokenCache:
-    return TokenCache(T, hold)
+def make() -> TokenCache:
+    return TokenCache(T, SlotPool())
 
 
 def frames_encoded(schedule: Schedule) -> list[int]:
@@ -28,98 +26,131 @@ def window(keyframe: int, length: int) -> list[int]:
     return [min(max(keyframe + offset, 0), length - 1) for offset in range(-2, 3)]
 
 
-def test_a_person_who_stands_still_is_encoded_once_a_frame() -> None:
-    cache = make()
-    encoded = [frames_encoded(cache.schedule(keyframe, window(keyframe, 10), BOX[None], [7])) for keyframe in range(10)]
-    assert encoded == [[0, 1, 2], [3], [4], [5], [6], [7], [8], [9], [], []]
-    assert (cache.encoded, cache.reused) == (10, 44 - 10)  # 3 + 4 + 6 * 5 + 4 + 3 frames in ten windows
+class Clip:
+    """People by frame, and the cache that schedules one keyframe after the other."""
+
+    def __init__(self, frames: list[dict[int, np.ndarray]], cache: TokenCache | None = None) -> None:
+        self.frames, self.cache = frames, make() if cache is None else cache
+
+    def schedule(self, keyframe: int, length: int | None = None) -> Schedule:
+        people = self.frames[keyframe]
+        boxes = np.array(list(people.values())).reshape(-1, 4)
+        around = window(keyframe, length or len(self.frames))
+        known = {index: self.frames[index] for index in around if index != keyframe}
+        return self.cache.schedule(around, boxes, list(people), known)
 
 
-def test_a_person_who_moves_too_far_is_encoded_anew() -> None:
-    cache = make(hold=0.1)
-    assert frames_encoded(cache.schedule(5, window(5, 100), BOX[None], [7])) == [3, 4, 5, 6, 7]
-    schedule = cache.schedule(6, window(6, 100), shifted(2.9)[None], [7])  # a tenth of the width is 3 pixels
-    np.testing.assert_array_equal(schedule.crop_boxes, BOX[None])
-    assert frames_encoded(schedule) == [8]
-    schedule = cache.schedule(7, window(7, 100), shifted(3.1)[None], [7])
-    np.testing.assert_array_equal(schedule.crop_boxes, shifted(3.1)[None])
-    assert frames_encoded(schedule) == [5, 6, 7, 8, 9]
+def test_a_person_who_walks_is_encoded_once_in_every_frame_in_the_box_of_that_frame() -> None:
+    clip = Clip([{7: shifted(5.0 * frame)} for frame in range(10)])
+    for keyframe in range(10):
+        schedule = clip.schedule(keyframe)
+        assert frames_encoded(schedule) == ([0, 1, 2] if keyframe == 0 else [keyframe + 2] if keyframe < 8 else [])
+        for frame, box, _ in schedule.encode:
+            np.testing.assert_array_equal(box, shifted(5.0 * frame))
+        np.testing.assert_array_equal(schedule.crop_boxes[0], [shifted(5.0 * frame) for frame in window(keyframe, 10)])
+    assert (clip.cache.encoded, clip.cache.estimated) == (10, 10)
 
 
-def test_the_help_states_the_default() -> None:
-    assert f"is updated (default: {HOLD})" in " ".join(_parser().format_help().split())
+def test_a_new_person_costs_delta_crops_more_and_not_all_at_once() -> None:
+    clip = Clip([{7: shifted(frame)} if frame >= 5 else {} for frame in range(20)])
+    encoded = [frames_encoded(clip.schedule(keyframe)) for keyframe in range(20)]
+    assert encoded[:9] == [[], [], [], [5], [6], [3, 4, 7], [8], [9], [10]]
+    assert clip.cache.encoded == 15 + 2
 
 
-def test_nothing_is_held_at_zero() -> None:
-    assert fits(BOX, BOX.copy(), 0.0)
-    assert not fits(BOX, shifted(1e-9), 0.0)
+def test_where_somebody_was_not_found_the_nearest_box_is_used_and_of_two_the_earlier() -> None:
+    clip = Clip([{7: shifted(frame)} if frame not in (4, 5, 6) else {} for frame in range(12)])
+    boxes = {frame: box for keyframe in range(12) for frame, box, _ in clip.schedule(keyframe).encode}
+    assert sorted(boxes) == list(range(12))
+    np.testing.assert_array_equal(boxes[4], shifted(3))
+    np.testing.assert_array_equal(boxes[5], shifted(3))  # first wanted when frame 7 has not come
+    np.testing.assert_array_equal(boxes[6], shifted(7))
+    clip = Clip([{7: shifted(frame)} if frame != 2 else {} for frame in range(5)])
+    boxes = {frame: box for keyframe in range(5) for frame, box, _ in clip.schedule(keyframe).encode}
+    np.testing.assert_array_equal(boxes[2], shifted(1))
 
 
-@pytest.mark.parametrize(
-    ("change", "held"),
-    [([0, 3.9, 0, 0], True), ([0, 4.1, 0, 0], False), ([-1.5, -2, 3, 4], True), ([-2, -2.6, 4, 5.3], False)],
-)
-def test_what_a_held_box_may_be_off(change, held) -> None:
-    assert fits(BOX, BOX + change, 0.1) is held
+def test_a_person_who_leaves_is_seen_in_the_last_box() -> None:
+    clip = Clip([{7: shifted(frame)} if frame < 5 else {} for frame in range(9)])
+    encoded = {}
+    for keyframe in range(9):
+        encoded |= {frame: box for frame, box, _ in clip.schedule(keyframe).encode}
+    assert sorted(encoded) == list(range(7))
+    np.testing.assert_array_equal(encoded[6], shifted(4))
 
 
 def test_the_lost_are_forgotten() -> None:
-    cache = make()
-    cache.schedule(0, window(0, 100), BOX[None], [1])
-    cache.schedule(T - 1, window(T - 1, 100), BOX[None], [2])
-    assert len(cache) == 2  # a window may still hold frames of the first
-    cache.schedule(T, window(T, 100), BOX[None], [2])
-    assert len(cache) == 1
+    clip = Clip([{1: BOX}] + [{2: BOX}] * (T + 1))
+    for keyframe in range(T):
+        clip.schedule(keyframe)
+    assert len(clip.cache) == 2  # a window may still hold frames of the first
+    clip.schedule(T)
+    assert len(clip.cache) == 1
 
 
-@given(st.lists(st.sets(st.integers(0, 30), max_size=4), min_size=1, max_size=60), st.integers(1, 3))
+@given(
+    st.lists(st.dictionaries(st.integers(0, 30), st.floats(-50, 50), max_size=4), min_size=1, max_size=60),
+    st.integers(1, 3),
+)
 def test_memory_is_bounded_by_the_people_of_one_window_and_of_what_is_in_flight(frames, together) -> None:
-    cache, x, bound = make(), 0.0, 0
-    for keyframe, people in enumerate(frames):
-        ids = sorted(people)
-        x += 2.0  # so far that every other box is taken anew
-        cache.schedule(keyframe, window(keyframe, len(frames)), np.tile(shifted(x), (len(ids), 1)), ids)
-        around = frames[max(keyframe - T - together + 1, 0) : keyframe + 1]
+    clip, bound = Clip([{key: shifted(x) for key, x in people.items()} for people in frames]), 0
+    for keyframe in range(len(frames)):
+        clip.schedule(keyframe)
+        around = frames[max(keyframe - T - together + 1, 0) : keyframe + 3]
         bound = max(bound, sum(T * len(people) for people in around))
-        assert len(cache) <= len(set().union(*frames[max(keyframe - T + 1, 0) : keyframe + 1]))
-        assert cache.num_slots <= bound
+        assert len(clip.cache) <= len(set().union(*frames[max(keyframe - T + 1, 0) : keyframe + 3]))
+        assert clip.cache._slots.num_slots <= bound
         if keyframe % together == 0:
-            cache.release()
+            clip.cache.release()
+    clip.cache.end()
+    assert sorted(clip.cache._slots._free) == list(range(clip.cache._slots.num_slots))  # none is lost or there twice
 
 
 def test_two_people_with_one_id_do_not_share_tokens() -> None:
     cache = make()
     for keyframe in (0, 1):
-        schedule = cache.schedule(keyframe, window(keyframe, 10), np.stack([BOX, BOX + 500]), [3, 3])
-        assert not set(schedule.windows[0]) & set(schedule.windows[1])
-        np.testing.assert_array_equal(schedule.crop_boxes, np.stack([BOX, BOX + 500]))
+        others = {index: {3: shifted(index)} for index in window(keyframe, 10)}
+        schedule = cache.schedule(window(keyframe, 10), np.stack([shifted(keyframe), BOX + 500]), [3, 3], others)
+        assert not set(schedule.slots[0]) & set(schedule.slots[1])
+        np.testing.assert_array_equal(schedule.crop_boxes[0], [shifted(index) for index in window(keyframe, 10)])
+        np.testing.assert_array_equal(schedule.crop_boxes[1], [BOX + 500] * T)  # who is who in other frames is unknown
         cache.release()
+
+
+def test_a_frame_that_replaces_a_missing_one_is_the_keyframe() -> None:
+    cache = make()
+    schedule = cache.schedule([3, 3, 3, 4, 3], BOX[None], [7], {3: {7: BOX}, 4: {7: shifted(2)}})
+    assert frames_encoded(schedule) == [3, 4]
+    assert len(set(schedule.slots[0])) == 2
 
 
 @given(
-    st.lists(st.lists(st.tuples(st.integers(0, 3), st.floats(-4, 4)), max_size=4), min_size=1, max_size=40),
-    st.sampled_from([0.0, 0.1, 0.5]),
+    st.lists(st.dictionaries(st.integers(0, 3), st.floats(-4, 4), max_size=4), min_size=1, max_size=40),
     st.integers(1, 4),
+    st.integers(1, 2),
 )
-def test_tokens_are_always_of_the_right_frame_and_box(steps, hold, together) -> None:
+def test_tokens_are_always_of_the_right_frame_and_box(frames, together, sources) -> None:
     """Encode by writing down what was encoded, several keyframes at once, and look at what every window would get."""
-    cache, places, slots = make(hold), dict.fromkeys(range(4), 0.0), {}
+    pool, slots = SlotPool(), {}
+    people = [{key: shifted(x, 100 * key) for key, x in each.items()} for each in frames]
+    clips = [Clip(people, TokenCache(T, pool)) for _ in range(sources)]
     waiting = []
-    for keyframe, people in enumerate(steps):
-        for person, step in people:
-            places[person] += step
-        ids = [person for person, _ in people]
-        boxes = np.array([shifted(places[person], 100 * person) for person in ids]).reshape(-1, 4)
-        frames = window(keyframe, len(steps))
-        waiting.append((frames, boxes, cache.schedule(keyframe, frames, boxes, ids)))
-        if len(waiting) < together and keyframe + 1 < len(steps):
+    for keyframe in range(len(frames)):
+        for number, clip in enumerate(clips):
+            waiting.append((number, keyframe, clip.schedule(keyframe)))
+        if (keyframe + 1) % together and keyframe + 1 < len(frames):
             continue
-        for _, _, schedule in waiting:
-            for frame, person, slot in schedule.encode:
-                slots[slot] = (frame, *schedule.crop_boxes[person])
-        for frames, boxes, schedule in waiting:
-            for row, held, wanted in zip(schedule.windows, schedule.crop_boxes, boxes, strict=True):
-                assert [slots[slot] for slot in row] == [(frame, *held) for frame in frames]
-                assert fits(held, wanted, hold)
+        for number, _, schedule in waiting:
+            for frame, box, slot in schedule.encode:
+                slots[slot] = (number, frame, *box)
+        for number, keyframe_done, schedule in waiting:
+            for row, used, track_id in zip(schedule.slots, schedule.crop_boxes, people[keyframe_done], strict=True):
+                for slot, box, frame in zip(row, used, window(keyframe_done, len(frames)), strict=True):
+                    assert slots[slot] == (number, frame, *box)
+                    if track_id in people[frame]:
+                        np.testing.assert_array_equal(box, people[frame][track_id])
+                    else:
+                        assert any(np.array_equal(box, each[track_id]) for each in people if track_id in each)
         waiting.clear()
-        cache.release()
+        for clip in clips:
+            clip.cache.release()
