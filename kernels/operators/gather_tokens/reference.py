@@ -20,7 +20,7 @@ def resample_reference(tokens: Tensor, places: Tensor, grid: tuple[int, int]) ->
     h, w = grid
     x_scale, x_offset, y_scale, y_offset = places.unbind(1)
     N, L, C = tokens.shape
-    maps = tokens.to(torch.promote_types(tokens.dtype, torch.float32)).view(N, h, w, C)
+    maps = tokens.to(torch.promote_types(tokens.dtype, torch.float32)).reshape(N, h, w, C)
     maps = _along(maps, 1, y_scale, y_offset)
     maps = _along(maps, 2, x_scale, x_offset)
     return maps.view(N, L, C).to(tokens.dtype)

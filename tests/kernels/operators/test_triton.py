@@ -403,7 +403,10 @@ def cases(dtype: torch.dtype) -> dict[str, tuple]:
     found["gather_tokens scatter"] = (
         gather_tokens.configure(grid, C, name_of, "scatter"), [random(pool, dtype), slots], pool, dtype, 3, {},
     )  # fmt: skip
-    for kind, at in (("same", places(SAME, SAME, SAME)), ("resampled", places(*[(0.8, 0.1, 0.96, 0.1)] * 3))):
+    kinds = {"same": SAME, "sideways": (0.8, 0.1, 1.0, 0.0), "downwards": (1.0, 0.0, 0.96, 0.1),
+             "resampled": (0.8, 0.1, 0.96, 0.1)}  # fmt: skip
+    for kind, place in kinds.items():  # between two tokens, everywhere, in the axes that are not as they were
+        at = places(place, place, place)
         found[f"gather_tokens {kind}"] = (
             gather_tokens.configure(grid, C, name_of, "gather"), [random(pool, dtype), slots, at], pool, dtype, 3, {},
         )  # fmt: skip
@@ -460,6 +463,8 @@ def test_memory_is_read_and_written_once(case, monkeypatch) -> None:
         # A slot for each of two or three blocks; a place too, and up to four neighbours.
         "gather_tokens scatter": size + 2 * 4 * 3,
         "gather_tokens same": size + 3 * (4 + 16) * 3,
+        "gather_tokens sideways": 2 * size + 3 * (4 + 16) * 3,
+        "gather_tokens downwards": 2 * size + 3 * (4 + 16) * 3,
         "gather_tokens resampled": 4 * size + 3 * (4 + 16) * 3,
         "decode_heatmaps": size + 4 * inputs[0].element_size() * out.numel() // 3,  # and four neighbours
     }[case if case.startswith("gather_tokens") else case.split()[0]]
