@@ -5,9 +5,10 @@
 One run times, on the same tensors: the formula in PyTorch's operators (eager), PyTorch's fused attention (sdpa), the
 formula under torch.compile, and every tactic of our kernels (ours), each called directly and as a CUDA graph. Crops are
 cut for a batch of people out of a 1080p frame that is on the device already; they are compared with grid_sample (eager)
-and with what most runtimes do, OpenCV on the CPU and an upload of the crops. Results are percentiles of single calls,
-in microseconds. Each is appended as a row to kernels.csv, with device and versions, and kernels.png is drawn. --device
-cpu leaves our kernels out, to try the script.
+and with what most runtimes do, OpenCV on the CPU and an upload of the crops. Tokens are gathered for a batch of
+windows, resampled because boxes move; they are compared with grid_sample, and with boxes that do not (copy). Results
+are percentiles of single calls, in microseconds. Each is appended as a row to kernels.csv, with device and versions,
+and kernels.png is drawn. --device cpu leaves our kernels out, to try the script.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sdtc.core.errors import InputError, require
 from sdtc.core.files import make_directory
 from sdtc.kernels.operators.cross_attention.reference import cross_attention_plain, cross_attention_reference
 from sdtc.kernels.operators.decode_heatmaps.reference import decode_heatmaps_reference
+from sdtc.kernels.operators.gather_tokens.reference import gather_tokens_reference
 from sdtc.kernels.operators.self_refinement.reference import self_refinement_plain, self_refinement_reference
 from sdtc.kernels.operators.spatial_attention.reference import spatial_attention_plain, spatial_attention_reference
 from sdtc.kernels.operators.temporal_attention.reference import temporal_attention_plain, temporal_attention_reference
@@ -52,7 +54,7 @@ FORMULAS = {
     "self_refinement": (self_refinement_reference, self_refinement_plain),
     "cross_attention": (cross_attention_reference, cross_attention_plain),
 }
-OPERATORS = (*FORMULAS, "decode_heatmaps", "crop_frame")
+OPERATORS = (*FORMULAS, "decode_heatmaps", "gather_tokens", "crop_frame")
 WARM_UP = 20
 
 Call = Callable[[], Tensor]
@@ -144,6 +146,8 @@ def candidates(
         return _crops(shape[1], batch, device)
     if operator == "decode_heatmaps":
         return _decoders(shape[1], batch, DTYPES[dtype], device)
+    if operator == "gather_tokens":
+        return _gathered_tokens(shape, batch, DTYPES[dtype], device)
     return _formulas(operator, shape, batch, DTYPES[dtype], device)
 
 
@@ -178,6 +182,40 @@ def _decoders(grid: tuple[int, int], batch: int, dtype: torch.dtype, device: str
         yield Candidate("torch.compile", _compiled(decode_heatmaps_reference, heatmaps, size))
         ours = import_module("sdtc.kernels.operators.decode_heatmaps.launch")
         yield Candidate("ours", lambda: ours.run(heatmaps, size))
+
+
+def _gathered_tokens(
+    shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: torch.dtype, device: str
+) -> Iterator[Candidate]:
+    T, grid, H, D = shape
+    L, C, rows = grid[0] * grid[1], H * D, batch * T
+    pool = torch.randn(2 * rows, L, C, device=device, dtype=dtype)
+    slots = torch.randperm(2 * rows, device=device)[:rows].int()
+    same = torch.tensor([1.0, 0.0, 1.0, 0.0], device=device).repeat(rows, 1)
+    spread = 0.05 * torch.tensor([1.0, grid[1], 1.0, grid[0]], device=device)
+    places = same + spread * torch.randn(rows, 4, device=device)
+    places[T // 2 :: T] = same[0]  # a keyframe in its own box
+
+    yield Candidate("eager", lambda: gather_tokens_reference(pool, slots, places, grid))
+    yield Candidate("grid_sample", lambda: gather_by_grid_sample(pool, slots, places, grid))
+    yield Candidate("eager, copy", lambda: pool[slots.long()])
+    if device == "cuda":
+        yield Candidate("torch.compile", _compiled(gather_tokens_reference, pool, slots, places, grid))
+        ours = import_module("sdtc.kernels.operators.gather_tokens.launch")
+        yield Candidate("ours", lambda: ours.gather(pool, slots, places, grid))
+        yield Candidate("ours, copy", lambda: ours.gather(pool, slots, same, grid))
+
+
+def gather_by_grid_sample(pool: Tensor, slots: Tensor, places: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Gather and resample tokens with PyTorch's sampler, see `gather_tokens_reference`."""
+    h, w = grid
+    along, down = (torch.arange(side, device=pool.device) for side in (w, h))
+    x = 2 * (places[:, 0:1] * along + places[:, 1:2]) / (w - 1) - 1  # [R, w], from -1 to 1
+    y = 2 * (places[:, 2:3] * down + places[:, 3:4]) / (h - 1) - 1  # [R, h]
+    at = torch.stack([x[:, None].expand(-1, h, w), y[:, :, None].expand(-1, h, w)], dim=-1).to(pool.dtype)
+    maps = pool[slots.long()].view(len(slots), h, w, -1).permute(0, 3, 1, 2)
+    found = functional.grid_sample(maps, at, padding_mode="border", align_corners=True)
+    return found.permute(0, 2, 3, 1).reshape(len(slots), h * w, -1)
 
 
 def _crops(grid: tuple[int, int], batch: int, device: str) -> Iterator[Candidate]:

@@ -135,7 +135,7 @@ class _BundleExport:
                 config, capabilities = self.network.config, self.target.compute_capabilities
                 note(
                     device_kernels.write_kernels(
-                        self.work / KERNELS, config.input_size, config.token_shape, capabilities
+                        self.work / KERNELS, config.input_size, config.token_shape, config.grid, capabilities
                     )
                 )
             gpu, _ = gpu_or_reason()

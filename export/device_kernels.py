@@ -15,7 +15,11 @@ from sdtc.core.kernel_file import SIGNATURES, KernelCode, KernelFile, crops_are_
 
 
 def write_kernels(
-    path: Path, input_size: tuple[int, int], token_shape: tuple[int, int], compute_capabilities: Sequence[str]
+    path: Path,
+    input_size: tuple[int, int],
+    token_shape: tuple[int, int],
+    token_grid: tuple[int, int],
+    compute_capabilities: Sequence[str],
 ) -> str:
     """Compile the kernels that the runtime launches, and write the file if any GPU is supported.
 
@@ -23,6 +27,7 @@ def write_kernels(
         path: of the file.
         input_size: (H, W) of a crop.
         token_shape: (L, C) of a frame's tokens.
+        token_grid: (h, w) of the L = h·w tokens.
         compute_capabilities: of the GPUs, e.g. ``("8.6", "8.9")``; those that the kernels do not support are left out.
 
     Returns:
@@ -36,7 +41,7 @@ def write_kernels(
     refused: dict[str, list[str]] = {}
     for capability in compute_capabilities:
         try:
-            kernels[capability] = _compile(input_size, token_shape, int(capability.replace(".", "")))
+            kernels[capability] = _compile(input_size, token_shape, token_grid, int(capability.replace(".", "")))
         except SdtcError as error:  # the bundle works without kernels
             refused.setdefault(str(error), []).append(capability)
     if kernels:
@@ -45,16 +50,18 @@ def write_kernels(
     return "; ".join([*done, *(f"not for {', '.join(those)}: {reason}" for reason, those in refused.items())])
 
 
-def _compile(input_size: tuple[int, int], token_shape: tuple[int, int], capability: int) -> dict[str, KernelCode]:
+def _compile(
+    input_size: tuple[int, int], token_shape: tuple[int, int], token_grid: tuple[int, int], capability: int
+) -> dict[str, KernelCode]:
     from sdtc.kernels import aot
     from sdtc.kernels.operators.crop_frame import launch as crop_frame
     from sdtc.kernels.operators.gather_tokens import launch as gather_tokens
 
-    length = token_shape[0] * token_shape[1]
+    C = token_shape[1]
     launches = {
         "crop_frame": crop_frame.configure(input_size),
-        "gather_tokens": gather_tokens.configure(length, "fp32", "gather"),
-        "scatter_tokens": gather_tokens.configure(length, "fp32", "scatter"),
+        "gather_tokens": gather_tokens.configure(token_grid, C, "fp32", "gather"),
+        "scatter_tokens": gather_tokens.configure(token_grid, C, "fp32", "scatter"),
     }
     architecture = aot.architecture_for(capability)
     found = {}

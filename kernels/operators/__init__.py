@@ -9,7 +9,7 @@ In: tensors, on any device. Out: the operator's result; for compilers, the `Laun
 | `self_refinement` | context maps, context features and refinement, Eq. 6-8 |
 | `cross_attention` | the attention of SMCA, Eq. 9 |
 | `crop_frame` | the crops of a frame's people, as `sdtc.core.crops` |
-| `gather_tokens` | tokens from a pool of slots into windows, and from the encoder into the pool |
+| `gather_tokens` | tokens from a pool of slots into windows, resampled on the way; and from the encoder into the pool |
 | `decode_heatmaps` | heatmaps to keypoints, as `sdtc.core.heatmaps` |
 
 In every folder `__init__` states the mathematics and holds the public function, `reference` is the same in plain

@@ -98,12 +98,19 @@ def cases(T: int = 5, grid: tuple[int, int] = (16, 12), C: int = 256, heads: int
     found.append(KernelCase(
         "crop_frame", f"H={H} W={W}", "u8", "block", crop_frame.configure((H, W)), 2 * H * W * 3, 2 * H * W * 3, 0,
     ))  # fmt: skip
-    moved = 2 * L * C * 4 + 4  # between encoder and temporal graph, tokens are fp32
-    for tactic in gather_tokens.TACTICS:
-        found.append(KernelCase(
-            "gather_tokens", f"L={L} C={C}", "fp32", tactic, gather_tokens.configure(L * C, "fp32", tactic),
-            moved, moved, 0,
-        ))  # fmt: skip
+    # Between encoder and temporal graph, tokens are fp32. A row with its slot and place is read and written once: whole
+    # places ask for no more, others ask the caches for each token up to four times. Single operators copy the rows
+    # first, write where to sample, two numbers a token, and read both again.
+    row = L * C * 4
+    found.append(KernelCase(
+        "gather_tokens", f"h={grid[0]} w={grid[1]} C={C}", "fp32", "gather",
+        gather_tokens.configure(grid, C, "fp32", "gather"), 2 * row + 4 + 16, 4 * row + 2 * L * 8 + 4 + 16, 9 * L * C,
+        0.0,
+    ))  # fmt: skip
+    found.append(KernelCase(
+        "gather_tokens", f"h={grid[0]} w={grid[1]} C={C}", "fp32", "scatter",
+        gather_tokens.configure(grid, C, "fp32", "scatter"), 2 * row + 4, 2 * row + 4, 0,
+    ))  # fmt: skip
     return found
 
 

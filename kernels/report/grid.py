@@ -37,7 +37,11 @@ MAPS = [
     *product((self_refinement.MIN_C, 32, 33, self_refinement.MAX_C), (16, 64, 256, 512)),
 ]  # C, N
 HEATMAPS = [(2, 2), (7, 9), (16, 16), (32, 32), (64, 48), (128, 128), (181, 181), (256, 256), (2, 32768), (32768, 2)]
-LENGTHS = (1, 1024, 1025, 49152, gather_tokens.MAX_LENGTH)
+TOKENS = [
+    *((1, 1, 1), (1, gather_tokens.MAX_SIDE, 1), (gather_tokens.MAX_SIDE, 1, 1)),
+    *((16, 12, C) for C in (2, 4, 8, 15, 16, 17, 33, 64, 80, 128, 129, 256, 257, 384, 768, 1024)),
+    *((gather_tokens.MAX_SIDE, gather_tokens.MAX_SIDE, 4), (1, 1, gather_tokens.MAX_LENGTH)),
+]  # h, w, C
 CROPS = [(1, 1), (33, 17), (256, 192), (crop_frame.MAX_SIZE, crop_frame.MAX_SIZE)]
 
 
@@ -112,11 +116,11 @@ def variants() -> Iterator[Variant]:
                 "decode_heatmaps", f"J={J} h={h} w={w}", dtype, "block",
                 _everywhere(decode_heatmaps.configure, J, h, w, (4 * h, 4 * w), dtype),
             )  # fmt: skip
-        for length in LENGTHS:
+        for h, w, C in TOKENS:
             for tactic in gather_tokens.TACTICS:
                 yield Variant(
-                    "gather_tokens", f"L*C={length}", dtype, tactic,
-                    _everywhere(gather_tokens.configure, length, dtype, tactic),
+                    "gather_tokens", f"h={h} w={w} C={C}", dtype, tactic,
+                    _everywhere(gather_tokens.configure, (h, w), C, dtype, tactic),
                 )  # fmt: skip
     for H_crop, W_crop in CROPS:
         yield Variant(

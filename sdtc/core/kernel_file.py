@@ -1,7 +1,8 @@
 """The bundle's `model.kernels.json`: the GPU kernels that the runtime launches itself, compiled when it was exported.
 
 The engines leave three things to do on the GPU: cut crops out of a frame, copy the encoder's tokens into their slots,
-and gather tokens into windows. Heatmaps are decoded inside the temporal graph, so no kernel here does that.
+and gather tokens into windows, resampled where their keyframe's tokens lie. Heatmaps are decoded inside the temporal
+graph, so no kernel here does that.
 
 Like an engine, this file is code: run only bundles of people you trust. The checks here make sure that the file is
 complete and belongs to its bundle.
@@ -21,7 +22,7 @@ from sdtc.core.files import read_json, write_json
 from sdtc.core.manifest import Manifest
 from sdtc.core.settings import build_from_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ALIGNMENT = 16  # bytes: all pointers are multiples of this
 MAX_BYTES = 32 << 20
 # By kernel, the names of its arguments in order.

@@ -33,7 +33,7 @@ def test_the_harness_on_the_cpu(kernels, tmp_path, capsys) -> None:
         assert kernels.main([*arguments, "--output", str(tmp_path)]) == 0
         with (tmp_path / "kernels.csv").open() as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == runs * 13 * 2  # what there is to time without a GPU, batches
+        assert len(rows) == runs * 16 * 2  # what there is to time without a GPU, batches
         assert all(float(row["p50_us"]) > 0 and row["torch"] == torch.__version__ for row in rows)
     out = capsys.readouterr().out
     assert "temporal_attention" in out
@@ -56,6 +56,14 @@ def test_the_crops_it_compares_with_are_the_same_crops(kernels) -> None:
     for crop, box in zip(found, boxes, strict=True):
         # OpenCV rounds places to 1/32 pixel: on noise that is up to 255/64 levels a direction.
         assert np.abs(crop.astype(int) - crop_frame(frame, box, size)).max() <= 9
+
+
+def test_the_tokens_it_compares_with_are_the_same_tokens(kernels) -> None:
+    operator, shape = "gather_tokens", (3, (8, 6), 2, 8)
+    found = {each.name: each.call() for each in kernels.candidates(operator, shape, 2, "fp32", "cpu")}
+    torch.testing.assert_close(found["grid_sample"], found["eager"], atol=1e-4, rtol=0)
+    assert torch.equal(found["eager, copy"][1::3], found["eager"][1::3])  # keyframes
+    assert not torch.allclose(found["eager, copy"], found["eager"], atol=0.1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -26,7 +26,7 @@ KERNEL = {
 
 def manifest(case: Case) -> None:
     """A manifest, and a file of kernels beside it: what is accepted says what the file says."""
-    from sdtc.core.kernel_file import SIGNATURES, KernelFile
+    from sdtc.core.kernel_file import SCHEMA_VERSION, SIGNATURES, KernelFile
 
     data, intact = case.corpus.manifest, case.chance(0.02)
     if not intact:
@@ -41,7 +41,8 @@ def manifest(case: Case) -> None:
     if as_is:
         _check_equal(dataclasses.asdict(loaded), data, "manifest")
     kernels = {
-        "input_size": list(loaded.input_size), "token_shape": list(loaded.token_shape), "schema_version": 1,
+        "input_size": list(loaded.input_size), "token_shape": list(loaded.token_shape),
+        "schema_version": SCHEMA_VERSION,
         "kernels": {"8.6": {name: {**KERNEL, "arguments": list(names)} for name, names in SIGNATURES.items()}},
     }  # fmt: skip
     changed = mutate_json(kernels, case.rng) if case.chance(0.9) else kernels

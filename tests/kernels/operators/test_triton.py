@@ -273,12 +273,87 @@ def test_crops_are_the_crop_functions_to_the_bit(size) -> None:
     assert np.array_equal(crop_frame_reference(frame_d, matrices_d, size).cpu().numpy(), want)
 
 
+SAME = (1.0, 0.0, 1.0, 0.0)  # the keyframe's own place
+# h, w, C: of one token; channels that fill a block, that divide into several, that leave a rest, that are odd
+TOKENS = [(1, 1, 1), (1, 5, 16), (4, 1, 80), (5, 3, 24), (8, 6, 64), (3, 5, 256), (2, 3, 257), (3, 2, 384), (16, 12, 8)]
+
+
+def assert_same_bits(got: Tensor, want: Tensor) -> None:
+    """But for those of what is not a number, which conversions change."""
+    assert torch.equal(got.isnan(), want.isnan())
+    assert torch.equal(got.signbit()[~got.isnan()], want.signbit()[~want.isnan()])
+    assert torch.equal(got[~got.isnan()], want[~want.isnan()])
+
+
+def places(*rows: tuple[float, ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32, device=DEVICE)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("shape", TOKENS, ids=name)
+def test_tokens_are_resampled_out_of_slots(shape, dtype) -> None:
+    h, w, C = shape
+    pool = random((7, h * w, C), dtype)
+    slots = torch.tensor([5, 0, 5, 6], dtype=torch.int32, device=DEVICE)
+    at = places(SAME, (0.8, 1.3, 0.9, 0.45), (1.2, -0.7, -1.0, h - 0.6), (0.3, w / 2 + 0.1, 4.0, -3.3))
+    got = gather_tokens.gather(pool, slots, at, (h, w))
+    assert torch.equal(got[0], pool[5])
+    exact = gather_tokens_reference(pool.double(), slots, at, (h, w))
+    assert_close(got, exact, lambda: gather_tokens_reference(pool, slots, at, (h, w)))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, in the interpreter
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+def test_whole_places_give_the_tokens_to_the_bit(dtype) -> None:
+    """What has no weight takes no part: not a number, infinite, the sign of a zero, beside or in the place itself."""
+    pool = random((3, 48, 16), dtype)
+    pool[0, ::2, :4] = torch.tensor([-0.0, float("inf"), float("-inf"), float("nan")], dtype=dtype)
+    slots = torch.tensor([0, 0, 0, 2], dtype=torch.int32, device=DEVICE)
+    at = places(SAME, (1.0, 2.0, 1.0, -3.0), (2.0, 0.0, -1.0, 7.0), SAME)
+    got = gather_tokens.gather(pool, slots, at, (8, 6))
+    assert_same_bits(got, gather_tokens_reference(pool, slots, at, (8, 6)))
+    assert_same_bits(got[::3], pool[::2])
+
+
+def test_every_row_has_its_own_place() -> None:
+    R, grid = 333, (3, 2)
+    pool, rng = random((11, 6, 20), torch.float32), torch.Generator().manual_seed(2)
+    slots = torch.randint(0, 11, (R,), generator=rng, dtype=torch.int32).to(DEVICE)
+    at = (torch.randn(R, 4, generator=rng) * torch.tensor([1.0, 2.0, 1.0, 2.0])).to(DEVICE)
+    exact = gather_tokens_reference(pool.double(), slots, at, grid)
+    assert_close(gather_tokens.gather(pool, slots, at, grid), exact, lambda: exact)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=name)
+def test_places_that_are_no_numbers_stay_inside_the_row(dtype) -> None:
+    nan, inf = float("nan"), float("inf")
+    odd = (nan, inf, -inf, 3e38, -3e38, 2.0**31, -(2.0**31), 0.0)
+    at = places(*((odd[i], odd[j], odd[j], odd[i]) for i in range(len(odd)) for j in range(len(odd))))
+    pool, untouched = poisoned((3, 15, 24), dtype, random((3, 15, 24), dtype))
+    slots = torch.full((len(at),), 1, dtype=torch.int32, device=DEVICE)
+    pool[0], pool[2] = float("nan"), float("nan")  # the rows around it
+    got = gather_tokens.gather(pool, slots, at, (5, 3))
+    assert got.isfinite().all()
+    assert torch.equal(got, gather_tokens_reference(pool, slots, at, (5, 3)))  # all are at tokens
+    assert untouched()
+
+
+@pytest.mark.slow
+def test_rows_beyond_two_billion_values_are_found() -> None:
+    """Where only what is read takes memory: a pool of 4 GB."""
+    L, C, S = 4096, 256, 2050
+    pool = torch.empty((S, L, C), dtype=torch.float16, device=DEVICE)
+    pool[-1] = random((L, C), torch.float16)
+    slots = torch.tensor([S - 1], dtype=torch.int32, device=DEVICE)
+    got = gather_tokens.gather(pool, slots, places(SAME), (64, 64))
+    assert torch.equal(got[0], pool[-1])
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @pytest.mark.parametrize("length", [1, 24, 1023, 1024, 3072, 3073], ids=name)
-def test_tokens_in_and_out_of_slots(length, dtype) -> None:
-    pool, rows = random((7, length), dtype), random((4, length), dtype, seed=1)
-    slots = torch.tensor([5, 0, 5, 6], dtype=torch.int32, device=DEVICE)
-    assert torch.equal(gather_tokens.gather(pool, slots), gather_tokens_reference(pool, slots))
+def test_tokens_are_copied_into_slots(length, dtype) -> None:
+    pool, rows = random((7, 1, length), dtype), random((4, 1, length), dtype, seed=1)
     slots = torch.tensor([6, 2, 0, 3], dtype=torch.int32, device=DEVICE)
     want = scatter_tokens_reference(rows, slots, pool)
     gather_tokens.scatter(rows, slots, pool)
@@ -324,9 +399,16 @@ def cases(dtype: torch.dtype) -> dict[str, tuple]:
     launch = decode_kernel.configure(3, 9, 7, (36, 28), name_of)
     found["decode_heatmaps"] = (launch, [random((2, 3, 9, 7), dtype)], (2, 3, 3), torch.float32, 2, {})
     slots = torch.tensor([2, 0, 1], dtype=torch.int32, device=DEVICE)  # all of a pool, so that all of it is written
-    for tactic in gather_tokens.TACTICS:
-        found[f"gather_tokens {tactic}"] = (
-            gather_tokens.configure(1056, name_of, tactic), [random((3, 1056), dtype), slots], (3, 1056), dtype, 3, {},
+    pool, grid, C = (3, 33, 48), (11, 3), 48
+    found["gather_tokens scatter"] = (
+        gather_tokens.configure(grid, C, name_of, "scatter"), [random(pool, dtype), slots], pool, dtype, 3, {},
+    )  # fmt: skip
+    kinds = {"same": SAME, "sideways": (0.8, 0.1, 1.0, 0.0), "downwards": (1.0, 0.0, 0.96, 0.1),
+             "resampled": (0.8, 0.1, 0.96, 0.1)}  # fmt: skip
+    for kind, place in kinds.items():  # between two tokens, everywhere, in the axes that are not as they were
+        at = places(place, place, place)
+        found[f"gather_tokens {kind}"] = (
+            gather_tokens.configure(grid, C, name_of, "gather"), [random(pool, dtype), slots, at], pool, dtype, 3, {},
         )  # fmt: skip
     frame = torch.arange(20 * 30 * 3, dtype=torch.int64).remainder(251).to(torch.uint8).view(20, 30, 3).to(DEVICE)
     boxes = np.array([[-5.0, -5.0, 24.0, 32.0], [20.0, 10.0, 12.0, 16.0]])
@@ -378,9 +460,14 @@ def test_memory_is_read_and_written_once(case, monkeypatch) -> None:
         "spatial_attention": size // 3 * (1 + 2 * tiles),  # q once, k and v for every tile of q
         "cross_attention": size * (1 + 2 * tiles),  # the same
         "self_refinement": size * (1 + 3 * tiles),  # its own pixels once, all three times
-        "gather_tokens": size + 2 * 4 * len(inputs[-1]),  # a slot for each of two blocks
+        # A slot for each of two or three blocks; a place too, and up to four neighbours.
+        "gather_tokens scatter": size + 2 * 4 * 3,
+        "gather_tokens same": size + 3 * (4 + 16) * 3,
+        "gather_tokens sideways": 2 * size + 3 * (4 + 16) * 3,
+        "gather_tokens downwards": 2 * size + 3 * (4 + 16) * 3,
+        "gather_tokens resampled": 4 * size + 3 * (4 + 16) * 3,
         "decode_heatmaps": size + 4 * inputs[0].element_size() * out.numel() // 3,  # and four neighbours
-    }[case.split()[0]]
+    }[case if case.startswith("gather_tokens") else case.split()[0]]
     assert traffic.requested() == loaded + out.numel() * out.element_size()
 
 
@@ -437,12 +524,32 @@ QKV = (1, 5, 4, 3, 2, 16)
             "expected them to agree",
         ),
         (lambda: decode_kernel.run(torch.zeros(1, 2, 1, 8), (4, 32)), "h is 1"),
-        (lambda: gather_tokens.gather(torch.zeros(2, 8), torch.zeros(2).long()), "expected torch.int32"),
         (
-            lambda: gather_tokens.scatter(torch.zeros(3, 8), torch.zeros(2).int(), torch.zeros(4, 8)),
+            lambda: gather_tokens.gather(torch.zeros(2, 6, 8), torch.zeros(2).long(), torch.zeros(2, 4), (3, 2)),
+            "expected torch.int32",
+        ),
+        (
+            lambda: gather_tokens.gather(torch.zeros(2, 6, 8), torch.zeros(2).int(), torch.zeros(2, 4), (3, 3)),
+            r"`grid` is \(3, 3\): expected torch.float32 \[2, 4\], and 6 tokens",
+        ),
+        (
+            lambda: gather_tokens.gather(torch.zeros(2, 6, 8), torch.zeros(2).int(), torch.zeros(1, 4), (3, 2)),
+            r"`places` is torch.float32 \[1, 4\]",
+        ),
+        (
+            lambda: gather_tokens.gather(torch.zeros(2, 6, 8), torch.zeros(2).int(), torch.zeros(2, 4).half(), (3, 2)),
+            r"`places` is torch.float16 \[2, 4\]",
+        ),
+        (
+            lambda: gather_tokens.scatter(torch.zeros(3, 1, 8), torch.zeros(2).int(), torch.zeros(4, 1, 8)),
             "a slot for each",
         ),
-        (lambda: gather_tokens.configure(8, "fp32", "both"), "`tactic` is 'both': expected one of gather, scatter"),
+        (
+            lambda: gather_tokens.configure((2, 4), 8, "fp32", "both"),
+            "`tactic` is 'both': expected one of gather, scatter",
+        ),
+        (lambda: gather_tokens.configure((1, 4097), 8), "w is 4097: the kernel takes 1 to 4096"),
+        (lambda: gather_tokens.configure((4096, 4096), 8), r"h \* w \* C is 134217728"),
         (
             lambda: crop_frame.run(torch.zeros(4, 4, 4, dtype=torch.uint8), torch.zeros(1, 2, 3).double(), (8, 8)),
             r"expected \[H, W, 3\]",
@@ -491,6 +598,22 @@ def test_a_cuda_graph_replays_a_kernel() -> None:
     qkv.copy_(random(QKV, torch.float16, seed=9))
     graph.replay()
     torch.testing.assert_close(out, temporal_attention.run(qkv))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_gathers_from_new_slots_and_places() -> None:
+    """As the runtime does: what was recorded reads both from where they were."""
+    pool = random((4, 192, 256), torch.float32)
+    slots, at = torch.tensor([3, 1], dtype=torch.int32, device=DEVICE), places(SAME, SAME)
+    gather_tokens.gather(pool, slots, at, (16, 12))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = gather_tokens.gather(pool, slots, at, (16, 12))
+    slots.copy_(torch.tensor([2, 0]))
+    at.copy_(places((0.9, 0.7, 1.1, -0.4), SAME))
+    graph.replay()
+    assert_close(out, gather_tokens_reference(pool.double(), slots, at, (16, 12)), lambda: out)
+    assert torch.equal(out[1], pool[0])
 
 
 @pytest.mark.gpu

@@ -26,6 +26,7 @@ CORNERS = [
     ("self_refinement", "C=256 N=257", "fp16", "block"),
     ("cross_attention", "C=256 N=512", "fp16", "large"),
     ("decode_heatmaps", "J=15 h=256 w=256", "fp16", "block"),
+    ("gather_tokens", "h=16 w=12 C=257", "fp16", "gather"),
 ]
 PLAIN_ON_TURING = [CORNERS[0], CORNERS[2], CORNERS[4], CORNERS[6]]
 
@@ -79,7 +80,8 @@ def test_the_grid_holds_the_edges_of_every_range() -> None:
         ("self_refinement", "C=17 N=16"), ("self_refinement", "C=2048 N=512"), ("self_refinement", "C=256 N=1"),
         ("cross_attention", "C=17 N=16"), ("cross_attention", "C=2048 N=512"), ("cross_attention", "C=256 N=1"),
         ("decode_heatmaps", "J=15 h=2 w=2"), ("decode_heatmaps", "J=15 h=32768 w=2"),
-        ("gather_tokens", "L*C=1"), ("gather_tokens", f"L*C={1 << 26}"),
+        ("gather_tokens", "h=1 w=1 C=1"), ("gather_tokens", f"h=1 w=1 C={1 << 26}"),
+        ("gather_tokens", "h=4096 w=4096 C=4"), ("gather_tokens", "h=4096 w=1 C=1"),
         ("crop_frame", "H=1 W=1"), ("crop_frame", f"H={crop_frame.MAX_SIZE} W={crop_frame.MAX_SIZE}"),
     ):  # fmt: skip
         assert edge in shapes
@@ -93,6 +95,12 @@ def test_the_grid_holds_the_edges_of_every_range() -> None:
     assert rows == {1, 2, 4, 8, 16}
     assert {key[4] for key in found if key[0] == "spatial_attention"} == {16, 32, 64, 128}
     assert {key[5] for key in found if key[0] == "self_refinement"} == {16, 32, 64, 128, 256, 512}
+    tokens = [
+        each.configure(None) for each in variants() if (each.operator, each.tactic) == ("gather_tokens", "gather")
+    ]
+    channels = {launch.constants["CHANNELS"] for launch in tokens}
+    assert channels == {1 << power for power in range(9)}
+    assert all(launch.constants["TOKENS"] * launch.constants["CHANNELS"] == 1024 for launch in tokens)
 
 
 @pytest.mark.slow

@@ -816,7 +816,7 @@ def test_kernels_are_read_as_they_were_written(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("schema_version", 2, "schema_version is 2"),
+        ("schema_version", 1, "schema_version is 1"),
         ("input_size", [16, 32], r"input_size is \(16, 32\), the manifest's \(16, 16\)"),
         ("token_shape", [4, 7], "token_shape is"),
         ("kernels.8.6", {}, "kernels for 8.6 are"),
@@ -935,7 +935,7 @@ def test_kernels_take_the_parameters_that_are_passed(tmp_path) -> None:
         from sdtc.export.device_kernels import _compile
         found = {{}}
         for capability in (86, 87):
-            for name, code in _compile((64, 48), (12, 16), capability).items():
+            for name, code in _compile((64, 48), (12, 16), (4, 3), capability).items():
                 path = Path({str(tmp_path)!r}) / "kernel"
                 path.write_bytes(code.image())
                 if code.cubin:
@@ -951,10 +951,10 @@ def test_kernels_take_the_parameters_that_are_passed(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [
         [7, 7, True],
-        [5, 5, True],
+        [6, 6, True],
         [5, 5, True],
         [5, 5, False],
-        [3, 3, False],
+        [4, 4, False],
         [3, 3, False],
     ]
 
@@ -966,7 +966,7 @@ def test_kernels_that_cannot_be_compiled_are_left_out(tmp_path, monkeypatch, siz
     from sdtc.export import device_kernels
 
     monkeypatch.setattr(device_kernels, "find_spec", lambda name: there)
-    note = device_kernels.write_kernels(tmp_path / "k.json", size, TOKENS, ("8.6",))
+    note = device_kernels.write_kernels(tmp_path / "k.json", size, TOKENS, (4, 3), ("8.6",))
     assert note.startswith("left out, crops are cut on the CPU: ")
     assert said in note
     assert not list(tmp_path.iterdir())
