@@ -223,7 +223,7 @@ def measure(case: LatencyCase) -> dict[str, Any]:
     """Measure one case; the process should have done nothing else before.
 
     Returns:
-        backend, keyframes (timed), keyframes_per_second, load_s, first_result_s, peak_mib and reused; and for
+        backend, keyframes (timed), keyframes_per_second, load_s, first_result_s, peak_mib and crops_per_pose; and for
         ``latency`` and each stage the percentiles in milliseconds.
     """
     answer = _measure_ours(case) if METHODS[case.method].options is not None else _measure_plain(case)
@@ -244,21 +244,21 @@ def _measure_ours(case: LatencyCase) -> dict[str, Any]:
         free = _Run(engine, case, Path(folder), paced=False)
         free.go(lambda times: (throughput(times[settled:]) or (0, 0))[0], case.budget / 2)
         keyframes, rate = throughput(free.times[settled:]) or (0, float("nan"))
-        engine.encoded = engine.reused = 0
+        engine.encoded = engine.estimated = 0
 
         paced = _Run(engine, case, Path(folder), paced=True)
         paced.go(lambda times: len(times) - settled, case.budget / 2, forget_at=settled)
         delta = engine.manifest.delta
         waits = [done - paced.source.asked[index + delta] for index, done in enumerate(paced.times)]
         times = paced.stages | {"decode": paced.source.decoding[settled + delta :]}
-        used = engine.encoded + engine.reused
+        encoded = engine.encoded / engine.estimated if engine.estimated else float(engine.manifest.num_frames)
         return {
             "backend": engine.backend,
             "keyframes": keyframes,
             "keyframes_per_second": round(rate, 3),
             "load_s": round(load, 3),
             "first_result_s": round(free.times[0] - start, 3),
-            "reused": round(engine.reused / used, 3) if used else 0.0,
+            "crops_per_pose": round(encoded, 3),
             **_percentiles(times | {"latency": waits[settled:]}),
         }
 
@@ -381,7 +381,7 @@ def _measure_plain(case: LatencyCase) -> dict[str, Any]:
         "keyframes_per_second": round(1 / float(np.median(waits)), 3),
         "load_s": round(load, 3),
         "first_result_s": round(first, 3),
-        "reused": 0.0,
+        "crops_per_pose": float(T),
         **_percentiles(dict(times.durations) | {"latency": waits}),
     }
 
