@@ -58,6 +58,30 @@ def test_tokens_are_loaded_and_stored_in_vectors(rows) -> None:
 
 
 @pytest.mark.slow
+def test_tokens_of_all_backbones_are_gathered_in_vectors(script) -> None:
+    """The widths of ViTs and of the presets, and one that no power of two from 32 on divides."""
+    found = script(
+        """
+        import json
+        from sdtc.kernels import aot
+        from sdtc.kernels.operators.gather_tokens import launch as gather_tokens
+        from sdtc.kernels.report.analysis import _accesses
+        launches = [gather_tokens.configure((16, 12), C, dtype, "gather")
+                    for C in (64, 80, 128, 192, 256, 384, 768, 1024, 1280) for dtype in ("fp32", "fp16")]
+        work = [(launch, arch) for launch in launches for arch in (75, 90)]
+        print(json.dumps([[_accesses(done.ptx, "ld"), _accesses(done.ptx, "st"), done.local, done.shared]
+                          for done in aot.compile_all(work)]))
+        """
+    )
+    assert len(found) == 9 * 2 * 2
+    for loads, stores, spilled, shared in found:
+        assert len(loads) == 4 * len(stores) + 5  # four neighbours; a slot, and the four numbers of a place
+        assert sorted(loads)[5:] == [128] * (len(loads) - 5)
+        assert set(stores) == {128}
+        assert spilled == shared == 0
+
+
+@pytest.mark.slow
 def test_attention_in_half_precision_uses_tensor_cores(rows) -> None:
     for row in rows:
         attention = row["operator"].endswith("attention") and row["tactic"] != "rows"
