@@ -5,6 +5,7 @@ Sound never costs the pictures: whatever is wrong with it becomes one note, and 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -22,6 +23,7 @@ _BLOCK = 1024  # samples that AAC encodes at a time
 _BIT_RATE = 96_000  # per channel
 _CLOCK = Fraction(1, 10**9)  # seconds; of copied packets: far finer than samples
 _MAX_READ_ERRORS = 100  # in a row, without a packet between them: nothing more will come
+_JITTER = 0.005  # seconds: many formats round time stamps to milliseconds, which is no pause in the sound
 _JUMP = 1.0  # seconds: by how much a clock must go back to be another recording's
 _PATIENCE = 5.0  # seconds of pictures to wait for their clock to jump where that of the sound did
 
@@ -39,13 +41,14 @@ class SoundTrack:
     def __init__(self, sound: Sound) -> None:
         self._sound = sound
         self._input: av.container.InputContainer | None = None
-        self._stream: av.AudioStream | None = None  # of the source; None once there is nothing more to come
+        self._stream: av.AudioStream | None = None  # of the source; None once nothing more is to come
         self._packets: Iterator[av.Packet | None] = iter(())
         self._pending: av.Packet | None = None  # read, but later than the pictures so far
         self._piece = 0  # index of the piece of the frames' clock that the sound is in
         self._end: float | None = None  # of the last packet, seconds by the frames' clock
+        self._ended = False  # everything was read
+        self._until = 0.0  # of the pictures, seconds
         self._damaged, self._told = 0, False
-        self._track: av.AudioStream | None = None
         self._copier: _Copier | None = None
         self._encoder: _Encoder | None = None
 
@@ -60,7 +63,7 @@ class SoundTrack:
             if not stream.codec_context.sample_rate or not stream.codec_context.channels:
                 raise ValueError("it has no sample rate or no channels")
             if name in _COPIED and _is_playable(stream):
-                self._copier = _Copier(file.add_stream_from_template(stream))
+                self._copier = _Copier(file.add_stream_from_template(stream), stream.codec_context)
             else:
                 self._encoder = _Encoder(file, stream.codec_context)
             self._stream, self._packets = stream, self._input.demux(stream)
@@ -70,12 +73,13 @@ class SoundTrack:
     def packets(self, until: float) -> list[av.Packet]:
         """Return the packets up to a time, seconds from the first frame, that were not returned before."""
         out: list[av.Packet] = []
+        self._until = until
         try:
-            while self._stream is not None:
+            while self._stream is not None and not self._ended:
                 packet = self._pending or self._read()
                 self._pending = None
                 if packet is None:
-                    out += self.finish()
+                    self._ended = True
                     break
                 start = self._time(packet, until)
                 if start is None or start >= until:
@@ -83,6 +87,8 @@ class SoundTrack:
                     break
                 self._end = start + _duration(packet)
                 out += self._convert(packet, start)
+            if self._stream is not None and self._encoder is not None:
+                out += self._encoder.packets(until)
         except (av.FFmpegError, OSError, ValueError) as error:
             self.leave_out(reason(error))
         return out
@@ -92,7 +98,7 @@ class SoundTrack:
         out: list[av.Packet] = []
         if self._stream is not None:
             try:
-                out = self._encoder.finish() if self._encoder else []
+                out = self._encoder.finish(self._until) if self._encoder else []
             except (av.FFmpegError, ValueError) as error:
                 self.leave_out(reason(error))
         self._stream = None
@@ -128,7 +134,7 @@ class SoundTrack:
                     if packet is not None and packet.size:
                         return packet
                 return None
-            except av.EOFError:
+            except (av.EOFError, IndexError):  # at the end PyAV stumbles over streams that began in the middle
                 return None
             except av.FFmpegError:
                 self._damaged += 1
@@ -171,33 +177,34 @@ class SoundTrack:
         stamp = packet.dts if packet.pts is None else packet.pts
         offset = 0.0 if stamp is None or not packet.time_base else start - float(stamp * packet.time_base)
         try:
-            frames = self._stream.codec_context.decode(packet)
+            for frame in self._stream.codec_context.decode(packet):
+                self._encoder.put(frame, start if frame.time is None else frame.time + offset)
         except av.FFmpegError:
             self._damaged += 1
-            return []
-        out: list[av.Packet] = []
-        for frame in frames:
-            out += self._encoder.encode(frame, start if frame.time is None else frame.time + offset)
-        return out
+        return []
 
 
 class _Copier:
     """Moves packets to a stream as they are."""
 
-    def __init__(self, track: av.AudioStream) -> None:
+    def __init__(self, track: av.AudioStream, source: av.AudioCodecContext) -> None:
         self._track = track
-        self._last: int | None = None
+        self._length = source.frame_size / source.sample_rate  # seconds; of every packet, 0 if not known
+        self._next: float | None = None  # when the last packet ends
 
     def copy(self, packet: av.Packet, start: float) -> list[av.Packet]:
         """Return a packet as it is to be written, none if it is over before the first picture, or not later in time."""
-        length = _duration(packet)
-        ticks = round(start / _CLOCK)
-        # The decoder needs one more packet before the first that is heard.
-        if start + 2 * length <= 0 or (self._last is not None and ticks <= self._last):
+        length = self._length or _duration(packet)
+        if self._next is not None:
+            if abs(start - self._next) < _JITTER:
+                start = self._next
+            elif start < self._next:
+                return []
+        if start + 2 * length <= 0:  # the decoder needs one more packet before the first that is heard
             return []
-        self._last = ticks
+        self._next = start + length
         packet.stream, packet.time_base = self._track, _CLOCK
-        packet.pts = packet.dts = ticks
+        packet.pts = packet.dts = round(start / _CLOCK)
         packet.duration = round(length / _CLOCK)
         return [packet]
 
@@ -211,52 +218,61 @@ class _Encoder:
         channels = 1 if source.channels == 1 else 2
         self._track = file.add_stream("aac", rate=self._rate, layout=self._layout)
         self._track.codec_context.bit_rate = channels * _BIT_RATE
+        self._blocks: deque[tuple[int, np.ndarray]] = deque()  # complete ones ``[channels, _BLOCK]`` and their index
         self._block = np.zeros((channels, _BLOCK), np.float32)
         self._index, self._filled = 0, 0  # of the block, and up to where samples were put into it
+        self._next: float | None = None  # when the last frame ends
         self._resampler: av.AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None  # that the resampler is for
 
-    def encode(self, frame: av.AudioFrame, start: float) -> list[av.Packet]:
-        """Return the packets that a decoded frame completes."""
+    def put(self, frame: av.AudioFrame, start: float) -> None:
+        """Add a decoded frame."""
         found = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or found != self._format:
             self._resampler, self._format = av.AudioResampler("fltp", self._layout, self._rate), found
+        if self._next is not None and abs(start - self._next) < _JITTER:
+            start = self._next
+        self._next = start + frame.samples / frame.sample_rate
         frame.time_base = Fraction(1, frame.sample_rate)
         frame.pts = round(start * frame.sample_rate)
-        out: list[av.Packet] = []
         for piece in self._resampler.resample(frame):
             if piece.pts is not None and piece.time_base:
-                out += self._put(piece.to_ndarray(), round(piece.pts * piece.time_base * self._rate))
+                self._place(piece.to_ndarray(), round(piece.pts * piece.time_base * self._rate))
+
+    def packets(self, until: float) -> list[av.Packet]:
+        """Return the packets of complete blocks that begin before a time, seconds."""
+        out: list[av.Packet] = []
+        while self._blocks and self._blocks[0][0] * _BLOCK < until * self._rate:
+            index, block = self._blocks.popleft()
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=self._layout)
+            frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), index * _BLOCK
+            out += self._track.encode(frame)
         return out
 
-    def finish(self) -> list[av.Packet]:
-        """Return the packets of what is left."""
-        return [*self._encode_block(self._index), *self._track.encode(None)]
+    def finish(self, until: float) -> list[av.Packet]:
+        """Return the packets of all that is left before a time, seconds."""
+        self._complete_block(self._index + 1)
+        return [*self.packets(until), *self._track.encode(None)]
 
-    def _put(self, samples: np.ndarray, start: int) -> list[av.Packet]:
-        """Put samples ``[C, N]`` where they begin, counted from the first frame; none twice, none before that."""
-        out: list[av.Packet] = []
+    def _place(self, samples: np.ndarray, start: int) -> None:
+        """Put samples ``[channels, N]`` where they begin, counted from the first frame; none twice, none before it."""
         skipped = max(0, self._index * _BLOCK + self._filled - start)
         samples, start = samples[:, skipped:], start + skipped
         while samples.shape[1]:
             index, place = divmod(start, _BLOCK)
             if index > self._index:
-                out += self._encode_block(index)
+                self._complete_block(index)
             count = min(_BLOCK - place, samples.shape[1])
             self._block[:, place : place + count] = samples[:, :count]
             self._filled = place + count
             samples, start = samples[:, count:], start + count
-        return out
 
-    def _encode_block(self, following: int) -> list[av.Packet]:
-        """Encode the block, if there is anything in it, and begin the one with the given index."""
-        block, index, filled = self._block.copy(), self._index, self._filled
-        self._block[:], self._index, self._filled = 0, following, 0
-        if not filled:
-            return []
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=self._layout)
-        frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), index * _BLOCK
-        return self._track.encode(frame)
+    def _complete_block(self, following: int) -> None:
+        """Keep the block, if there is anything in it, and begin the one with the given index."""
+        if self._filled:
+            self._blocks.append((self._index, self._block))
+            self._block = np.zeros_like(self._block)
+        self._index, self._filled = following, 0
 
 
 def _is_playable(stream: av.AudioStream) -> bool:

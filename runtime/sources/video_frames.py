@@ -191,7 +191,7 @@ class DecodedFrames:
         while failures < _MAX_READ_ERRORS:
             try:
                 packet = next(self._packets, None)
-            except av.EOFError:
+            except (av.EOFError, IndexError):  # at the end PyAV stumbles over streams that began in the middle
                 return None
             except av.FFmpegError as error:
                 self.broken = error

@@ -13,6 +13,7 @@ import pytest
 
 from sdtc.runtime.output.results import FrameResult
 from sdtc.runtime.output.writers import VideoWriter
+from sdtc.runtime.sources.base import Sound
 from sdtc.runtime.sources.video import VideoFile
 
 FLASHES = (0.6, 1.52, 2.4)  # seconds; each is as long as a frame, its beep 60 ms
@@ -50,7 +51,7 @@ def write_clip(
         packets = []
         sound = None
         if audio is not None:
-            sound = file.add_stream(audio, rate=rate, layout=layout)
+            sound = file.add_stream(audio, rate=rate, layout=layout, options={"strict": "experimental"})
             wave = samples(rate, sound.codec_context.channels, begin, end)
             kind = sound.codec_context.format.name if sound.codec_context.format else "fltp"
             base = Fraction(1, rate)
@@ -136,7 +137,7 @@ def check_in_step(path: Path, count: int = len(FLASHES)) -> None:
         ("mp4", "ac3", 48_000, "stereo"),
         ("mkv", "aac", 48_000, "stereo"),
         ("mkv", "libopus", 48_000, "stereo"),
-        ("mkv", "libvorbis", 44_100, "stereo"),
+        ("webm", "vorbis", 44_100, "stereo"),
         ("mkv", "flac", 96_000, "stereo"),
         ("mkv", "pcm_s16le", 37_800, "5.1"),
         ("mov", "pcm_s16le", 32_000, "mono"),
@@ -148,12 +149,13 @@ def check_in_step(path: Path, count: int = len(FLASHES)) -> None:
     ],
 )
 def test_a_beep_is_heard_with_its_flash(tmp_path, suffix, audio, rate, layout) -> None:
-    video = "mpeg4" if suffix == "avi" else "libx264"
+    video = {"avi": "mpeg4", "webm": "libvpx"}.get(suffix, "libx264")
     path = write_clip(tmp_path / f"clip.{suffix}", audio, rate=rate, layout=layout, video=video)
     target, source = overlay(path)
     assert not source.notes
     check_in_step(target)
-    np.testing.assert_allclose(flashes(target), FLASHES, atol=1e-3)
+    start = 0.04 * (audio == "libmp3lame" and suffix == "avi")  # where the muxer writes an empty picture first
+    np.testing.assert_allclose(flashes(target), np.array(FLASHES) + start, atol=1e-3)
     with av.open(str(target)) as file:
         pictures, sound = file.streams.video[0], file.streams.audio[0]
         copied = audio in ("aac", "libmp3lame") and suffix != "ts"
@@ -194,7 +196,7 @@ def test_a_variable_frame_rate(tmp_path, audio) -> None:
     check_in_step(target)
 
 
-@pytest.mark.parametrize("audio", ["aac", "mp2"])
+@pytest.mark.parametrize("audio", ["aac", "mp2", "libmp3lame"])
 @pytest.mark.parametrize("shift", [26 * 3600.0, 2**33 / 90_000 - 2.0], ids=["hour 26", "the clock wraps"])
 def test_a_broadcast_at_any_hour(tmp_path, audio, shift) -> None:
     options = {"mpegts_copyts": "1", "muxdelay": "0"}
@@ -204,7 +206,7 @@ def test_a_broadcast_at_any_hour(tmp_path, audio, shift) -> None:
 
 
 @pytest.mark.parametrize("shift", [100.0, 0.0], ids=["back", "same"])
-@pytest.mark.parametrize("audio", ["aac", "mp2"])
+@pytest.mark.parametrize("audio", ["aac", "mp2", "libmp3lame"])
 def test_joined_recordings(tmp_path, audio, shift) -> None:
     """Two recordings one behind the other, the second with an earlier clock: pictures and sound go on together."""
     options = {"mpegts_copyts": "1", "muxdelay": "0"}
@@ -234,6 +236,105 @@ def test_sound_ends_with_the_last_picture(tmp_path, audio) -> None:
     times, _ = heard(target)
     assert times[-1] == pytest.approx(1.0, abs=0.03)
     check_in_step(target, 1)
+
+
+def write_tone(path: Path, audio: str, rate: int) -> Path:
+    """10 s of an even tone of 1000 Hz, and a picture every 40 ms; packets of PCM are of a second each."""
+    with av.open(str(path), "w") as file:
+        pictures = file.add_stream("mpeg4", rate=25)
+        pictures.height, pictures.width, pictures.pix_fmt = 48, 64, "yuv420p"
+        sound = file.add_stream(audio, rate=rate, layout="mono")
+        resampler = av.AudioResampler(sound.codec_context.format, "mono", rate)
+        packets = []
+        for second in range(10):
+            wave = 0.7 * np.sin(2 * np.pi * 1000 * np.arange(second * rate, (second + 1) * rate) / rate)
+            frame = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], "fltp", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), second * rate
+            packets += [packet for piece in resampler.resample(frame) for packet in sound.encode(piece)]
+        packets += sound.encode(None)
+        for _ in range(250):
+            packets += pictures.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24"))
+        packets += pictures.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            file.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("audio", "rate"), [("aac", 44_100), ("libmp3lame", 44_100), ("flac", 44_100), ("ac3", 32_000), ("pcm_s16le", 11_025)]
+)
+def test_time_stamps_that_are_rounded_do_not_tear_the_sound(tmp_path, audio, rate) -> None:
+    """Matroska has milliseconds: a tone must go on evenly, sample by sample."""
+    target, source = overlay(write_tone(tmp_path / "clip.mkv", audio, rate))
+    assert not source.notes
+    with av.open(str(target)) as file:
+        frames = list(file.decode(audio=0))
+    rate = frames[0].sample_rate
+    wave = np.concatenate([frame.to_ndarray().astype(np.float32)[0] for frame in frames])
+    times = frames[0].time + np.arange(len(wave)) / rate
+    for frame, start in zip(frames, np.cumsum([0, *(frame.samples for frame in frames)]), strict=False):
+        assert frame.time == pytest.approx(times[start], abs=2e-4)
+    parts = np.arange(0.1, 9.9, 0.02)
+    inside = [(times >= part) & (times < part + 0.02) for part in parts]
+    phases = [np.angle((wave[on] * np.exp(-2j * np.pi * 1000 * times[on])).mean()) for on in inside]
+    assert np.abs(np.unwrap(phases) - np.median(np.unwrap(phases))).mean() < 0.05
+
+
+def test_pictures_and_sound_are_interleaved(tmp_path) -> None:
+    """At most a second or two of one lies between those of the other, at the same time."""
+    target, _ = overlay(write_tone(tmp_path / "clip.mkv", "pcm_s16le", 44_100))
+    latest = [0.0, 0.0]
+    with av.open(str(target)) as file:
+        packets = sorted((packet for packet in file.demux() if packet.size), key=lambda packet: packet.pos)
+    for packet in packets:
+        latest[packet.stream_index] = float(packet.dts * packet.time_base)
+        assert abs(latest[0] - latest[1]) < 1.5
+
+
+def test_long_packets_end_with_the_last_picture(tmp_path) -> None:
+    target, _ = overlay(write_tone(tmp_path / "clip.mkv", "pcm_s16le", 44_100), max_frames=55)
+    times, _ = heard(target)
+    assert times[-1] == pytest.approx(2.2, abs=0.025)
+
+
+def write_frames(target: Path, times: Sequence[float], sound: Sound) -> None:
+    with VideoWriter(target, 25, lambda result: result.image, None, sound) as writer:
+        for index, time in enumerate(times):
+            on = any(abs(time - flash) < 0.02 for flash in FLASHES)
+            image = np.full((48, 64, 3), 220 if on else 30, np.uint8)
+            writer.write(FrameResult(index, index, None, index, image, time=time))
+
+
+@pytest.mark.parametrize("audio", ["aac", "libopus"])
+def test_pictures_that_fall_behind(tmp_path, audio) -> None:
+    """A repeated time stamp delays the pictures from there on: so it does the sound."""
+    path = write_clip(tmp_path / "clip.mkv", audio)
+    sound = Sound(path, 1, [(0.0, 0.0), (1.0, 0.12), (2.0, 0.24)], [])
+    write_frames(tmp_path / "overlay.mp4", REGULAR, sound)
+    assert not sound.notes
+    np.testing.assert_allclose(beeps(tmp_path / "overlay.mp4"), np.array(FLASHES) + [0, 0.12, 0.24], atol=TOLERANCE)
+
+
+def test_a_clock_that_goes_back_for_the_sound_only(tmp_path) -> None:
+    options = {"mpegts_copyts": "1", "muxdelay": "0"}
+    first = write_clip(tmp_path / "first.ts", "mp2", shift=100, options=options)
+    second = write_clip(tmp_path / "second.ts", "mp2", shift=70, options=options)
+    path = tmp_path / "clip.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    sound = Sound(path, 1, [(0.0, -100.0)], [])
+    write_frames(tmp_path / "overlay.mp4", [index / 25 for index in range(300)], sound)
+    np.testing.assert_allclose(beeps(tmp_path / "overlay.mp4"), FLASHES, atol=TOLERANCE)
+    (note,) = sound.notes
+    assert "has no sound from 2.99 s on" in note
+    assert "its time stamps go back there" in note
+
+
+def test_a_pause_longer_than_mp4_can_hold(tmp_path) -> None:
+    sound = Sound(write_clip(tmp_path / "clip.mp4"), 1, [(0.0, 0.0)], [])
+    write_frames(tmp_path / "overlay.mp4", [*REGULAR[:50], 9000.0, 9000.04], sound)
+    np.testing.assert_allclose(beeps(tmp_path / "overlay.mp4"), FLASHES[:2], atol=TOLERANCE)
+    (note,) = sound.notes
+    assert "the pictures pause for longer than MP4 can hold" in note
 
 
 def test_sound_that_ends_before_the_pictures(tmp_path) -> None:
@@ -288,8 +389,8 @@ def test_damaged_sound_never_costs_a_picture(tmp_path, suffix, audio) -> None:
         assert len(about_sound(source.notes)) <= 1
 
 
-def test_a_stream_of_sound_that_cannot_be_decoded(tmp_path, monkeypatch) -> None:
-    path = write_clip(tmp_path / "clip.mkv", "libopus")
+def test_a_stream_of_sound_that_cannot_be_decoded(tmp_path) -> None:
+    path = write_clip(tmp_path / "clip.mkv", "flac")
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as file:
         places = [(packet.pos, packet.size) for packet in file.demux(audio=0) if packet.size]
