@@ -169,7 +169,7 @@ class H264Writer:
         try:
             self._file.mux(packets)
         except (av.InvalidDataError, av.ArgumentError) as error:  # packets that MP4 does not take; not a full disk
-            sound.leave_out(error.strerror)
+            sound.leave_out(error.strerror or str(error))
 
     def __enter__(self) -> H264Writer:
         return self

@@ -261,7 +261,8 @@ def write_tone(path: Path, audio: str, rate: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("audio", "rate"), [("aac", 44_100), ("libmp3lame", 44_100), ("flac", 44_100), ("ac3", 32_000), ("pcm_s16le", 11_025)]
+    ("audio", "rate"),
+    [("aac", 44_100), ("libmp3lame", 44_100), ("flac", 44_100), ("ac3", 32_000), ("pcm_s16le", 11_025)],
 )
 def test_time_stamps_that_are_rounded_do_not_tear_the_sound(tmp_path, audio, rate) -> None:
     """Matroska has milliseconds: a tone must go on evenly, sample by sample."""
@@ -312,7 +313,7 @@ def test_pictures_that_fall_behind(tmp_path, audio) -> None:
     sound = Sound(path, 1, [(0.0, 0.0), (1.0, 0.12), (2.0, 0.24)], [])
     write_frames(tmp_path / "overlay.mp4", REGULAR, sound)
     assert not sound.notes
-    np.testing.assert_allclose(beeps(tmp_path / "overlay.mp4"), np.array(FLASHES) + [0, 0.12, 0.24], atol=TOLERANCE)
+    np.testing.assert_allclose(beeps(tmp_path / "overlay.mp4"), np.add(FLASHES, [0, 0.12, 0.24]), atol=TOLERANCE)
 
 
 def test_a_clock_that_goes_back_for_the_sound_only(tmp_path) -> None:
