@@ -173,7 +173,8 @@ class SoundTrack:
             return []
         if self._copier is not None:
             return self._copier.copy(packet, start)
-        assert self._stream is not None and self._encoder is not None
+        assert self._stream is not None
+        assert self._encoder is not None
         stamp = packet.dts if packet.pts is None else packet.pts
         offset = 0.0 if stamp is None or not packet.time_base else start - float(stamp * packet.time_base)
         try:
