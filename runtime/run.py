@@ -289,7 +289,8 @@ class _InputRun:
             self.writers.append(writer)
         stack.enter_context(self.writers[0])
         if self.files.video is not None:
-            self.writers.append(VideoWriter(self.files.video, self.source.fps, self._draw, self.source.colors))
+            source = self.source
+            self.writers.append(VideoWriter(self.files.video, source.fps, self._draw, source.colors, source.sound))
             stack.enter_context(self.writers[1])
 
     def _draw(self, result: FrameResult):  # type: ignore[no-untyped-def]
