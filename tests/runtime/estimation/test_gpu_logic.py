@@ -636,9 +636,9 @@ def test_a_size_is_recorded_once_and_again_when_the_pool_grows(driver, estimator
     monkeypatch.setattr(driver, "cudaStreamBeginCapture", lambda *args: recorded.append(args) or begin(*args))
     stream = estimator.start()
     clip = make_clip(4, most=3)
-    one = [
-        dataclasses.replace(p, crop_boxes=p.crop_boxes[:1], track_ids=p.track_ids[:1], known={})
-        for p in clip
+    one = [  # always somebody new, of whom T frames are encoded
+        dataclasses.replace(p, crop_boxes=p.crop_boxes[:1], track_ids=[1000 + number], known={})
+        for number, p in enumerate(clip[1:-1])
         if p.track_ids
     ]
     for people in one:
