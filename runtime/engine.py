@@ -214,8 +214,8 @@ class PoseEngine:
                     raise VideoError("; ".join(opened.problems))
             return
         done = options.resume_from
-        tracker = done.make_tracker(options.detect_every) if done else Tracker(interval=options.detect_every)
-        finder = PeopleFinder(source, options.boxes, options.detector, tracker)
+        tracker = done.make_tracker() if done else Tracker()
+        finder = PeopleFinder(source, options.boxes, options.detector, tracker, options.detect_every)
         stream = self._estimator.start(self._hold)
         decoded = self._timed(source, options.max_frames)
         if not source.live:  # a live source decodes in a thread of its own
@@ -257,6 +257,7 @@ class PoseEngine:
         for keyframe, window in keyframes:
             seen += 1
             if done and keyframe.index < done.frames:
+                finder.pass_over(keyframe)
                 continue
             if keyframe.image is None:
                 yield _Found(keyframe, window, finder.find(keyframe))

@@ -45,7 +45,8 @@ class Frames(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         image = np.full((*SIZE, 3), 127, np.uint8)
         for number in range(self._count):
-            yield Frame(number, number, self.listing[number][1] if self.listing else None, image)
+            name = self.listing[number][1] if self.listing else None
+            yield Frame(number, number, name, image, time=number / self.fps)
 
 
 def make_boxes(case: Case, frames: int, annotated: bool, name: str = "clip") -> Any:

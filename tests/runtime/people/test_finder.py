@@ -29,7 +29,7 @@ class Blank(FrameSource):
         image = np.full((100, 200, 3), 70, np.uint8)
         for index in range(self.count):
             name = None if self.listing is None else self.listing[index][1]
-            yield Frame(index, index, name, image)
+            yield Frame(index, index, name, image, time=index / self.fps)
 
 
 def boxes_of(tmp_path: Path, *frames: dict[int | None, list[float]], first: int = 0) -> Path:
