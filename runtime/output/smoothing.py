@@ -4,8 +4,8 @@ A low-pass filter whose cut-off frequency rises with speed: joints at rest do no
 are in box sizes per second, so that one setting suits people near and far. Scores are not changed, but a joint with a
 low score moves less: its position is mostly guessed, so it stays where it was last seen.
 
-The paper's gains depend on the rate of frames. Here they are those of 25 frames a second, carried over to the time
-between any two frames (`sdtc.runtime.people.rates`).
+Frames may come at any rate, also a changing one: what moves steadily lags by the same time, and its speed is the same.
+Only trembling is damped less where frames are rare, since fewer of them are averaged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from sdtc.core.errors import InputError
 from sdtc.runtime.output.results import FrameResult, Pose
-from sdtc.runtime.people.rates import MIN_STEP, STEP, share
+from sdtc.runtime.people.rates import MIN_STEP, STEP
 
 MIN_CUTOFF = 2.0  # Hz, at rest
 BETA = 8.0  # Hz for every box size per second
@@ -69,7 +69,7 @@ class OneEuro:
                 seconds = max(now - state.time, MIN_STEP)
                 # By how much the unfiltered points were further away than the filtered ones is known by the gain.
                 gain = self._gain(state.speed, pose)
-                speed = _speed(state, (points - state.points) / share(gain, seconds), gain, seconds)
+                speed = _speed(state, (points - state.points) / _share(gain, seconds), gain, seconds)
             self._states[pose.track_id] = _State(now, points, speed)
 
     def _filter(self, pose: Pose, now: float) -> Pose:
@@ -80,7 +80,7 @@ class OneEuro:
             return pose
         seconds = max(now - state.time, MIN_STEP)
         speed = _speed(state, points - state.points, self._gain(state.speed, pose), seconds)
-        points = state.points + share(self._gain(speed, pose), seconds) * (points - state.points)
+        points = state.points + _share(self._gain(speed, pose), seconds) * (points - state.points)
         self._states[pose.track_id] = _State(now, points, speed)
         return dataclasses.replace(pose, keypoints=np.concatenate([points, scores], axis=1).astype(np.float32))
 
@@ -117,11 +117,21 @@ def _speed(state: _State, ahead: np.ndarray, gain: np.ndarray, seconds: float) -
         gain: ``[J, 1]`` of the filter at 25 frames a second.
         seconds: since the state.
     """
-    apparent = ahead * share(gain, seconds) / (gain * seconds)
-    return state.speed + share(_low_pass(SPEED_CUTOFF), seconds) * (apparent - state.speed)
+    apparent = ahead * _share(gain, seconds) / (gain * seconds)
+    return state.speed + _share(_low_pass(SPEED_CUTOFF), seconds) * (apparent - state.speed)
 
 
 def _low_pass(cutoff: float | np.ndarray) -> np.ndarray:
     """Return the weight of a new value in a first-order low-pass filter at 25 frames a second, above 0 and up to 1."""
     rate = np.clip(2 * np.pi * np.asarray(cutoff) * STEP, 1e-12, 1e12)
     return rate / (1 + rate)
+
+
+def _share(gain: float | np.ndarray, seconds: float) -> float | np.ndarray:
+    """Return the weight of new values for another time between frames: what moves steadily lags by the same time.
+
+    Args:
+        gain: the weight at 25 frames a second.
+        seconds: since the frame before.
+    """
+    return gain * seconds / (gain * seconds + (1 - gain) * STEP)
