@@ -21,6 +21,13 @@ MAX_DETECT_EVERY = 1.0  # seconds; further ahead, where people go cannot be extr
 
 
 def _check_detect_every(boxes: object, detect_every: float) -> None:
+    meaning = (
+        f"seconds between detections, 0 (every frame) to {MAX_DETECT_EVERY:g}; 0.2 is every fifth frame of a video of "
+        "25 a second"
+    )
+    if detect_every is None:  # which `check_number` takes for a default
+        raise InputError(f"`detect_every` is None: expected {meaning}")
+    check_number("detect_every", detect_every, 0, MAX_DETECT_EVERY, meaning)
     if boxes is not None and detect_every > 0:
         raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
 
@@ -90,11 +97,6 @@ class TrackOptions:
     def __post_init__(self) -> None:
         for name in ("max_frames", "batch_size"):
             check_whole(name, getattr(self, name), 1)
-        every = math.nan if self.detect_every is None else self.detect_every  # None is no default here
-        check_number(
-            "detect_every", every, 0, MAX_DETECT_EVERY,
-            "seconds between detections, 0 (every frame) to 1; 0.2 is every fifth frame of a video of 25 a second",
-        )  # fmt: skip
         check_whole("lookahead", self.lookahead, 0)
         if self.boxes is not None and not hasattr(self.boxes, "by_image"):
             check_path("boxes", self.boxes)

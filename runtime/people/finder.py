@@ -111,9 +111,10 @@ class PeopleFinder:
         """Whether the detector runs on a frame; if so, set when it does again."""
         if time < self._due - ROUNDING:
             return False
-        # From when it was due, so that frames that come a little late do not add up; after a pause from this frame.
-        late = time - self._due
-        self._due = (self._due if late < self._every / 2 else time) + self._every
+        if time - self._due >= self._every:  # a pause, or the first frame
+            self._due = time + self._every
+        else:  # from when it was due, so that frames that come a little late do not add up
+            self._due = max(self._due + self._every, time + self._every / 2)
         return True
 
     def _detect(self, image: np.ndarray, pixel_aspect: float) -> Detections:

@@ -100,7 +100,9 @@ def test_scores_and_everything_else_stay() -> None:
         assert got.poses[0].keypoints.dtype == np.float32
 
 
-@pytest.mark.parametrize("options", [{"min_cutoff": 0}, {"beta": -1}, {"beta": float("nan")}, {"min_cutoff": float("inf")}])
+@pytest.mark.parametrize(
+    "options", [{"min_cutoff": 0}, {"beta": -1}, {"beta": float("nan")}, {"min_cutoff": float("inf")}]
+)
 def test_values_that_cannot_be(options) -> None:
     with pytest.raises(InputError, match="expected more than 0"):
         OneEuro(**options)
