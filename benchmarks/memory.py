@@ -91,7 +91,7 @@ class EndlessFrames(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         for index, image in enumerate(itertools.cycle(self._images)):
-            yield Frame(index, index, None, image)
+            yield Frame(index, index, None, image, time=index / self.fps)
 
 
 @command("memory.py")

@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         "rt-detr, …",
     )  # fmt: skip
     people.add_argument(
-        "--detect-every", type=int, default=1, metavar="K",
-        help="run the detector on every K-th frame; boxes in between are extrapolated (default: %(default)s)",
+        "--detect-every", type=float, default=0.0, metavar="SECONDS",
+        help="seconds between detections, up to 1; boxes in between are extrapolated (default: 0, every frame)",
     )  # fmt: skip
     people.add_argument("--person-class", type=int, metavar="N", help="class number of people in the ONNX detector")
     results = parser.add_argument_group("results")

@@ -237,8 +237,8 @@ class PoseEngine:
                     raise VideoError("; ".join(opened.problems))
             return
         done = options.resume_from
-        tracker = done.make_tracker(options.detect_every) if done else Tracker(interval=options.detect_every)
-        finder = PeopleFinder(source, options.boxes, options.detector, tracker)
+        tracker = done.make_tracker() if done else Tracker()
+        finder = PeopleFinder(source, options.boxes, options.detector, tracker, options.detect_every)
         stream = self._estimator.start()
         decoded = self._timed(source, options.max_frames)
         if not source.live:  # a live source decodes in a thread of its own
@@ -281,6 +281,7 @@ class PoseEngine:
                 continue
             count += 1
             if done and frame.index < done.frames:
+                finder.pass_over(frame)
                 people = _people_of(known.get(frame.index))
             elif frame.image is None:
                 people = finder.find(frame)

@@ -278,7 +278,7 @@ class _InputRun:
         track = replace(self.options.track, boxes=self.boxes, detector=self.run._detector, resume_from=done)
         poses: Iterator[FrameResult] = engine.track(source, track)
         if self.options.smooth:
-            poses = smooth(poses, source.fps, done.tail if done else ())
+            poses = smooth(poses, done.tail if done else ())
         return overlap(poses, 0 if source.drop_late else 2, "pose", source.stop)
 
     def _open_writers(self, stack: ExitStack, done: Progress | None) -> None:

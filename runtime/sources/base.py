@@ -28,7 +28,7 @@ class Frame:
         image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
         received: when it arrived from a live source, `time.monotonic` seconds; 0 for files.
         time: seconds from the first frame: by the time stamps of a video, by `DEFAULT_FPS` for images, by arrival for
-            live sources.
+            live sources. It never falls from one frame to the next; frames that a network held up have almost the same.
         wall_clock: when it arrived from a live source, seconds since 1970; 0 for files.
         pixel_aspect: width of a pixel relative to its height; 1 unless the video is anamorphic.
     """

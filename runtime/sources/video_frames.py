@@ -206,7 +206,7 @@ class DecodedFrames:
 
 
 class FrameClock:
-    """Turns the time stamps of frames into seconds from the first frame, strictly growing.
+    """Turns the time stamps of frames into seconds from the first frame, which never fall.
 
     Time stamps can be absent, repeated, or begin again, as where recordings were joined.
 
@@ -224,12 +224,12 @@ class FrameClock:
 
     def time(self, stamp: float | None) -> float:
         """Return the time of the next frame."""
-        expected = self.last + self._step
-        if stamp is None:
-            self.last = expected
-        else:
-            if self._offset is None or stamp + self._offset <= self.last:
-                self._offset = expected - stamp
-                self.pieces.append((expected, self._offset))
-            self.last = stamp + self._offset
-        return self.last
+        now = self.last + self._step
+        if stamp is not None:
+            if self._offset is not None and stamp + self._offset > self.last:
+                now = stamp + self._offset
+            else:
+                self._offset = now - stamp
+                self.pieces.append((now, self._offset))
+        self.last = now  # not the sum of stamp and offset, whose rounding may let it fall
+        return now
