@@ -26,6 +26,7 @@ _EPILOG = """examples:
   sdtc-infer --engine bundle/ --input images/val/012834_mpii_test --boxes detections.json
   sdtc-infer --engine model.plan --input video.mp4 --detector yolox_s.onnx
   sdtc-infer --engine model.plan --input rtsp://camera/stream --drop-late --format jsonl
+  sdtc-infer --engine model.plan --input 0 1 rtsp://camera/stream --drop-late --format jsonl
   ffmpeg -i … -f mpegts - | sdtc-infer --engine model.plan --input -
 
 --engine takes any file of a bundle that export/to_trt.py wrote, or the bundle's folder. Without a usable GPU the
@@ -51,9 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", required=True, type=given, metavar="FILE", help="model.plan, model.onnx, or the bundle's folder"
     )
     required.add_argument(
-        "--input", required=True, type=given, metavar="VIDEO|FOLDER|GLOB|LIVE",
-        help="a video, an image, a folder of images, or a glob in quotes. Live: a camera's number or /dev/videoN; an "
-        "address rtsp://, rtmp://, http://, tcp://, udp:// or srt://; the path of a pipe; or - for standard input",
+        "--input", required=True, type=given, nargs="+", action="extend", metavar="VIDEO|FOLDER|GLOB|LIVE",
+        help="videos, images, folders of images, or globs in quotes. Live: a camera's number or /dev/videoN; an "
+        "address rtsp://, rtmp://, http://, tcp://, udp:// or srt://; the path of a pipe; or - for standard input. "
+        "Of several, live sources run all at once, beside the files",
     )  # fmt: skip
     people = parser.add_argument_group("people")
     people.add_argument(
@@ -129,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
         help="live input: how long to try to reconnect when a camera or stream is lost, 0 for never, inf for ever "
         "(default: 30)",
     )  # fmt: skip
+    running.add_argument(
+        "--jobs", type=int, metavar="N",
+        help="how many files are worked on at the same time (default: 2); live inputs run all at once",
+    )  # fmt: skip
     running.add_argument("--quiet", action="store_true", help="print only errors")
     return parser
 
@@ -143,9 +149,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Imported here, so that `--help` and a mistyped option answer fast.
     from sdtc.core.manifest import find_manifest
+    from sdtc.runtime.bars import live_log
     from sdtc.runtime.engine import open
     from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
-    from sdtc.runtime.run import Run, live_log
+    from sdtc.runtime.run import Run
 
     tell = partial(_print_line, quiet=args.quiet)
     find_manifest(Path(args.engine))  # a mistyped name is told before a folder for results is made
@@ -163,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             person_class=args.person_class,
             drop_late=args.drop_late,
             reconnect=args.reconnect,
+            jobs=args.jobs,
             track=TrackOptions(
                 detector=args.detector,
                 detect_every=args.detect_every,
@@ -186,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not engine.manifest.trained:
             tell("note     the checkpoint of this engine is untrained: its poses mean nothing")
         summary = run.execute(engine)
-        tell(_describe(summary, engine, time.perf_counter() - start))
+        tell(_describe(summary, engine, time.perf_counter() - start, named=not run.alone))
     for problem in summary.problems:
         complain(f"sdtc-infer: error: {as_options(problem)}")
     if summary.interrupted:
@@ -199,8 +207,8 @@ def _print_line(text: str, quiet: bool) -> None:
     say(as_options(text), quiet=quiet)
 
 
-def _describe(summary: RunSummary, engine: PoseEngine, seconds: float) -> str:
-    """Return the lines printed at the end; `seconds` includes opening the engine."""
+def _describe(summary: RunSummary, engine: PoseEngine, seconds: float, named: bool) -> str:
+    """Return the lines printed at the end; `seconds` includes opening the engine, `named` is for several inputs."""
     stages = ", ".join(f"{name} {value:.2f} s" for name, value in engine.times.seconds.items())
     rate = summary.frames / seconds
     lines = [
@@ -211,8 +219,8 @@ def _describe(summary: RunSummary, engine: PoseEngine, seconds: float) -> str:
     if engine.encoded:
         share = engine.reused / (engine.encoded + engine.reused)
         lines.append(f"tokens   {engine.encoded} person crops encoded, {engine.reused} reused ({share:.0%})")
-    if summary.latency:
-        lines.append(f"latency  {summary.latency}")
+    for name, latency in summary.latency.items():
+        lines.append(f"latency  {name + '  ' if named else ''}{latency}")
     return "\n".join([*lines, *(f"wrote    {path}" for path in summary.files)])
 
 

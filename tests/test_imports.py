@@ -38,11 +38,18 @@ MAY_IMPORT = {
         "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.estimation", "runtime.output",
         "runtime.pipeline", "runtime.check", "runtime.options",
     },
-    "runtime.run": {
+    "runtime.bars": set(),
+    "runtime.input_run": {
         "core", "runtime.sources", "runtime.people", "runtime.estimation", "runtime.output", "runtime.pipeline",
-        "runtime.check", "runtime.options", "runtime.engine",
+        "runtime.options", "runtime.engine", "runtime.bars",
     },
-    "runtime.cli": {"core", "runtime.backends", "runtime.options", "runtime.engine", "runtime.run"},
+    "runtime.run": {
+        "core", "runtime.sources", "runtime.people", "runtime.output", "runtime.check", "runtime.options",
+        "runtime.engine", "runtime.bars", "runtime.input_run",
+    },
+    "runtime.cli": {
+        "core", "runtime.backends", "runtime.options", "runtime.engine", "runtime.bars", "runtime.run",
+    },
     "model": {"core", "kernels"},
     "evaluation": {"core", "model", "runtime.sources", "runtime.backends", "runtime.options", "runtime.engine"},
     "training": {"core", "model", "evaluation"},
