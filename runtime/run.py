@@ -3,8 +3,8 @@
 with sdtc.runtime.open("model.plan") as engine:
     summary = sdtc.runtime.run_inputs(engine, "clips/*.mp4", RunOptions(output=Path("poses"), save_video=True))
 
-Each input is run in a thread of its own (`sdtc.runtime.input_run`): all live sources at once, and beside them a few files
-at a time. The thread that calls waits, starts the next file when one has ended, and ends all of them on Ctrl-C.
+Each input is run in a thread of its own (`sdtc.runtime.input_run`): all live sources at once, and beside them a few
+files at a time. The thread that calls waits, starts the next file when one has ended, and ends all of them on Ctrl-C.
 """
 
 from __future__ import annotations

@@ -34,9 +34,10 @@ MAY_IMPORT = {
     "runtime.pipeline": {"runtime.sources"},
     "runtime.check": {"core"},
     "runtime.options": {"core", "runtime.backends", "runtime.people", "runtime.output", "runtime.check"},
+    "runtime.track_all": {"core", "runtime.sources", "runtime.output", "runtime.check", "runtime.options"},
     "runtime.engine": {
         "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.estimation", "runtime.output",
-        "runtime.pipeline", "runtime.check", "runtime.options",
+        "runtime.pipeline", "runtime.check", "runtime.options", "runtime.track_all",
     },
     "runtime.bars": set(),
     "runtime.input_run": {

@@ -16,6 +16,7 @@ from sdtc.runtime.sources.video import VideoFile
 
 Opening = Callable[[FrameSource], None]
 
+
 def open_source(path: str | Path, opening: Opening | None = None) -> FrameSource:
     """Open one video file, image file or folder of images; or, given as text, a live source (`live`).
 
