@@ -133,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     running.add_argument(
         "--jobs", type=int, metavar="N",
-        help="how many files are worked on at the same time (default: 2); live inputs run all at once",
+        help="how many files are worked on at the same time (default: one for each processor, at most 4); live inputs "
+        "run all at once",
     )  # fmt: skip
     running.add_argument("--quiet", action="store_true", help="print only errors")
     return parser

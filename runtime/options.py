@@ -123,7 +123,8 @@ class RunOptions:
         person_class: class number of people in an ONNX detector.
         drop_late: live input: drop frames that arrive faster than they are processed; the newest is kept.
         reconnect: live input: how long to try to reconnect to a lost camera or stream, seconds; 30 if not given.
-        jobs: how many files are worked on at the same time; 2 if not given. Live inputs run all at once, beside them.
+        jobs: how many files are worked on at the same time; one for each processor, at most 4, if not given. Live
+            inputs run all at once, beside the files.
         track: how the engine runs over each input; without `boxes` and `resume_from`, which the run sets itself.
 
     Raises:

@@ -25,6 +25,7 @@ from sdtc.core.boxes import BoxFile
 from sdtc.core.command_line import ENDINGS
 from sdtc.core.errors import InputError
 from sdtc.core.files import MAX_NAME, make_directory, shorten, visible_files
+from sdtc.runtime.backends.choice import available_cpus
 from sdtc.runtime.bars import above_bars, files_bar
 from sdtc.runtime.check import check_path, check_type
 from sdtc.runtime.engine import PoseEngine
@@ -36,7 +37,7 @@ from sdtc.runtime.people.detection.detector import check_detector
 from sdtc.runtime.sources.live import is_live
 from sdtc.runtime.sources.open import file_identity, find_all_inputs, input_name
 
-JOBS = 2
+MAX_JOBS = 4
 LOOK_UP = 0.5  # seconds; on Windows, a signal does not wake a thread that waits for another one
 
 
@@ -63,6 +64,11 @@ class RunSummary:
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
     latency: dict[str, str] = field(default_factory=dict)
+
+
+def default_jobs() -> int:
+    """Return how many files are worked on at once, unless the options say."""
+    return min(available_cpus(), MAX_JOBS)
 
 
 def run_inputs(
@@ -172,7 +178,7 @@ class Run:
 
     def _execute_all(self, runs: list[InputRun]) -> bool:
         """Run the inputs until all have ended; return whether Ctrl-C ended them."""
-        jobs = JOBS if self.options.jobs is None else self.options.jobs
+        jobs = self.options.jobs or default_jobs()
         files = deque(run for run in runs if not run.live)
         events: SimpleQueue[InputRun | None] = SimpleQueue()  # what has ended; None is Ctrl-C
         threads: list[threading.Thread] = []

@@ -45,8 +45,8 @@ MAY_IMPORT = {
         "runtime.options", "runtime.engine", "runtime.bars",
     },
     "runtime.run": {
-        "core", "runtime.sources", "runtime.people", "runtime.output", "runtime.check", "runtime.options",
-        "runtime.engine", "runtime.bars", "runtime.input_run",
+        "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.output", "runtime.check",
+        "runtime.options", "runtime.engine", "runtime.bars", "runtime.input_run",
     },
     "runtime.cli": {
         "core", "runtime.backends", "runtime.options", "runtime.engine", "runtime.bars", "runtime.run",
