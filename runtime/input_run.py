@@ -44,7 +44,6 @@ class Shared:
         tell: called with a line of text about what is skipped, resumed or already complete.
         bars: show progress bars.
         alone: there is only one input, so that lines about it need not name it.
-        any_live: some inputs are live, so that `drop_late` and `reconnect` are for them.
     """
 
     engine: PoseEngine
@@ -54,7 +53,6 @@ class Shared:
     tell: Tell
     bars: bool
     alone: bool
-    any_live: bool
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class InputRun:
             for file in self._outputs.all:
                 stack.enter_context(locked(file))
             options = self._options
-            late = (options.drop_late, options.reconnect) if self.live or not self._shared.any_live else (False, None)
+            late = (options.drop_late, options.reconnect) if self.live else (False, None)
             source = stack.enter_context(open_input(self._entry, *late, opening=self._opening))
             self._opening(source)
             boxes = self._boxes_for(source)

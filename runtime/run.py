@@ -35,7 +35,7 @@ from sdtc.runtime.output.writers import LONGEST_SUFFIX, result_path
 from sdtc.runtime.people.detection import Detections, Detector, make_detector
 from sdtc.runtime.people.detection.detector import check_detector
 from sdtc.runtime.sources.live import is_live
-from sdtc.runtime.sources.open import file_identity, find_all_inputs, input_name
+from sdtc.runtime.sources.open import FOR_LIVE, file_identity, find_all_inputs, input_name
 
 MAX_JOBS = 4
 LOOK_UP = 0.5  # seconds; on Windows, a signal does not wake a thread that waits for another one
@@ -137,6 +137,8 @@ class Run:
         elif options.boxes is None and not self.alone:
             self._detector = _OneAtATime(self._detector)
         make_directory(options.output)
+        if (options.drop_late or options.reconnect is not None) and not any(map(is_live, specs)):
+            raise InputError(FOR_LIVE)
         self._tell_line, self._progress = tell, progress
 
     def execute(self, engine: PoseEngine) -> RunSummary:
@@ -156,7 +158,6 @@ class Run:
             self._tell,
             bars=self._progress,
             alone=self.alone,
-            any_live=any(isinstance(entry, str) for entry in self._inputs),
         )
         runs = [InputRun(shared, entry, files) for entry, files in zip(self._inputs, outputs, strict=True)]
         summary.interrupted = self._execute_all(runs)

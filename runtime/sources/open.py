@@ -14,6 +14,7 @@ from sdtc.runtime.sources.images import IMAGE_SUFFIXES, ImageSequence, images_in
 from sdtc.runtime.sources.live import RECONNECT, LiveSource, is_live, live_name, live_title
 from sdtc.runtime.sources.video import VideoFile
 
+FOR_LIVE = "`drop_late` and `reconnect` are for cameras, network streams and pipes: leave them out for files"
 Opening = Callable[[FrameSource], None]
 
 
@@ -171,7 +172,5 @@ def open_input(
     if isinstance(entry, str):
         return LiveSource(entry, drop_late, RECONNECT if reconnect is None else reconnect, opening=opening)
     if drop_late or reconnect is not None:
-        raise InputError(
-            "`drop_late` and `reconnect` are for cameras, network streams and pipes: leave them out for files"
-        )
+        raise InputError(FOR_LIVE)
     return ImageSequence(entry[0].parent, entry, partial=True) if isinstance(entry, list) else open_source(entry)
