@@ -150,10 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Imported here, so that `--help` and a mistyped option answer fast.
     from sdtc.core.manifest import find_manifest
-    from sdtc.runtime.bars import live_log
     from sdtc.runtime.engine import open
     from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
-    from sdtc.runtime.run import Run
+    from sdtc.runtime.output.bars import live_log
+    from sdtc.runtime.run import Run, on_ctrl_c
 
     tell = partial(_print_line, quiet=args.quiet)
     find_manifest(Path(args.engine))  # a mistyped name is told before a folder for results is made
@@ -194,14 +194,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             tell(f"note     {engine.notice}")
         if not engine.manifest.trained:
             tell("note     the checkpoint of this engine is untrained: its poses mean nothing")
-        summary = run.execute(engine)
-        tell(_describe(summary, engine, time.perf_counter() - start, named=not run.alone))
+        with on_ctrl_c(run.interrupt):
+            summary = run.execute(engine)
+            if summary.interrupted:
+                _ignore_signals()  # an impatient user must not keep the process from saying what it has kept
+            tell(_describe(summary, engine, time.perf_counter() - start, named=not run.alone))
     for problem in summary.problems:
         complain(f"sdtc-infer: error: {as_options(problem)}")
     if summary.interrupted:
         complain(f"sdtc-infer: interrupted after {summary.frames} frames; the results so far are kept")
         return 130
     return 1 if summary.problems else 0
+
+
+def _ignore_signals() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDINGS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _print_line(text: str, quiet: bool) -> None:

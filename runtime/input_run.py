@@ -15,10 +15,10 @@ from pathlib import Path
 from sdtc.core.boxes import BoxFile, read_boxes
 from sdtc.core.errors import InputError, OutputError, SdtcError, VideoError
 from sdtc.core.files import locked
-from sdtc.runtime.bars import input_bar
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.estimation.timing import Durations
 from sdtc.runtime.options import RunOptions
+from sdtc.runtime.output.bars import input_bar
 from sdtc.runtime.output.drawing import draw_frame
 from sdtc.runtime.output.results import FrameResult
 from sdtc.runtime.output.resume import Progress, read_progress

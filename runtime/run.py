@@ -26,11 +26,11 @@ from sdtc.core.command_line import ENDINGS
 from sdtc.core.errors import InputError
 from sdtc.core.files import MAX_NAME, make_directory, shorten, visible_files
 from sdtc.runtime.backends.choice import available_cpus
-from sdtc.runtime.bars import above_bars, files_bar
 from sdtc.runtime.check import check_path, check_type
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.input_run import InputRun, Outputs, Shared, Tell
 from sdtc.runtime.options import RunOptions
+from sdtc.runtime.output.bars import above_bars, files_bar
 from sdtc.runtime.output.writers import LONGEST_SUFFIX, result_path
 from sdtc.runtime.people.detection import Detections, Detector, make_detector
 from sdtc.runtime.people.detection.detector import check_detector
@@ -140,6 +140,7 @@ class Run:
         if (options.drop_late or options.reconnect is not None) and not any(map(is_live, specs)):
             raise InputError(FOR_LIVE)
         self._tell_line, self._progress = tell, progress
+        self._events: SimpleQueue[InputRun | None] = SimpleQueue()  # what has ended; None is Ctrl-C
 
     def execute(self, engine: PoseEngine) -> RunSummary:
         """Run all inputs; see `run_inputs`."""
@@ -177,18 +178,21 @@ class Run:
         summary.seconds = time.perf_counter() - start
         return summary
 
+    def interrupt(self) -> None:
+        """End the run soon, with valid files; may be called from any thread and from a signal handler."""
+        self._events.put(None)
+
     def _execute_all(self, runs: list[InputRun]) -> bool:
         """Run the inputs until all have ended; return whether Ctrl-C ended them."""
         jobs = self.options.jobs or default_jobs()
         files = deque(run for run in runs if not run.live)
-        events: SimpleQueue[InputRun | None] = SimpleQueue()  # what has ended; None is Ctrl-C
         threads: list[threading.Thread] = []
         interrupted, at_work = False, 0
 
         def start(run: InputRun) -> None:
             def work() -> None:
                 run.execute()
-                events.put(run)
+                self._events.put(run)
 
             nonlocal at_work
             at_work += 1
@@ -196,7 +200,7 @@ class Run:
             threads[-1].start()
 
         with (
-            _on_ctrl_c(lambda: events.put(None)),
+            on_ctrl_c(self.interrupt),
             files_bar(self._progress and len(files) > jobs, len(files)) as bar,
         ):
             try:
@@ -207,7 +211,7 @@ class Run:
                     start(files.popleft())
                 while at_work:
                     try:
-                        ended = events.get(timeout=LOOK_UP)
+                        ended = self._events.get(timeout=LOOK_UP)
                     except Empty:
                         continue
                     if ended is not None:
@@ -293,18 +297,23 @@ def _paths(entry: str | Path | list[Path]) -> list[Path]:
 
 
 @contextmanager
-def _on_ctrl_c(call: Callable[[], None]) -> Iterator[None]:
+def on_ctrl_c(call: Callable[[], None]) -> Iterator[None]:
     """Call a function where Ctrl-C, or another signal that is handled like it, would raise KeyboardInterrupt.
 
     So a second one cannot break the closing of files either. Python lets only the main thread set signal handlers.
     """
+
+    def handle(*_: object) -> None:
+        call()
+
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in ENDINGS:
             if signal.getsignal(number) is signal.default_int_handler:
-                before[number] = signal.signal(number, lambda *_: call())
+                before[number] = signal.signal(number, handle)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is handle:
+                signal.signal(number, handler)

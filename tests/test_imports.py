@@ -39,17 +39,16 @@ MAY_IMPORT = {
         "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.estimation", "runtime.output",
         "runtime.pipeline", "runtime.check", "runtime.options", "runtime.track_all",
     },
-    "runtime.bars": set(),
     "runtime.input_run": {
         "core", "runtime.sources", "runtime.people", "runtime.estimation", "runtime.output", "runtime.pipeline",
-        "runtime.options", "runtime.engine", "runtime.bars",
+        "runtime.options", "runtime.engine",
     },
     "runtime.run": {
         "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.output", "runtime.check",
-        "runtime.options", "runtime.engine", "runtime.bars", "runtime.input_run",
+        "runtime.options", "runtime.engine", "runtime.input_run",
     },
     "runtime.cli": {
-        "core", "runtime.backends", "runtime.options", "runtime.engine", "runtime.bars", "runtime.run",
+        "core", "runtime.backends", "runtime.output", "runtime.options", "runtime.engine", "runtime.run",
     },
     "model": {"core", "kernels"},
     "evaluation": {"core", "model", "runtime.sources", "runtime.backends", "runtime.options", "runtime.engine"},

@@ -19,10 +19,10 @@ import pytest
 
 import sdtc.runtime
 from sdtc.core.errors import InputError
-from sdtc.runtime import bars
-from sdtc.runtime.bars import live_log
 from sdtc.runtime.cli import main
 from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
+from sdtc.runtime.output import bars
+from sdtc.runtime.output.bars import live_log
 from sdtc.runtime.people.detection import Detections
 from sdtc.runtime.run import Run, run_inputs
 from sdtc.runtime.sources.open import find_all_inputs
@@ -346,11 +346,11 @@ def test_an_interrupt_ends_every_input(tiny_bundle, tmp_path, how) -> None:
         while time.monotonic() < deadline and len(list(out.glob(".*.mp4*"))) < 3:
             time.sleep(0.05)
         time.sleep(0.5)
-        for _ in range(5):  # an impatient user
+        for _ in range(50):  # an impatient user
             os.kill(process.pid, how)
-            time.sleep(0.02)
+            time.sleep(0.005)
         stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    assert process.returncode == 130, (process.returncode, stderr)
     assert stderr.splitlines()[-1].startswith("sdtc-infer: interrupted after ")
     assert "error" not in stderr
     assert {path.name for path in out.iterdir()} == {
