@@ -129,13 +129,14 @@ class Run:
         # One file serves all inputs; from a folder, the file of each input is read when that input is run.
         self._boxes = BoxFile(options.boxes) if options.boxes and not options.boxes.is_dir() else None
         self._detector: str | Detector = options.track.detector
-        if options.boxes is None and isinstance(self._detector, str | Path):
-            given = {"layout": options.detector_layout, "person_class": options.person_class}
-            self._detector = make_detector(
-                str(self._detector), **{name: value for name, value in given.items() if value is not None}
-            )
-        elif options.boxes is None and not self.alone:
-            self._detector = _OneAtATime(self._detector)
+        if options.boxes is None:
+            if isinstance(self._detector, str | Path):
+                given = {"layout": options.detector_layout, "person_class": options.person_class}
+                self._detector = make_detector(
+                    str(self._detector), **{name: value for name, value in given.items() if value is not None}
+                )
+            elif not self.alone:
+                self._detector = _OneAtATime(self._detector)
         make_directory(options.output)
         if (options.drop_late or options.reconnect is not None) and not any(map(is_live, specs)):
             raise InputError(FOR_LIVE)
