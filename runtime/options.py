@@ -125,6 +125,8 @@ class RunOptions:
         person_class: class number of people in an ONNX detector.
         drop_late: live input: drop frames that arrive faster than they are processed; the newest is kept.
         reconnect: live input: how long to try to reconnect to a lost camera or stream, seconds; 30 if not given.
+        jobs: how many files are worked on at the same time; one for each processor, at most 4, if not given. Live
+            inputs run all at once, beside the files.
         track: how the engine runs over each input; without `boxes` and `resume_from`, which the run sets itself.
 
     Raises:
@@ -142,6 +144,7 @@ class RunOptions:
     person_class: int | None = None
     drop_late: bool = False
     reconnect: float | None = None
+    jobs: int | None = None
     track: TrackOptions = field(default_factory=TrackOptions)
 
     def __post_init__(self) -> None:
@@ -163,6 +166,7 @@ class RunOptions:
         check_number("min_score", self.min_score, 0, 1, "a score from 0 to 1")
         check_number("reconnect", self.reconnect, 0, math.inf, "seconds, or 0 for never")
         check_whole("person_class", self.person_class, 0)
+        check_whole("jobs", self.jobs, 1)
         _check_detect_every(self.boxes, self.track.detect_every)
         if self.resume and self.format != "jsonl":
             raise InputError(

@@ -185,8 +185,11 @@ def test_sources_and_options_of_wrong_types(engine) -> None:
             next(engine.track(source))
     with pytest.raises(InputError, match="`options` is of type dict: expected TrackOptions"):
         next(engine.track("v.mp4", {"max_frames": 1}))
-    with pytest.raises(InputError, match="`source` is a list: expected a path"):
-        sdtc.runtime.run_inputs(engine, ["v.mp4"])
+    for source in (None, b"v.mp4", IMAGE, "", ["v.mp4", None], [["v.mp4"]], {"v.mp4"}):
+        with pytest.raises(InputError, match=r"`source` is .*: expected a path"):
+            sdtc.runtime.run_inputs(engine, source)
+    with pytest.raises(InputError, match="`source` is empty: expected at least one path"):
+        sdtc.runtime.run_inputs(engine, [])
     with pytest.raises(InputError, match="`options` is of type TrackOptions: expected RunOptions"):
         sdtc.runtime.run_inputs(engine, "v.mp4", TrackOptions())
     assert RunOptions(output="poses", boxes="b.json") == RunOptions(output=Path("poses"), boxes=Path("b.json"))
