@@ -3,8 +3,8 @@
     python benchmarks/sources.py --engine bundle                    # four sources of two people, one source of eight
     python benchmarks/sources.py --engine bundle --live 10          # ten minutes of four live sources
 
-Files: the same people in one source, and shared out to several (`PoseEngine.track_all`), in turn in one process; medians
-of poses a second and their ratio. Boxes are given, and move by 2 % of their width a frame.
+Files: the same people in one source, and shared out to several (`PoseEngine.track_all`), in turn in one process;
+medians of poses a second and their ratio. Boxes are given, and move by 2 % of their width a frame.
 
 Live: a process of its own encodes one picture stream (H.264 in MPEG-TS, 12.5 frames/s, in real time) and sends it over
 TCP. First one source is run alone. Then four are run at once: two that are well, one that stalls for ten seconds in
