@@ -21,6 +21,7 @@ from sdtc.runtime.people.rates import MIN_STEP, ROUNDING, STEP, share
 # velocity and size. Detector boxes jitter by several percent of their size, so velocity and size follow slowly.
 POSITION_GAIN, VELOCITY_GAIN, SIZE_GAIN = 0.6, 0.2, 0.3
 VELOCITY_DECAY = 0.9  # per `STEP` in which the person is not found: lost people do not walk on for a whole second
+PAUSE = 6.0  # times the step before: no rate of frames changes so much from one to the next
 MAX_STEADY = 1.0  # seconds that people walk on if nobody looks: longer pauses say nothing about where they are
 MAX_LOST = 1.2  # seconds of searching for somebody in vain
 MAX_PAUSE = 5.0  # seconds without any search: videos may leave out frames in which nothing moves
@@ -125,7 +126,8 @@ class Tracker:
         self._next_id = first_id
         self._search = 0  # number of the last search
         self._time: float | None = None  # of the last search
-        self._step = STEP  # between the last two
+        self._step = STEP  # seconds between the last two
+        self._paused = False  # before the last
 
     def __len__(self) -> int:
         """Number of tracks that a box could still continue."""
@@ -220,7 +222,9 @@ class Tracker:
                     "use a new Tracker for each video"
                 )
             time = max(time, self._time)
-            self._step = max(time - self._time, MIN_STEP)
+            step = max(time - self._time, MIN_STEP)
+            self._paused = step > PAUSE * self._step
+            self._step = step
         self._time = time
         self._search += 1
         self._tracks = [track for track in self._tracks if not self._is_lost(track, time)]
@@ -246,7 +250,14 @@ class Tracker:
 
     def _overlaps(self, boxes: np.ndarray, time: float) -> np.ndarray:
         """IoU of every predicted track with every box ``[tracks, N]``; 0 where it is below ``match_iou``."""
-        centres = np.stack([t.predict(time) for t in self._tracks])[:, None]  # [tracks, 1, 2]
+        overlap = self._overlap(boxes, np.stack([t.predict(time) for t in self._tracks]))
+        if self._paused:  # people have walked on, unless the frames of the pause are only held up and come now
+            overlap = np.maximum(overlap, self._overlap(boxes, np.stack([t.centre for t in self._tracks])))
+        return np.where(overlap >= self.match_iou, overlap, 0.0)
+
+    def _overlap(self, boxes: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        """IoU of every track, with its centre there ``[tracks, 2]``, with every box ``[tracks, N]``."""
+        centres = centres[:, None]  # [tracks, 1, 2]
         sizes = np.stack([t.size for t in self._tracks])[:, None]
         reach = np.array([NEW_TRACK_REACH if t.boxes_seen == 1 else 1.0 for t in self._tracks])[:, None, None]
         box_sizes = boxes[None, :, 2:]
@@ -254,8 +265,7 @@ class Tracker:
         sides = np.minimum((sizes + box_sizes) * reach / 2 - distance, np.minimum(sizes, box_sizes) * reach)
         overlap = np.prod(np.clip(sides, 0, None), axis=-1)
         union = (np.prod(sizes, axis=-1) + np.prod(box_sizes, axis=-1)) * reach[..., 0] ** 2 - overlap
-        iou = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-        return np.where(iou >= self.match_iou, iou, 0.0)
+        return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
 def assign(benefit: np.ndarray) -> list[tuple[int, int]]:

@@ -389,7 +389,30 @@ def test_frames_that_were_held_up_come_all_at_once() -> None:
             ids = tracker.update(np.array([box_at(shown)]), np.ones(1), 0.24 * (burst + 1) + 2e-4 * index)
             assert ids.tolist() == [0]
             (box,), _, _ = tracker.predict(0.24 * (burst + 1) + 2e-4 * index, (4000, 4000))
-            assert abs(box[0] + 20 - shown) < 25
+            assert abs(box[0] + 20 - shown) < 12  # measured: 9; if such boxes had no gain, 18
+
+
+@pytest.mark.parametrize("speed", [0, 30, 60, 90])
+def test_after_a_pause_people_are_where_they_were_or_have_walked_on(speed: float, rng: np.random.Generator) -> None:
+    """Half a second is lost, or comes late all at once; nothing tells which."""
+    for late in (True, False):
+        tracker = Tracker()
+        for pause in range(20):
+            for index in range(12):
+                time = 0.5 * pause + 0.04 * (index + 1)
+                held = late and pause % 2
+                if late or not pause % 2:
+                    box = np.array([box_at(100 + speed * time)]) + 1.5 * rng.standard_normal((1, 4))
+                    arrival = 0.5 * (pause + 1) + 1e-4 * index if held else time
+                    assert tracker.update(box, np.ones(1), arrival).tolist() == [0]
+
+
+def test_nobody_walks_on_through_a_long_pause() -> None:
+    tracker = Tracker()
+    for index in range(50):
+        tracker.update(np.array([box_at(100 + 4 * index)]), np.ones(1), index / FPS)
+    (box,), _, _ = tracker.predict(49 / FPS + MAX_PAUSE, (4000, 4000))
+    assert 100 < box[0] + 20 - (100 + 4 * 49) < 140  # at 100 pixels/s
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1e-300, 1e-9, 1e-3, 0.04, 1.0, 1e9]), st.floats(0, 300)), max_size=20))
