@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdtc.core.command_line import ENDINGS, as_options, command, complain, given, given_path, say
+from sdtc.core.errors import InputError
 from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class _NoHold(argparse.Action):
     """Says why an option of earlier versions is gone."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error(
-            "--hold is gone: boxes are no longer held, every person is encoded once in every frame in the box of that "
+        raise InputError(
+            "--hold is gone: no box is held any more, every person is encoded once in every frame in the box of that "
             "frame; leave it out"
         )
 

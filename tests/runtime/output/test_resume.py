@@ -119,7 +119,7 @@ def test_images_are_continued_by_name(gap, tmp_path, done) -> None:
 
 
 @pytest.mark.slow
-def test_held_boxes_and_smoothing_go_on_too(options, clip, tmp_path) -> None:
+def test_windows_of_own_crops_and_smoothing_go_on_too(options, clip, tmp_path) -> None:
     arguments = [*options, "--input", str(clip / f"{NAME}.mp4"), "--quiet", "--smooth"]
     arguments.remove("--exact")
     for name in ("whole", "resumed"):
@@ -129,9 +129,14 @@ def test_held_boxes_and_smoothing_go_on_too(options, clip, tmp_path) -> None:
     assert main([*arguments, "--output", str(tmp_path / "resumed"), "--max-frames", "40", "--resume"]) == 0
     got, want = (lines((tmp_path / name / f"{NAME}.jsonl").read_bytes()) for name in ("resumed", "whole"))
     assert got[:30] == want[:30]
+    apart: list[float] = []
     for a, b in zip(map(json.loads, got), map(json.loads, want), strict=True):
         assert (a["frame"], a["name"]) == (b["frame"], b["name"])
         assert [(p["track_id"], p["bbox"]) for p in a["poses"]] == [(p["track_id"], p["bbox"]) for p in b["poses"]]
+        for pose, expected in zip(a["poses"], b["poses"], strict=True):
+            apart += np.abs(np.subtract(pose["keypoints"], expected["keypoints"])[:, :2]).max(axis=1).tolist()
+    # Windows across the stop are those of boxes that were rounded as they were written, which turns few maxima over.
+    assert np.quantile(apart[-30 * 15 :], 0.97) < 0.01
 
 
 @pytest.mark.slow
@@ -367,7 +372,7 @@ def noise(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lookahead", [0, 2])
-@pytest.mark.parametrize("mode", [{"exact": True}, {"hold": 0.0}], ids=["exact", "streaming"])
+@pytest.mark.parametrize("mode", [{"exact": True}, {}], ids=["exact", "streaming"])
 def test_poses_and_ids_are_those_of_an_uninterrupted_run(tiny_bundle, noise, tmp_path, mode, lookahead) -> None:
     with sdtc.runtime.open(
         tiny_bundle / "model.onnx", EngineOptions(backend="onnxruntime", threads=1, **mode)
