@@ -16,21 +16,21 @@ onnx = pytest.importorskip("onnx")
 
 
 @pytest.fixture(scope="module")
-def resampling():
+def gather():
     folder = str(Path(__file__).parents[2] / "benchmarks")
     sys.path.insert(0, folder)
     try:
-        import resampling
+        import gather
 
-        yield resampling
+        yield gather
     finally:
         sys.path.remove(folder)
 
 
-def test_a_graph_that_resamples_gives_what_the_gather_gives(resampling, tiny_bundle, tmp_path) -> None:
+def test_a_graph_that_resamples_gives_what_the_gather_gives(gather, tiny_bundle, tmp_path) -> None:
     manifest = Manifest.load(tiny_bundle / "model.json")
     graph = tiny_bundle / manifest.graphs["temporal"].onnx
-    onnx.save(resampling.resample_in_graph(onnx.load(graph), manifest), tmp_path / "resampling.onnx")
+    onnx.save(gather.resample_in_graph(onnx.load(graph), manifest), tmp_path / "resampling.onnx")
     rng, (h, w), T = np.random.default_rng(0), manifest.token_grid, manifest.num_frames
     tokens = rng.normal(size=(2, T, *manifest.token_shape)).astype(np.float32)
     places = (SAME + rng.normal(0, [0.1, 1, 0.1, 1], (2 * T, 4))).astype(np.float32)
@@ -49,9 +49,9 @@ def test_a_graph_that_resamples_gives_what_the_gather_gives(resampling, tiny_bun
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_row_for_every_backend_and_number_of_people(resampling, tiny_bundle, capsys) -> None:
+def test_the_command_prints_a_row_for_every_backend_and_number_of_people(gather, tiny_bundle, capsys) -> None:
     given = ["--engine", str(tiny_bundle), "--people", "1", "2", "--backend", "onnxruntime", "--repeats", "2"]
-    assert resampling.main(given) == 0
+    assert gather.main(given) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.split()[:2] for row in rows] == [["onnxruntime", "1"], ["onnxruntime", "2"]]
-    assert resampling.main([*given, "--repeats", "0"]) == 2
+    assert gather.main([*given, "--repeats", "0"]) == 2

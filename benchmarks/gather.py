@@ -1,6 +1,6 @@
 """Where windows are resampled: on the host, as tokens are gathered, or inside the temporal graph.
 
-    python benchmarks/resampling.py --engine bundle [--people 1 8] [--backend onnxruntime openvino]
+    python benchmarks/gather.py --engine bundle [--people 1 8] [--backend onnxruntime openvino]
 
 The runtime gathers the tokens of a window anyway, so resampling takes the place of a copy (`sdtc.core.resampling`). The
 alternative is a graph that takes tokens as they are together with the weights of rows and columns, and begins with two
@@ -41,7 +41,7 @@ OPEN: dict[str, Callable[[Path, int], Session]] = {
 }
 
 
-@command("resampling.py")
+@command("gather.py")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a bundle")
