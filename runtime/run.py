@@ -37,6 +37,9 @@ from sdtc.runtime.people.detection.detector import check_detector
 from sdtc.runtime.sources.live import is_live
 from sdtc.runtime.sources.open import FOR_LIVE, file_identity, find_all_inputs, input_name
 
+# Six clips on two busy processors took, relative to one at a time, 0.81 of the time with two at once, 0.81 with three
+# and 0.76 with four: decoding, detection and writing of one file fill the pauses of another. Each file at work keeps
+# about fifteen frames in memory.
 MAX_JOBS = 4
 LOOK_UP = 0.5  # seconds; on Windows, a signal does not wake a thread that waits for another one
 

@@ -161,6 +161,8 @@ def test_what_an_opened_file_lacks_is_an_error(engine, tmp_path) -> None:
 def test_a_bug_ends_all_and_is_raised(engine) -> None:
     class Odd(Everybody):
         def detect(self, frame: np.ndarray) -> Detections:
+            while flood.read < 20:
+                time.sleep(0.01)
             raise ZeroDivisionError("of the detector")
 
     flood = Endless()
@@ -168,7 +170,8 @@ def test_a_bug_ends_all_and_is_raised(engine) -> None:
         for _ in engine.track_all(
             {"flood": flood, "odd": Endless()}, {"flood": ONE, "odd": TrackOptions(detector=Odd())}
         ):
-            pass
+            time.sleep(0.02)  # slower than the flood, so that there is always a result to take
+            assert flood.read < 500
     assert flood.ended
     assert not our_threads()
 
