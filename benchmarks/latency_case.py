@@ -186,7 +186,7 @@ class LoopedVideo(FrameSource):
             self.asked.append(time.perf_counter())
             image = next(images)
             self.decoding.append(time.perf_counter() - self.asked[-1])
-            yield Frame(index, index, None, image)
+            yield Frame(index, index, None, image, time=index / self.fps)
 
     def stop(self) -> None:
         self.stopped = True

@@ -12,6 +12,7 @@ and `train` for the plot.
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import datetime
 import itertools
@@ -89,9 +90,13 @@ class EndlessFrames(FrameSource):
         self.size = size
         self._images = [frame.image for frame in SyntheticClip(ClipOptions(seed=0, num_frames=8, size=size))]
 
+    def again(self) -> EndlessFrames:
+        """Return another source of the same images."""
+        return copy.copy(self)
+
     def __iter__(self) -> Iterator[Frame]:
         for index, image in enumerate(itertools.cycle(self._images)):
-            yield Frame(index, index, None, image)
+            yield Frame(index, index, None, image, time=index / self.fps)
 
 
 @command("memory.py")

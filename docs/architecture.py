@@ -27,7 +27,7 @@ ZONES = {"runtime": (0.0, 5.7), "other": (5.95, 10.2)}  # left and right edge, t
 # Where arrows cross least; a room that is not here is put in the middle of what is free in its row.
 CENTRES = {
     "runtime.people": 0.95, "runtime.sources": 2.85, "runtime.backends": 4.75,
-    "runtime.options": 0.95,
+    "runtime.check": 0.95, "runtime.options": 0.95, "runtime.track_all": 2.85, "runtime.input_run": 2.85,
     "runtime.output": 0.95, "runtime.pipeline": 2.85, "runtime.estimation": 4.75,
     "runtime.engine": 2.85, "runtime.run": 2.85, "runtime.cli": 2.85,
     "synthetic": 7.0, "export": 7.0, "kernels.plugins": 7.0,

@@ -8,8 +8,8 @@
                 print(frame.index, pose.track_id, pose.keypoints)   # [J, 3]: x, y in image pixels, score
 
 The rooms, in the order in which data passes through them: `sources` (frames), `people` (boxes and ids), `estimation`
-(keypoints, computed by a session of `backends`), `output` (results and files). `engine` joins them, `run` writes files,
-and `cli` is the command `sdtc-infer`.
+(keypoints, computed by a session of `backends`), `output` (results and files). `engine` joins them, `run` writes files
+of any number of inputs, and `cli` is the command `sdtc-infer`.
 
 Names are loaded on first use, so that `sdtc-infer --help` starts fast.
 """

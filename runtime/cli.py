@@ -26,6 +26,7 @@ _EPILOG = """examples:
   sdtc-infer --engine bundle/ --input images/val/012834_mpii_test --boxes detections.json
   sdtc-infer --engine model.plan --input video.mp4 --detector yolox_s.onnx
   sdtc-infer --engine model.plan --input rtsp://camera/stream --drop-late --format jsonl
+  sdtc-infer --engine model.plan --input 0 1 rtsp://camera/stream --drop-late --format jsonl
   ffmpeg -i … -f mpegts - | sdtc-infer --engine model.plan --input -
 
 --engine takes any file of a bundle that export/to_trt.py wrote, or the bundle's folder. Without a usable GPU the
@@ -61,9 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", required=True, type=given, metavar="FILE", help="model.plan, model.onnx, or the bundle's folder"
     )
     required.add_argument(
-        "--input", required=True, type=given, metavar="VIDEO|FOLDER|GLOB|LIVE",
-        help="a video, an image, a folder of images, or a glob in quotes. Live: a camera's number or /dev/videoN; an "
-        "address rtsp://, rtmp://, http://, tcp://, udp:// or srt://; the path of a pipe; or - for standard input",
+        "--input", required=True, type=given, nargs="+", action="extend", metavar="VIDEO|FOLDER|GLOB|LIVE",
+        help="videos, images, folders of images, or globs in quotes. Live: a camera's number or /dev/videoN; an "
+        "address rtsp://, rtmp://, http://, tcp://, udp:// or srt://; the path of a pipe; or - for standard input. "
+        "Of several, live sources run all at once, beside the files",
     )  # fmt: skip
     people = parser.add_argument_group("people")
     people.add_argument(
@@ -84,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "rt-detr, …",
     )  # fmt: skip
     people.add_argument(
-        "--detect-every", type=int, default=1, metavar="K",
-        help="run the detector on every K-th frame; boxes in between are extrapolated (default: %(default)s)",
+        "--detect-every", type=float, default=0.0, metavar="SECONDS",
+        help="seconds between detections, up to 1; boxes in between are extrapolated (default: 0, every frame)",
     )  # fmt: skip
     people.add_argument("--person-class", type=int, metavar="N", help="class number of people in the ONNX detector")
     results = parser.add_argument_group("results")
@@ -136,6 +138,11 @@ def _parser() -> argparse.ArgumentParser:
         help="live input: how long to try to reconnect when a camera or stream is lost, 0 for never, inf for ever "
         "(default: 30)",
     )  # fmt: skip
+    running.add_argument(
+        "--jobs", type=int, metavar="N",
+        help="how many files are worked on at the same time (default: one for each processor, at most 4); live inputs "
+        "run all at once",
+    )  # fmt: skip
     running.add_argument("--quiet", action="store_true", help="print only errors")
     return parser
 
@@ -152,7 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sdtc.core.manifest import find_manifest
     from sdtc.runtime.engine import open
     from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
-    from sdtc.runtime.run import Run, live_log
+    from sdtc.runtime.output.bars import live_log
+    from sdtc.runtime.run import Run, on_ctrl_c
 
     tell = partial(_print_line, quiet=args.quiet)
     find_manifest(Path(args.engine))  # a mistyped name is told before a folder for results is made
@@ -170,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             person_class=args.person_class,
             drop_late=args.drop_late,
             reconnect=args.reconnect,
+            jobs=args.jobs,
             track=TrackOptions(
                 detector=args.detector,
                 detect_every=args.detect_every,
@@ -192,8 +201,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             tell(f"note     {engine.notice}")
         if not engine.manifest.trained:
             tell("note     the checkpoint of this engine is untrained: its poses mean nothing")
-        summary = run.execute(engine)
-        tell(_describe(summary, engine, time.perf_counter() - start))
+        with on_ctrl_c(run.interrupt):
+            summary = run.execute(engine)
+            if summary.interrupted:
+                _ignore_signals()  # an impatient user must not keep the process from saying what it has kept
+            tell(_describe(summary, engine, time.perf_counter() - start, named=not run.alone))
     for problem in summary.problems:
         complain(f"sdtc-infer: error: {as_options(problem)}")
     if summary.interrupted:
@@ -202,12 +214,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if summary.problems else 0
 
 
+def _ignore_signals() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDINGS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _print_line(text: str, quiet: bool) -> None:
     say(as_options(text), quiet=quiet)
 
 
-def _describe(summary: RunSummary, engine: PoseEngine, seconds: float) -> str:
-    """Return the lines printed at the end; `seconds` includes opening the engine."""
+def _describe(summary: RunSummary, engine: PoseEngine, seconds: float, named: bool) -> str:
+    """Return the lines printed at the end; `seconds` includes opening the engine, `named` is for several inputs."""
     stages = ", ".join(f"{name} {value:.2f} s" for name, value in engine.times.seconds.items())
     rate = summary.frames / seconds
     lines = [
@@ -218,8 +236,8 @@ def _describe(summary: RunSummary, engine: PoseEngine, seconds: float) -> str:
     if engine.estimated:
         share = engine.encoded / engine.estimated
         lines.append(f"encoded  {engine.encoded} crops for {engine.estimated} poses, {share:.2f} per person and frame")
-    if summary.latency:
-        lines.append(f"latency  {summary.latency}")
+    for name, latency in summary.latency.items():
+        lines.append(f"latency  {name + '  ' if named else ''}{latency}")
     return "\n".join([*lines, *(f"wrote    {path}" for path in summary.files)])
 
 

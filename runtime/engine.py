@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from sdtc.runtime.pipeline import overlap, overlap_batches
 from sdtc.runtime.sources.base import GAP, Frame, FrameSource
 from sdtc.runtime.sources.open import open_source
 from sdtc.runtime.sources.windows import windows
+from sdtc.runtime.track_all import track_all
 
 READ_AHEAD = 2  # decoded frames that may wait for detection
 IN_FLIGHT = 4  # keyframes that may wait for their poses; all that wait are estimated in one batch
@@ -237,8 +238,8 @@ class PoseEngine:
                     raise VideoError("; ".join(opened.problems))
             return
         done = options.resume_from
-        tracker = done.make_tracker(options.detect_every) if done else Tracker(interval=options.detect_every)
-        finder = PeopleFinder(source, options.boxes, options.detector, tracker)
+        tracker = done.make_tracker() if done else Tracker()
+        finder = PeopleFinder(source, options.boxes, options.detector, tracker, options.detect_every)
         stream = self._estimator.start()
         decoded = self._timed(source, options.max_frames)
         if not source.live:  # a live source decodes in a thread of its own
@@ -269,6 +270,32 @@ class PoseEngine:
         if options.max_frames is None:
             finder.check_end(count)
 
+    def track_all(
+        self,
+        sources: Mapping[str, str | Path | FrameSource],
+        options: TrackOptions | Mapping[str, TrackOptions] | None = None,
+    ) -> Generator[tuple[str, FrameResult], None, None]:
+        """Run over several sources at once, each in a thread of its own: one that stalls or fails holds up no other.
+
+        A consumer that is slower than the sources makes them wait; a source that drops late frames drops them. Closing
+        the generator ends all threads, and closes the sources that were opened here.
+
+        Args:
+            sources: by a name of your own, what `track` takes.
+            options: for all sources; or by name, with defaults for those that are not named. Boxes and `resume_from`
+                are for one source each.
+
+        Yields:
+            The name of a source and a result; those of each source are in order, and come as `track` gives them.
+
+        Raises:
+            InputError: sources or options that cannot be used; a live source appears twice.
+            SdtcError: sources failed. It is raised when the others have ended, and says which failed and why; an
+                `InputError` if all of these errors are.
+        """
+        self._check_open()
+        return track_all(self.track, sources, options)
+
     def _find(
         self, finder: PeopleFinder, frames: Iterable[Frame], source: FrameSource, done: Progress | None
     ) -> Iterator[Any]:
@@ -281,6 +308,7 @@ class PoseEngine:
                 continue
             count += 1
             if done and frame.index < done.frames:
+                finder.pass_over(frame)
                 people = _people_of(known.get(frame.index))
             elif frame.image is None:
                 people = finder.find(frame)

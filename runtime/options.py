@@ -16,9 +16,18 @@ if TYPE_CHECKING:
     from sdtc.runtime.output.resume import Progress
     from sdtc.runtime.people.detection import Detector
 
+MAX_DETECT_EVERY = 1.0  # seconds; further ahead, where people go cannot be extrapolated
 
-def _check_detect_every(boxes: object, detect_every: int) -> None:
-    if boxes is not None and detect_every > 1:
+
+def _check_detect_every(boxes: object, detect_every: float) -> None:
+    meaning = (
+        f"seconds between detections, 0 (every frame) to {MAX_DETECT_EVERY:g}; 0.2 is every fifth frame of a video of "
+        "25 a second"
+    )
+    if detect_every is None:  # which `check_number` takes for a default
+        raise InputError(f"`detect_every` is None: expected {meaning}")
+    check_number("detect_every", detect_every, 0, MAX_DETECT_EVERY, meaning)
+    if boxes is not None and detect_every > 0:
         raise InputError("`detect_every` is for detectors: with `boxes` every frame has its own")
 
 
@@ -58,7 +67,8 @@ class TrackOptions:
     Attributes:
         boxes: JSON file of person boxes; no detector is used then.
         detector: ``"hog"``, the path of an ONNX detector, or any object with ``detect(image)``.
-        detect_every: run the detector on every k-th frame; in between, tracks are extrapolated.
+        detect_every: seconds between detections, up to `MAX_DETECT_EVERY`; in between, tracks are extrapolated. 0 is
+            every frame.
         batch_size: people per batch; the bundle's maximum if not given.
         max_frames: stop after this many frames.
         lookahead: frames to wait for after a keyframe, 0 to δ; δ, as in the paper, if not given. Frames of the window
@@ -71,14 +81,14 @@ class TrackOptions:
 
     boxes: str | Path | BoxFile | None = None
     detector: str | Detector = "hog"
-    detect_every: int = 1
+    detect_every: float = 0.0
     batch_size: int | None = None
     max_frames: int | None = None
     lookahead: int | None = None
     resume_from: Progress | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_frames", "batch_size", "detect_every"):
+        for name in ("max_frames", "batch_size"):
             check_whole(name, getattr(self, name), 1)
         check_whole("lookahead", self.lookahead, 0)
         if self.boxes is not None and not hasattr(self.boxes, "by_image"):
@@ -115,6 +125,8 @@ class RunOptions:
         person_class: class number of people in an ONNX detector.
         drop_late: live input: drop frames that arrive faster than they are processed; the newest is kept.
         reconnect: live input: how long to try to reconnect to a lost camera or stream, seconds; 30 if not given.
+        jobs: how many files are worked on at the same time; one for each processor, at most 4, if not given. Live
+            inputs run all at once, beside the files.
         track: how the engine runs over each input; without `boxes` and `resume_from`, which the run sets itself.
 
     Raises:
@@ -132,6 +144,7 @@ class RunOptions:
     person_class: int | None = None
     drop_late: bool = False
     reconnect: float | None = None
+    jobs: int | None = None
     track: TrackOptions = field(default_factory=TrackOptions)
 
     def __post_init__(self) -> None:
@@ -153,6 +166,7 @@ class RunOptions:
         check_number("min_score", self.min_score, 0, 1, "a score from 0 to 1")
         check_number("reconnect", self.reconnect, 0, math.inf, "seconds, or 0 for never")
         check_whole("person_class", self.person_class, 0)
+        check_whole("jobs", self.jobs, 1)
         _check_detect_every(self.boxes, self.track.detect_every)
         if self.resume and self.format != "jsonl":
             raise InputError(

@@ -34,15 +34,22 @@ MAY_IMPORT = {
     "runtime.pipeline": {"runtime.sources"},
     "runtime.check": {"core"},
     "runtime.options": {"core", "runtime.backends", "runtime.people", "runtime.output", "runtime.check"},
+    "runtime.track_all": {"core", "runtime.sources", "runtime.output", "runtime.check", "runtime.options"},
     "runtime.engine": {
         "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.estimation", "runtime.output",
-        "runtime.pipeline", "runtime.check", "runtime.options",
+        "runtime.pipeline", "runtime.check", "runtime.options", "runtime.track_all",
+    },
+    "runtime.input_run": {
+        "core", "runtime.sources", "runtime.people", "runtime.estimation", "runtime.output", "runtime.pipeline",
+        "runtime.options", "runtime.engine",
     },
     "runtime.run": {
-        "core", "runtime.sources", "runtime.people", "runtime.estimation", "runtime.output", "runtime.pipeline",
-        "runtime.check", "runtime.options", "runtime.engine",
+        "core", "runtime.sources", "runtime.backends", "runtime.people", "runtime.output", "runtime.check",
+        "runtime.options", "runtime.engine", "runtime.input_run",
     },
-    "runtime.cli": {"core", "runtime.backends", "runtime.options", "runtime.engine", "runtime.run"},
+    "runtime.cli": {
+        "core", "runtime.backends", "runtime.output", "runtime.options", "runtime.engine", "runtime.run",
+    },
     "model": {"core", "kernels"},
     "evaluation": {"core", "model", "runtime.sources", "runtime.backends", "runtime.options", "runtime.engine"},
     "training": {"core", "model", "evaluation"},

@@ -22,10 +22,12 @@ from sdtc.core.annotation_file import MAX_ID
 from sdtc.core.errors import InputError
 from sdtc.core.files import text_of
 from sdtc.runtime.output.results import FrameResult, Pose
+from sdtc.runtime.people.rates import MIN_STEP, ROUNDING
 from sdtc.runtime.people.tracking import MAX_LOST, Tracker
 from sdtc.runtime.sources.base import FrameSource
 
 MAX_LINE = 64 << 20  # bytes; a pose takes about 500
+MIN_TAIL = 8  # frames: the tracker and the smoothing filter know how people move, also where frames are rare
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Progress:
         size: bytes of these lines.
         torn: whether an incomplete line follows.
         next_id: the smallest track id above all ids in the file.
-        tail: the last frames, as far back as a tracker remembers; their images are None.
+        tail: the last frames, as far back as a tracker remembers, without some if there are hundreds a second; their
+            images are None.
     """
 
     frames: int
@@ -46,16 +49,12 @@ class Progress:
     next_id: int
     tail: list[FrameResult]
 
-    def make_tracker(self, interval: int = 1) -> Tracker:
-        """Return a tracker that knows the people of the last frames, and gives other people ids that the file lacks.
-
-        Args:
-            interval: see `Tracker`.
-        """
-        tracker = Tracker(interval=interval, first_id=self.next_id)
+    def make_tracker(self) -> Tracker:
+        """Return a tracker that knows the people of the last frames, and gives other people ids that the file lacks."""
+        tracker = Tracker(first_id=self.next_id)
         for result in self.tail:
             boxes, scores = [pose.bbox for pose in result.poses], [pose.bbox_score for pose in result.poses]
-            tracker.recall(np.array(boxes), np.array(scores), [pose.track_id for pose in result.poses], result.index)
+            tracker.recall(np.array(boxes), np.array(scores), [pose.track_id for pose in result.poses], result.time)
         return tracker
 
 
@@ -71,7 +70,7 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
         InputError: the file belongs to another input or model, or was not written by `JsonlWriter`.
     """
     frames, size, torn, next_id = 0, 0, False, 0
-    tail: deque[Any] = deque(maxlen=MAX_LOST + 1)
+    tail, before = _Tail(), -math.inf
     expected = _names(source)
     try:
         with path.open("rb") as file:
@@ -80,7 +79,7 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
                     torn = True
                     break
                 record, ids = _parse(line)
-                if record is None:
+                if record is None or record["time"] < before:
                     raise _invalid_line(path, frames)
                 found, want = (record["frame"], record["name"]), next(expected, None)
                 if found != want:
@@ -89,12 +88,13 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
                         f"expected {_describe(want)}; move it away or choose another `output`"
                     )
                 next_id = max([next_id, *(track_id + 1 for track_id in ids)])
-                tail.append(record)
+                before = record["time"]
+                tail.append(frames, record)
                 frames, size = frames + 1, size + len(line)
     except OSError as error:
         raise InputError(f"'{path}' cannot be read to resume it: {error.strerror}") from None
     results = []
-    for index, record in enumerate(tail, start=frames - len(tail)):
+    for index, record in tail.frames:
         result = _result(record, index)
         if result is None:
             raise _invalid_line(path, index)
@@ -106,6 +106,26 @@ def read_progress(path: Path, source: FrameSource, num_joints: int) -> Progress:
             "engine, choose that one or another `output`"
         )
     return Progress(frames, size, torn, next_id, results)
+
+
+class _Tail:
+    """The last frames of a file: all that a tracker remembers, in bounded memory whatever the rate of frames.
+
+    Attributes:
+        frames: index and object of their lines.
+    """
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[int, Any]] = deque()
+
+    def append(self, index: int, record: Any) -> None:
+        # Of three frames so close together the one in the middle tells nothing more.
+        if len(self.frames) > 1 and record["time"] - self.frames[-2][1]["time"] < MIN_STEP:
+            self.frames.pop()
+        self.frames.append((index, record))
+        # A person who is not found in the second frame was in the first.
+        while len(self.frames) > MIN_TAIL and record["time"] - self.frames[1][1]["time"] > MAX_LOST + ROUNDING:
+            self.frames.popleft()
 
 
 def _invalid_line(path: Path, index: int) -> InputError:
@@ -134,8 +154,9 @@ def _parse(line: bytes) -> tuple[Any, list[int]]:
         record = json.loads(line)
         ids = [pose["track_id"] for pose in record["poses"]]
         good = type(record["frame"]) is int and "name" in record
+        good = good and type(record["time"]) in (int, float) and math.isfinite(record["time"])
         good = good and all(type(track_id) is int and 0 <= track_id < MAX_ID for track_id in ids)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None, []
     return (record, ids) if good else (None, [])
 
@@ -152,9 +173,7 @@ def _result(record: Any, index: int) -> FrameResult | None:
             if not np.isfinite([*keypoints.flat, *box, score]).all():
                 return None
             poses.append(Pose(pose["track_id"], keypoints, box, score))
-        time = float(record["time"])
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
-    if not math.isfinite(time):
-        return None
+    time = float(record["time"])
     return FrameResult(index, record["frame"], record["name"], record["frame"], None, poses, time=time)

@@ -25,6 +25,8 @@ from sdtc.core.h264 import ColorTags, H264Writer
 from sdtc.core.posetrack import POSETRACK_CATEGORY, sequence_id, to_slots
 from sdtc.core.skeleton import POSETRACK, Skeleton
 from sdtc.runtime.output.results import FrameResult
+from sdtc.runtime.output.sound import SoundTrack
+from sdtc.runtime.sources.base import Sound
 
 FORMATS = ("posetrack", "coco", "jsonl")
 
@@ -186,10 +188,13 @@ class VideoWriter(Writer):
         fps: frames per second, on average.
         draw: turns a result into the picture to write, RGB, or None where the frame has no picture.
         colors: how the source stores colours; BT.709, which players take videos for, if not given.
+        sound: of the source, to be taken along; none if not given.
     """
 
-    def __init__(self, path: Path, fps: float, draw: Any, colors: ColorTags | None = None) -> None:
-        self.path, self._fps, self._draw = path, fps, draw
+    def __init__(
+        self, path: Path, fps: float, draw: Any, colors: ColorTags | None = None, sound: Sound | None = None
+    ) -> None:
+        self.path, self._fps, self._draw, self._sound = path, fps, draw, sound
         self._colors = colors or ColorTags()
         self._temporary = _temporary(path, "video")
         self._video: H264Writer | None = None  # opened by the first picture, which has the size
@@ -209,6 +214,7 @@ class VideoWriter(Writer):
                 self._video = H264Writer(
                     self._temporary, self._fps, size, crf=23, preset="veryfast",
                     pixel_aspect=result.pixel_aspect, colors=self._colors,
+                    sound=None if self._sound is None else SoundTrack(self._sound),
                 )  # fmt: skip
             height, width = self._video.size
             if image.shape[:2] != (height, width):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sdtc.core.boxes import BoxFile, SourceBoxes
 from sdtc.core.posetrack import image_id, sequence_id
 from sdtc.runtime.people.detection import Detections, Detector, make_detector
 from sdtc.runtime.people.detection.detector import check_detections, check_detector
+from sdtc.runtime.people.rates import ROUNDING
 from sdtc.runtime.people.tracking import Tracker
 from sdtc.runtime.sources.base import Frame, FrameSource
 
@@ -41,19 +43,26 @@ class PeopleFinder:
         boxes: JSON file of person boxes, or None for the detector.
         detector: ``"hog"``, the path of an ONNX detector, or any object with ``detect(image)``.
         tracker: assigns track ids if those of the file of boxes are not used.
+        detect_every: seconds between detections; 0 for every frame.
 
     Raises:
         InputError: the boxes do not belong to this source, or the detector cannot be used.
     """
 
     def __init__(
-        self, source: FrameSource, boxes: str | Path | BoxFile | None, detector: str | Path | Detector, tracker: Tracker
+        self,
+        source: FrameSource,
+        boxes: str | Path | BoxFile | None,
+        detector: str | Path | Detector,
+        tracker: Tracker,
+        detect_every: float = 0.0,
     ) -> None:
         self._tracker = tracker
         self._vid_id = sequence_id(source.sequence)
         self._boxes: SourceBoxes | None = None
         self._detector: Detector | None = None
-        self._next_search = 0  # index of the next frame that the detector runs on
+        self._every = detect_every
+        self._due = -math.inf  # time from which on the next frame is searched, seconds
         self._listed = source.listing is not None
         if boxes is None:
             if isinstance(detector, str | Path):
@@ -82,15 +91,31 @@ class PeopleFinder:
             found = self._boxes.of_frame(frame.number, frame.name, size)
             ids = found.track_ids
             if ids is None:
-                ids = self._tracker.update(found.boxes, found.scores, frame.index)
+                ids = self._tracker.update(found.boxes, found.scores, frame.time)
             return FramePeople(identifier, found.boxes, found.scores, ids)
         assert self._detector is not None
-        if frame.index < self._next_search:
-            return FramePeople(identifier, *self._tracker.predict(frame.index, size))
-        self._next_search = frame.index + self._tracker.interval
+        if not self._search_is_due(frame.time):
+            return FramePeople(identifier, *self._tracker.predict(frame.time, size))
         detections = self._detect(frame.image, frame.pixel_aspect)
-        ids = self._tracker.update(detections.boxes, detections.scores, frame.index)
+        ids = self._tracker.update(detections.boxes, detections.scores, frame.time)
         return FramePeople(identifier, detections.boxes, detections.scores, ids)
+
+    def pass_over(self, frame: Frame) -> None:
+        """Take note of a frame that an earlier run has searched: detections go on in step with that run's."""
+        if frame.image is None:
+            self._due = -math.inf  # that run's line has nobody who could be extrapolated
+        else:
+            self._search_is_due(frame.time)
+
+    def _search_is_due(self, time: float) -> bool:
+        """Whether the detector runs on a frame; if so, set when it does again."""
+        if time < self._due - ROUNDING:
+            return False
+        if time - self._due >= self._every:  # a pause, or the first frame
+            self._due = time + self._every
+        else:  # from when it was due, so that frames that come a little late do not add up
+            self._due = max(self._due + self._every, time + self._every / 2)
+        return True
 
     def _detect(self, image: np.ndarray, pixel_aspect: float) -> Detections:
         """Run the detector; it sees people of an anamorphic video as they are."""

@@ -28,7 +28,7 @@ class Frame:
         image: uint8 ``[H, W, 3]`` RGB; None where the file is missing or broken.
         received: when it arrived from a live source, `time.monotonic` seconds; 0 for files.
         time: seconds from the first frame: by the time stamps of a video, by `DEFAULT_FPS` for images, by arrival for
-            live sources.
+            live sources. It never falls from one frame to the next; frames that a network held up have almost the same.
         wall_clock: when it arrived from a live source, seconds since 1970; 0 for files.
         pixel_aspect: width of a pixel relative to its height; 1 unless the video is anamorphic.
     """
@@ -46,6 +46,24 @@ class Frame:
 GAP = Frame(-1, -1, None, None)  # marks a pause or break of a live source: the frames around it are not neighbours
 
 
+@dataclass(frozen=True)
+class Sound:
+    """Where to find the sound of a video file, and how its time stamps become the times of frames.
+
+    Attributes:
+        path: the file.
+        stream: index of the sound in it.
+        pieces: of the frames' clock, growing while frames are read: `Frame.time` from which on a piece counts, and what
+            it adds to time stamps, both in seconds. More than one where time stamps go back.
+        notes: those of the source; what cannot be heard is added to them.
+    """
+
+    path: Path
+    stream: int
+    pieces: Sequence[tuple[float, float]]
+    notes: list[str]
+
+
 class FrameSource(ABC):
     """An iterable of frames and a context manager.
 
@@ -57,6 +75,7 @@ class FrameSource(ABC):
         partial: whether the images are only some of those in their folder.
         listing: number and file name of every frame, None for the name of a missing one; None for videos.
         colors: how the colours of a video are stored; None for images, and before the first frame.
+        sound: of a video file; None if it has none, and for all other sources.
         problems: sentences about what could not be read; complete after the iteration.
         notes: sentences about what was passed over on purpose.
         live: frames arrive in real time (`live`), with their time of arrival, and with `GAP` at pauses and breaks.
@@ -71,6 +90,7 @@ class FrameSource(ABC):
     listing: Sequence[tuple[int, str | None]] | None = None
     partial: bool = False
     colors: ColorTags | None = None
+    sound: Sound | None = None
     problems: list[str]
     notes: Sequence[str] = ()
     live: bool = False

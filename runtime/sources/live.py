@@ -70,6 +70,15 @@ def live_name(spec: str) -> str:
     return _resolve(spec)[1]
 
 
+def live_title(spec: str) -> str:
+    """Return what a live source is called in messages, without passwords.
+
+    Raises:
+        InputError: the address has an unknown scheme.
+    """
+    return _resolve(spec)[0]
+
+
 def is_live(spec: str) -> bool:
     """Whether an input is a camera (``0``, ``/dev/video0``), a network address, ``-``, or the path of a pipe."""
     if spec == "-" or _SCHEME.match(spec):
@@ -93,6 +102,7 @@ class LiveSource(FrameSource):
         reconnect: how long to try to reconnect to a lost camera or network stream, seconds; 0 for never. A pipe, and a
             recording of known length, are never opened again.
         stall: seconds without a frame, after which a camera or network stream counts as lost.
+        opening: called with the source before it waits for its first frame, so that another thread can `stop` it.
 
     Raises:
         InputError: the address has an unknown scheme, or `reconnect` is negative.
@@ -101,7 +111,14 @@ class LiveSource(FrameSource):
 
     live = True
 
-    def __init__(self, spec: str, drop_late: bool = False, reconnect: float = RECONNECT, stall: float = STALL) -> None:
+    def __init__(
+        self,
+        spec: str,
+        drop_late: bool = False,
+        reconnect: float = RECONNECT,
+        stall: float = STALL,
+        opening: Callable[[FrameSource], None] | None = None,
+    ) -> None:
         if not reconnect >= 0:
             raise InputError(f"`reconnect` is {reconnect}: expected seconds, or 0 for never")
         self.path, self.num_frames, self.problems = Path(spec), None, []
@@ -116,6 +133,8 @@ class LiveSource(FrameSource):
         self._dropped_before = 0
         self._logged: dict[str, tuple[float, int]] = {}  # by kind of event: time of its line, and how many since
         try:
+            if opening is not None:
+                opening(self)
             why = self._connect(None if self._pipe else OPEN_TIMEOUT + stall)
         except BaseException:  # Ctrl-C
             self.stop()
@@ -165,7 +184,8 @@ class LiveSource(FrameSource):
 
     def stop(self) -> None:
         self._stopped.set()
-        self._reader.frames.close()
+        if hasattr(self, "_reader"):  # else `_connect` closes it when it has made it
+            self._reader.frames.close()
 
     def close(self) -> None:
         self.stop()

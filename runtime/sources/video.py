@@ -17,7 +17,7 @@ import numpy as np
 
 from sdtc.core.errors import VideoError
 from sdtc.core.h264 import ColorTags
-from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource
+from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource, Sound
 from sdtc.runtime.sources.truncation import missing_bytes
 from sdtc.runtime.sources.video_frames import DecodedFrames, FrameClock
 
@@ -35,10 +35,11 @@ class VideoFile(FrameSource):
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.stem
         self.problems: list[str] = []
+        self.notes: list[str] = []
         if path.stat().st_size == 0:
             raise VideoError(f"video '{path}' is empty (0 bytes)")
         try:
-            self._container = _open(path)
+            self._container = open_container(path)
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(f"'{path}' cannot be opened as a video: {reason(error)}") from None
         try:
@@ -51,11 +52,15 @@ class VideoFile(FrameSource):
         self._stream.thread_type = "AUTO"
         self._lock, self._closed = threading.Lock(), False
         self.fps = float(self._stream.average_rate or self._stream.base_rate or DEFAULT_FPS)
+        self._clock = FrameClock(self.fps)
+        sound = self._container.streams.best("audio", related=self._stream)
+        if sound is not None:
+            self.sound = Sound(path, sound.index, self._clock.pieces, self.notes)
         frames = self._stream.frames
         self.num_frames = frames if 0 < frames <= MAX_FRAMES else None
 
     def __iter__(self) -> Iterator[Frame]:
-        clock = FrameClock(self.fps)
+        clock = self._clock
         lost, first_lost = 0, (0, 0.0)  # missing frames; index and time of the first one
         missing = 0
         with suppress(OSError):
@@ -75,7 +80,7 @@ class VideoFile(FrameSource):
             self.problems += self._what_is_lost(lost, first_lost)
             raise
         if not self._closed:  # else by the consumer, which needs no more frames
-            self.notes = self._what_is_odd(frames)
+            self.notes += self._what_is_odd(frames)
             self.problems += self._what_is_wrong(index, clock.last, lost, first_lost, frames, missing)
 
     def _next(self, frames: DecodedFrames) -> tuple[np.ndarray | None, float | None, float] | None:
@@ -154,7 +159,12 @@ class VideoFile(FrameSource):
             self._container.close()
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def open_container(path: Path) -> av.container.InputContainer:
+    """Open a file by FFmpeg's libraries, whatever its name is.
+
+    Raises:
+        OSError, av.FFmpegError, ValueError: it cannot be opened.
+    """
     name = str(path.absolute())  # a relative name with a colon would be a protocol
     try:
         name.encode()

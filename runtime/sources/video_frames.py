@@ -191,7 +191,7 @@ class DecodedFrames:
         while failures < _MAX_READ_ERRORS:
             try:
                 packet = next(self._packets, None)
-            except av.EOFError:
+            except (av.EOFError, IndexError):  # at the end PyAV stumbles over streams that began in the middle
                 return None
             except av.FFmpegError as error:
                 self.broken = error
@@ -206,23 +206,30 @@ class DecodedFrames:
 
 
 class FrameClock:
-    """Turns the time stamps of frames into seconds from the first frame, strictly growing.
+    """Turns the time stamps of frames into seconds from the first frame, which never fall.
 
     Time stamps can be absent, repeated, or begin again, as where recordings were joined.
+
+    Attributes:
+        last: time of the last frame.
+        pieces: for the first time stamp, and wherever they go back: the frame's time, and what is added to time stamps
+            from there on.
     """
 
     def __init__(self, fps: float) -> None:
         self._step = 1 / fps if 1 <= fps <= 1000 else 1 / DEFAULT_FPS
         self._offset: float | None = None
         self.last = -self._step
+        self.pieces: list[tuple[float, float]] = []
 
     def time(self, stamp: float | None) -> float:
         """Return the time of the next frame."""
-        expected = self.last + self._step
-        if stamp is None:
-            self.last = expected
-        else:
-            if self._offset is None or stamp + self._offset <= self.last:
-                self._offset = expected - stamp
-            self.last = stamp + self._offset
-        return self.last
+        now = self.last + self._step
+        if stamp is not None:
+            if self._offset is not None and stamp + self._offset > self.last:
+                now = stamp + self._offset
+            else:
+                self._offset = now - stamp
+                self.pieces.append((now, self._offset))
+        self.last = now  # not the sum of stamp and offset, whose rounding may let it fall
+        return now

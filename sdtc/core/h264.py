@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import av
 import numpy as np
@@ -45,6 +45,25 @@ class ColorTags:
         return cls(matrix, int(frame.color_primaries), int(frame.color_trc), full if full in (0, 1, 2) else 0)
 
 
+class Accompaniment(Protocol):
+    """Sound that goes with the pictures. Its methods raise nothing: what cannot be read is not there."""
+
+    def join(self, file: av.container.OutputContainer) -> None:
+        """Add a stream to a file, before anything is written into it."""
+
+    def packets(self, until: float) -> list[av.Packet]:
+        """Return the packets up to a time, seconds, that were not returned before."""
+
+    def finish(self) -> list[av.Packet]:
+        """Return the packets that wait in the encoder; no more follow."""
+
+    def leave_out(self, why: str) -> None:
+        """End the sound here."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+
+
 class H264Writer:
     """An MP4 file with one H.264 stream that browsers play: yuv420p, the index in front of the pictures.
 
@@ -58,6 +77,7 @@ class H264Writer:
         preset: libx264's trade of encoding speed for file size, e.g. ``"veryfast"``.
         pixel_aspect: width of a pixel relative to its height.
         colors: how to store the colours; untagged if not given.
+        sound: to write between the pictures, which then need times; it ends with them, and is closed with the file.
 
     Raises:
         OSError, av.FFmpegError: here and in every method, if the file cannot be written or the encoder does not start.
@@ -73,6 +93,7 @@ class H264Writer:
         preset: str = "medium",
         pixel_aspect: float = 1.0,
         colors: ColorTags | None = None,
+        sound: Accompaniment | None = None,
     ) -> None:
         name, self._opened = str(Path(path).absolute()), None  # else what stands before a colon would be a protocol
         try:
@@ -89,6 +110,9 @@ class H264Writer:
         if pixel_aspect != 1:
             self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
         self._colors, self._last, self._skipped = colors, -1, 0
+        self._sound, self._step = sound, 1 / fps
+        if sound is not None:
+            sound.join(self._file)
         if colors is not None:
             context = self._stream.codec_context
             context.colorspace, context.color_range = colors.matrix, colors.range
@@ -116,12 +140,19 @@ class H264Writer:
             if self._last >= 0 and ticks - self._last > _LONGEST:  # a camera that was away over night
                 self._skipped += ticks - self._last - _LONGEST
                 ticks = self._last + _LONGEST
+                if self._sound is not None:
+                    self._sound.leave_out("the pictures pause for longer than MP4 can hold")
             frame.pts = self._last = ticks
         self._file.mux(self._stream.encode(frame))
+        if time is not None and self._sound is not None:
+            self._mux_sound(self._sound, self._sound.packets(self._last * float(_CLOCK)))
 
     def close(self) -> None:
         """Encode the frames that wait in the encoder, and finish the file."""
         self._file.mux(self._stream.encode(None))
+        if self._sound is not None and self._last >= 0:
+            self._mux_sound(self._sound, self._sound.packets(self._last * float(_CLOCK) + self._step))
+            self._mux_sound(self._sound, self._sound.finish())
         self.abandon()
 
     def abandon(self) -> None:
@@ -129,8 +160,16 @@ class H264Writer:
         try:
             self._file.close()
         finally:
+            if self._sound is not None:
+                self._sound.close()
             if self._opened is not None:
                 self._opened.close()
+
+    def _mux_sound(self, sound: Accompaniment, packets: list[av.Packet]) -> None:
+        try:
+            self._file.mux(packets)
+        except (av.InvalidDataError, av.ArgumentError) as error:  # packets that MP4 does not take; not a full disk
+            sound.leave_out(error.strerror or str(error))
 
     def __enter__(self) -> H264Writer:
         return self

@@ -60,7 +60,7 @@ class Resampler:
             out: float32 ``[N, L, C]``.
         """
         (h, w), C = self._grid, self._channels
-        columns, rows = _weights(places[:, :2], w), _weights(places[:, 2:], h)
+        columns, rows = axis_weights(places[:, :2], w), axis_weights(places[:, 2:], h)
         moved = (places != SAME).any(axis=1)
         for n, tokens in enumerate(maps):
             if moved[n]:
@@ -70,7 +70,7 @@ class Resampler:
                 out[n] = tokens
 
 
-def _weights(places: np.ndarray, count: int) -> np.ndarray:
+def axis_weights(places: np.ndarray, count: int) -> np.ndarray:
     """Return the weights ``[N, count, count]`` of the tokens along one axis, for scale and offset ``[N, 2]``."""
     along = np.arange(count, dtype=np.float32)
     at = np.clip(places[:, :1] * along + places[:, 1:], 0, count - 1)  # [N, count]

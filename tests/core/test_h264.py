@@ -48,3 +48,40 @@ def test_an_error_abandons_the_frames_that_wait_in_the_encoder_and_closes_the_fi
 def test_odd_sides_are_an_error(tmp_path) -> None:
     with pytest.raises(av.FFmpegError), H264Writer(tmp_path / "v.mp4", 25, (47, 64), crf=18) as video:
         video.write(np.zeros((47, 64, 3), np.uint8))
+
+
+class Broken:
+    """Sound whose packets go back in time."""
+
+    def __init__(self) -> None:
+        self.why = ""
+        self.closed = False
+
+    def join(self, file: av.container.OutputContainer) -> None:
+        self.stream = file.add_stream("aac", rate=48_000, layout="mono")
+
+    def packets(self, until: float) -> list[av.Packet]:
+        packet = av.Packet(bytes(50))
+        packet.stream, packet.time_base = self.stream, Fraction(1, 1000)
+        packet.pts = packet.dts = 500 - round(1000 * until)
+        return [] if self.why else [packet]
+
+    def finish(self) -> list[av.Packet]:
+        return []
+
+    def leave_out(self, why: str) -> None:
+        self.why = why
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_sound_that_mp4_does_not_take_costs_no_picture(tmp_path) -> None:
+    sound = Broken()
+    with H264Writer(tmp_path / "v.mp4", 25, (48, 64), crf=18, sound=sound) as video:
+        for index in range(10):
+            video.write(np.zeros((48, 64, 3), np.uint8), index / 25)
+    assert sound.why
+    assert sound.closed
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 10

@@ -45,7 +45,8 @@ class Frames(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         image = np.full((*SIZE, 3), 127, np.uint8)
         for number in range(self._count):
-            yield Frame(number, number, self.listing[number][1] if self.listing else None, image)
+            name = self.listing[number][1] if self.listing else None
+            yield Frame(number, number, name, image, time=number / self.fps)
 
 
 def make_boxes(case: Case, frames: int, annotated: bool, name: str = "clip") -> Any:
@@ -262,7 +263,9 @@ def resume(case: Case) -> None:
                 )
                 for person in range(rng.randrange(3))
             ]
-            results.append(FrameResult(frame.index, frame.number, frame.name, frame.number, None, poses))
+            results.append(
+                FrameResult(frame.index, frame.number, frame.name, frame.number, None, poses, time=frame.time)
+            )
             writer.write(results[-1])
     text = path.read_bytes()
     kind = rng.randrange(8)
@@ -292,7 +295,8 @@ def resume(case: Case) -> None:
         used = max([used, *(pose["track_id"] for pose in record["poses"])])
     expect(progress.next_id == used + 1, f"the next id is {progress.next_id}, ids to {used} are used")
     tracker = progress.make_tracker()
-    ids = tracker.update(np.float32([[1, 2, 30, 40], [100, 2, 30, 40]]), np.ones(2), frames + 1)
+    end = progress.tail[-1].time if progress.tail else 0.0
+    ids = tracker.update(np.float32([[1, 2, 30, 40], [100, 2, 30, 40]]), np.ones(2), end)
     expect(len(set(ids.tolist())) == 2, "two people share an id")
 
 

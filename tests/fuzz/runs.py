@@ -52,7 +52,7 @@ def run(case: Case) -> None:
         (case.folder / "boxes.json").write_bytes(json_bytes(boxes, rng, 0.1)[0])
         arguments += ["--boxes", str(case.folder / "boxes.json")]
     else:
-        arguments += ["--detect-every", str(rng.choice((1, 3)))]
+        arguments += ["--detect-every", str(rng.choice((0, 0.1, 1)))]
     before = {path: path.read_bytes() for path in case.folder.rglob("*") if path.is_file()}
     done = run_command(main, arguments)
     for path, content in before.items():

@@ -151,7 +151,12 @@ def test_people_of_an_anamorphic_frame_are_seen_as_they_are(engine) -> None:
         (lambda: TrackOptions(max_frames=0), "`max_frames` is 0: expected at least 1"),
         (lambda: TrackOptions(max_frames=2.5), "`max_frames` is 2.5: expected a whole number"),
         (lambda: TrackOptions(batch_size=-1), "`batch_size` is -1"),
-        (lambda: TrackOptions(detect_every="2"), "`detect_every` is '2': expected a whole number"),
+        (lambda: TrackOptions(detect_every="0.2"), "`detect_every` is '0.2': expected seconds between detections"),
+        (lambda: TrackOptions(detect_every=5), r"is 5: expected seconds .*; 0.2 is every fifth frame of a video of 25"),
+        (lambda: TrackOptions(detect_every=-0.2), r"`detect_every` is -0.2: expected seconds between detections, 0 \("),
+        (lambda: TrackOptions(detect_every=float("nan")), "`detect_every` is nan: expected seconds"),
+        (lambda: TrackOptions(detect_every=None), "`detect_every` is None: expected seconds"),
+        (lambda: TrackOptions(detect_every=True), "`detect_every` is True: expected seconds"),
         (lambda: TrackOptions(lookahead=-1), "`lookahead` is -1: expected at least 0"),
         (lambda: EngineOptions(threads=True), "`threads` is True: expected a whole number"),
         (lambda: RunOptions(min_score=float("nan")), "`min_score` is nan: expected a score from 0 to 1"),
@@ -180,8 +185,11 @@ def test_sources_and_options_of_wrong_types(engine) -> None:
             next(engine.track(source))
     with pytest.raises(InputError, match="`options` is of type dict: expected TrackOptions"):
         next(engine.track("v.mp4", {"max_frames": 1}))
-    with pytest.raises(InputError, match="`source` is a list: expected a path"):
-        sdtc.runtime.run_inputs(engine, ["v.mp4"])
+    for source in (None, b"v.mp4", IMAGE, "", ["v.mp4", None], [["v.mp4"]], {"v.mp4"}):
+        with pytest.raises(InputError, match=r"`source` is .*: expected a path"):
+            sdtc.runtime.run_inputs(engine, source)
+    with pytest.raises(InputError, match="`source` is empty: expected at least one path"):
+        sdtc.runtime.run_inputs(engine, [])
     with pytest.raises(InputError, match="`options` is of type TrackOptions: expected RunOptions"):
         sdtc.runtime.run_inputs(engine, "v.mp4", TrackOptions())
     assert RunOptions(output="poses", boxes="b.json") == RunOptions(output=Path("poses"), boxes=Path("b.json"))

@@ -23,6 +23,8 @@ from sdtc.core.skeleton import POSETRACK, POSETRACK_SLOTS
 from sdtc.runtime.cli import main
 from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
+from tests.runtime.output.test_sound import check_in_step, heard
+from tests.runtime.output.test_sound import write_clip as write_clip_with_sound
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,38 @@ def test_a_video_with_boxes(tiny_bundle, clip, tmp_path) -> None:
     assert f"\ndone     12 frames, {len(given)} poses of {len({track for _, track in given})} people in " in done.stdout
     with av.open(str(tmp_path / "000005_synthetic.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_the_overlay_has_the_sound_of_the_video(tiny_bundle, tmp_path, suffix) -> None:
+    """Copied from the one file, encoded anew from the other; it ends with the pictures."""
+    path = write_clip_with_sound(tmp_path / f"clip.{suffix}", "aac" if suffix == "mp4" else "flac")
+    nobody = tmp_path / "nobody.json"
+    nobody.write_text("[]")
+    done = run(
+        "--engine", tiny_bundle, "--input", path, "--boxes", nobody, "--output", tmp_path / "out", "--save-video",
+        "--max-frames", 50, "--smooth",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sound" not in done.stdout.replace(str(tmp_path), "")
+    check_in_step(tmp_path / "out" / "clip.mp4", 2)
+    times, _ = heard(tmp_path / "out" / "clip.mp4")
+    assert times[-1] == pytest.approx(2, abs=0.03)
+
+
+@pytest.mark.slow
+def test_a_note_says_that_sound_is_left_out(tiny_bundle, tmp_path) -> None:
+    path = write_clip_with_sound(tmp_path / "clip.mov", "pcm_s16le")
+    path.write_bytes(path.read_bytes().replace(b"sowt", b"zzzz"))
+    nobody = tmp_path / "nobody.json"
+    nobody.write_text("[]")
+    done = run(
+        "--engine", tiny_bundle, "--input", path, "--boxes", nobody, "--output", tmp_path / "out", "--save-video"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("has no sound: no decoder here knows how it is stored") == 1
+    assert (tmp_path / "out" / "clip.mp4").exists()
 
 
 @pytest.mark.slow

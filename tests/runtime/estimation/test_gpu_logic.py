@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +42,7 @@ from sdtc.runtime.backends.session import TensorSpec
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession
 from sdtc.runtime.estimation.choose_estimator import streaming_estimator
 from sdtc.runtime.estimation.device_estimator import DeviceEstimator, bucket_for, buckets
-from sdtc.runtime.estimation.estimators import KeyframePeople, StreamingEstimator
+from sdtc.runtime.estimation.estimators import KeyframePeople, Request, StreamingEstimator, make_plan
 from sdtc.runtime.estimation.timing import StageTimes
 from sdtc.runtime.options import EngineOptions, TrackOptions
 from sdtc.runtime.sources.base import Frame
@@ -296,6 +297,7 @@ class LazyCuda:
         assert (gy, gz, bx, by, bz, shared, extra) == (1, 1, 128, 1, 1, 32, 0)
         assert values[-2:] == (0, 0)  # the hidden ones
         signature = SIGNATURES[name]
+        assert len(values) == len(types) == len(signature) + 2
         scalars = {name: kind is ctypes.c_int for name, kind in zip(signature, types, strict=False)}
         assert [name for name, scalar in scalars.items() if scalar] == [n for n in signature if n.startswith("frame_")]
         assert all(value % 16 == 0 for value, n in zip(values, signature, strict=False) if not scalars[n])
@@ -455,7 +457,7 @@ def reference() -> StreamingEstimator:
     return StreamingEstimator(MANIFEST, HostSession("encoder"), HostSession("temporal"), StageTimes())
 
 
-def make_clip(seed: int, length: int = 14, most: int = 6) -> list[KeyframePeople]:
+def make_clip(seed: int, length: int = 14, most: int = 6, speed: float = 0.4) -> list[KeyframePeople]:
     """Keyframes of people who come, walk and go, in frames of two sizes."""
     rng = np.random.default_rng(seed)
     shapes = [(40, 52, 3)] * (length // 2) + [(64, 90, 3)] * (length - length // 2)
@@ -463,7 +465,7 @@ def make_clip(seed: int, length: int = 14, most: int = 6) -> list[KeyframePeople
     boxes = np.concatenate([rng.uniform(-10, 40, (most, 2)), rng.uniform(8, 30, (most, 1)).repeat(2, 1)], 1)
     found = []
     for i in range(length):
-        boxes = boxes + rng.normal(0, 0.4, boxes.shape) * [1, 1, 0, 0]
+        boxes = boxes + rng.normal(0, speed, boxes.shape) * [1, 1, 0, 0]
         there = np.flatnonzero(rng.random(most) < 0.7) if i % 5 else np.array([], int)
         window = [frames[min(max(i + step, 0), length - 1)] for step in range(-(T // 2), T // 2 + 1)]
         found.append(KeyframePeople(window, boxes[there], [int(track_id) for track_id in there]))
@@ -525,6 +527,63 @@ def test_sources_one_within_the_other(estimator) -> None:
     assert_same(ours, theirs)
 
 
+def test_sources_that_wait_are_one_batch(driver, estimator) -> None:
+    """Plans of three sources whose frames have the same numbers, in one run: a launch for each frame of each source."""
+    clips = [make_clip(seed, most=2) for seed in (7, 8, 9)]
+    want = [run(reference(), clip, (1,)) for clip in clips]
+    streams = [estimator.start() for _ in clips]
+    for at in range(len(clips[0])):
+        driver.log.clear()
+        plans = [
+            make_plan(MANIFEST, stream.cache, Request(stream, [clip[at]], 4))
+            for stream, clip in zip(streams, clips, strict=True)
+        ]
+        found = estimator.run(plans)
+        for stream, got, expected in zip(streams, found, want, strict=True):
+            stream.cache.release()
+            np.testing.assert_array_equal(got[0], expected[at])
+        windows = sum(len(plan.slots) for plan in plans)
+        assert len(driver.logged("down")) == -(-windows // BATCH[2])  # and not one for each source
+        crops = {(number, crop[0].index) for number, plan in enumerate(plans) for crop in plan.crops}
+        assert len(driver.logged("crop_frame")) == len(crops)
+    for stream in streams:
+        stream.end()
+    assert sorted(estimator.slots._free) == list(range(estimator.slots.num_slots))
+    assert not estimator.frames._frames
+
+
+def test_sources_in_threads(estimator) -> None:
+    clips = [make_clip(seed) for seed in range(20, 25)]
+    want = [run(reference(), clip) for clip in clips]
+    found: dict[int, list] = {}
+    threads = [
+        threading.Thread(target=lambda n=n, clip=clip: found.__setitem__(n, run(estimator, clip)))
+        for n, clip in enumerate(clips)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for number, expected in enumerate(want):
+        assert_same(found[number], expected)
+
+
+def test_windows_of_people_who_walk_are_resampled_and_cost_no_launch_more(driver, estimator) -> None:
+    launches: list[list[str]] = []
+    for speed in (0.0, 2.0):
+        clip = make_clip(3, most=2, speed=speed)
+        driver.log.clear()
+        got = run(estimator, clip, (1,))
+        for _ in range(2):  # the second time all is recorded
+            driver.log.clear()
+            assert_same(run(estimator, clip, (1,)), got)
+        queued = [entry[1] for entry in driver.log if entry[1] in ("gather_tokens", "temporal", "replay")]
+        places = [entry for entry in driver.logged("up") if entry[2] == T * 16]
+        assert places  # four numbers for each frame of a window
+        launches.append(queued)
+    assert launches[0] == launches[1]
+
+
 def test_frames_of_another_source_are_others(estimator) -> None:
     for seed in (1, 2):
         clip = make_clip(seed)[1:2]
@@ -577,7 +636,11 @@ def test_a_size_is_recorded_once_and_again_when_the_pool_grows(driver, estimator
     monkeypatch.setattr(driver, "cudaStreamBeginCapture", lambda *args: recorded.append(args) or begin(*args))
     stream = estimator.start()
     clip = make_clip(4, most=3)
-    one = [dataclasses.replace(p, crop_boxes=p.crop_boxes[:1], track_ids=p.track_ids[:1]) for p in clip if p.track_ids]
+    one = [  # always somebody new, of whom T frames are encoded
+        dataclasses.replace(p, crop_boxes=p.crop_boxes[:1], track_ids=[1000 + number], known={})
+        for number, p in enumerate(clip[1:-1])
+        if p.track_ids
+    ]
     for people in one:
         stream.estimate([people], 4)
     assert len(recorded) == 2  # a single window and its frames, from the second time on

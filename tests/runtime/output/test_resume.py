@@ -26,6 +26,7 @@ from sdtc.runtime.output.results import FrameResult, Pose
 from sdtc.runtime.output.resume import MAX_LINE, Progress, read_progress
 from sdtc.runtime.output.writers import JsonlWriter
 from sdtc.runtime.people.detection import Detections
+from sdtc.runtime.people.rates import MIN_STEP
 from sdtc.runtime.people.tracking import MAX_LOST
 from sdtc.runtime.sources.images import ImageSequence
 from sdtc.runtime.sources.open import open_source
@@ -217,7 +218,10 @@ def test_a_file_of_something_else_is_refused_and_stays(options, clip, whole, gap
         video[0] + video[2] + b'{"frame"': "line 2 is frame 2, expected frame 1",
         lines(gap[1])[0]: "line 1 is frame 0 ('000000.jpg'), expected frame 0",
         json.dumps(record | {"poses": [pose | {"keypoints": [[1, 2, 3]] * 17}]}).encode() + b"\n": "poses of 17 joints",
-        whole + video[0].replace(b'"frame": 0', b'"frame": 60'): f"but it ends after {FRAMES}",
+        whole + video[-1].replace(b'"frame": 59', b'"frame": 60'): f"but it ends after {FRAMES}",
+        whole + video[0].replace(b'"frame": 0', b'"frame": 60'): "line 61 of",  # its time is before the last line's
+        json.dumps(record | {"time": None}).encode() + b"\n": "line 1 of",
+        json.dumps(record | {"time": float("inf")}).encode() + b"\n": "line 1 of",
     }  # fmt: skip
     file = tmp_path / f"{NAME}.jsonl"
     arguments = [*options, "--input", str(clip / f"{NAME}.mp4"), "--output", str(tmp_path), "--resume", "--quiet"]
@@ -262,9 +266,10 @@ def endless(monkeypatch) -> Endless:
     return Endless()
 
 
-def frame(index: int, ids: list[int]) -> FrameResult:
+def frame(index: int, ids: list[int], fps: float = 25) -> FrameResult:
     keypoints = np.full((15, 3), index, np.float32)
-    return FrameResult(index, index, None, index, None, [Pose(i, keypoints, np.ones(4, np.float32), 0.5) for i in ids])
+    poses = [Pose(i, keypoints, np.ones(4, np.float32), 0.5) for i in ids]
+    return FrameResult(index, index, None, index, None, poses, time=index / fps)
 
 
 ids_of_frames = st.lists(st.lists(st.integers(0, 2**40), max_size=3, unique=True), max_size=50)
@@ -287,7 +292,7 @@ def test_progress_of_a_file_that_ends_anywhere(tmp_path_factory, people, cut) ->
     assert done.size == data.rfind(b"\n") + 1
     assert done.torn is (done.size < len(data))
     assert done.next_id == max((i + 1 for ids in people[: done.frames] for i in ids), default=0)
-    assert [r.index for r in done.tail] == list(range(max(done.frames - MAX_LOST - 1, 0), done.frames))
+    assert [r.index for r in done.tail] == list(range(max(done.frames - round(25 * MAX_LOST) - 2, 0), done.frames))
     for result in done.tail:
         assert [pose.track_id for pose in result.poses] == people[result.index]
         assert all((pose.keypoints == result.index).all() for pose in result.poses)
@@ -298,10 +303,27 @@ def test_progress_of_a_file_that_ends_anywhere(tmp_path_factory, people, cut) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fps", [0.1, 1, 10, 30, 60, 100, 240, 1000, 1e6])
+def test_the_tail_covers_what_a_tracker_remembers_at_any_rate(endless, tmp_path, fps) -> None:
+    with JsonlWriter(tmp_path / "p.jsonl") as writer:
+        for index in range(2000):
+            writer.write(frame(index, [index], fps))
+    tail = read_progress(tmp_path / "p.jsonl", endless, 15).tail
+    assert [pose.track_id for result in tail for pose in result.poses] == [result.index for result in tail]
+    times = [result.time for result in tail]
+    assert tail[-1].index == 1999
+    assert times[-1] - times[0] >= MAX_LOST or times[0] == 0
+    assert len(tail) >= (8 if fps <= 200 else 2)
+    assert len(tail) < 2 * (MAX_LOST / MIN_STEP + 2)
+    if fps <= 100:
+        assert [result.index for result in tail] == list(range(2000 - len(tail), 2000))
+
+
+@pytest.mark.slow
 def test_a_long_file_is_not_held(endless, tmp_path) -> None:
     with JsonlWriter(tmp_path / "p.jsonl") as writer:
         for index in range(10_000):
-            writer.write(frame(index, [index, index + 1, index + 2]))
+            writer.write(frame(index, [index, index + 1, index + 2], 1000))
     assert (tmp_path / "p.jsonl").stat().st_size > 10e6
     tracemalloc.start()
     done = read_progress(tmp_path / "p.jsonl", endless, 15)

@@ -29,7 +29,7 @@ class Blank(FrameSource):
         image = np.full((100, 200, 3), 70, np.uint8)
         for index in range(self.count):
             name = None if self.listing is None else self.listing[index][1]
-            yield Frame(index, index, name, image)
+            yield Frame(index, index, name, image, time=index / self.fps)
 
 
 def boxes_of(tmp_path: Path, *frames: dict[int | None, list[float]], first: int = 0) -> Path:
@@ -130,3 +130,76 @@ def test_a_detector_of_ones_own_is_checked_frame_by_frame() -> None:
         PeopleFinder(Blank(1, 1), None, 0.5, Tracker())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no detector file"):
         PeopleFinder(Blank(1, 1), None, Path("absent.onnx"), Tracker())
+
+
+# --- detections in between ----------------------------------------------------------------------------------------
+
+
+def searched(times: Sequence[float], every: float, missing: Sequence[int] = ()) -> list[int]:
+    """Return which of some frames, at `times`, the detector runs on."""
+    image, found = np.zeros((100, 200, 3), np.uint8), []
+
+    class Counting:
+        def detect(self, frame: np.ndarray) -> object:
+            found.append(index)
+            return [LEFT], [0.9]
+
+    finder = PeopleFinder(Blank(0, 0), None, Counting(), Tracker(), every)  # type: ignore[arg-type]
+    for index, time in enumerate(times):
+        people = finder.find(Frame(index, index, None, None if index in missing else image, time=time))
+        assert len(people.boxes) == (index not in missing)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fps", "every", "k"),
+    [
+        *((25, 0.2, 5), (25, 0.04, 1), (25, 0.08, 2), (25, 1.0, 25), (30, 0.1, 3), (30, 0.2, 6), (50, 1.0, 50)),
+        *((5, 0.2, 1), (10, 0, 1), (240, 0, 1)),
+    ],
+)
+@pytest.mark.parametrize("digits", [3, 17])
+def test_every_kth_frame_without_drift(fps: int, every: float, k: int, digits: int) -> None:
+    """Also where containers round their time stamps to milliseconds and the first frame is not at 0."""
+    count = 1200
+    for first in (0.0, 1.0 / 3):
+        times = [round(first + index / fps, digits) for index in range(count)]
+        assert searched(times, every) == list(range(0, count, k))
+
+
+@pytest.mark.parametrize("every", [0.1, 0.25, 0.3, 0.7])
+@pytest.mark.parametrize("fps", [12, 23.976, 29.97, 60])
+def test_detections_come_as_often_as_is_asked_for(fps: float, every: float) -> None:
+    """Where no frame is due exactly, it is the next one, and the next detection comes so much sooner."""
+    found = np.array(searched(np.arange(int(fps * 100)) / fps, every)) / fps
+    assert len(found) == pytest.approx(100 / every, rel=0.01 if every * fps > 2 else 0.1)
+    assert np.diff(found).min() >= every / 2
+    assert np.diff(found).max() < every + 1 / fps
+
+
+def test_after_a_pause_the_next_frame_is_searched_and_then_as_before() -> None:
+    times = [0.0, 0.04, 0.08, 5.0, 5.04, 5.16, 5.2, 5.24, 5.28]
+    assert searched(times, 0.2) == [0, 3, 6]
+    assert searched([0.0, 0.39, 0.43, 0.59], 0.2) == [0, 1, 3]  # not twice within 0.04 s
+    assert searched([0.0, 0.15, 0.3, 0.45, 0.6], 0.1) == [0, 1, 2, 3, 4]  # frames are further apart than detections
+    assert searched([0.0, 0.0, 0.0, 0.2, 0.2, 0.2001], 0.2) == [0, 3]  # held up, all at once
+    assert searched([0.0, 0.0, 0.0], 0) == [0, 1, 2]
+    assert searched([0.0, 0.2, 0.24, 0.4], 0.2, missing=[1]) == [0, 2, 3]  # nothing to search in
+
+
+def test_resumed_detections_keep_step() -> None:
+    times = np.cumsum([0.0] + [0.02, 0.1, 0.04, 0.03] * 10)
+    image, found = np.zeros((100, 200, 3), np.uint8), []
+
+    class Counting:
+        def detect(self, frame: np.ndarray) -> object:
+            found.append(index)
+            return [LEFT], [0.9]
+
+    for done in range(len(times)):
+        found.clear()
+        finder = PeopleFinder(Blank(0, 0), None, Counting(), Tracker(), 0.2)  # type: ignore[arg-type]
+        for index, time in enumerate(times):
+            frame = Frame(index, index, None, image, time=time)
+            finder.pass_over(frame) if index < done else finder.find(frame)
+        assert found == [index for index in searched(times.tolist(), 0.2) if index >= done]

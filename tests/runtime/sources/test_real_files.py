@@ -14,6 +14,8 @@ import av
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdtc.core.errors import VideoError
 from sdtc.core.h264 import ColorTags
@@ -294,6 +296,18 @@ def test_a_clock_always_goes_forward() -> None:
     got = [clock.time(stamp) for stamp in (5.0, 5.04, None, 5.12, 5.12, 3.0, 3.04, 10.0)]
     np.testing.assert_allclose(got, [0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.24, 7.2])
     assert FrameClock(0.001).time(None) == 0
+
+
+@given(
+    st.lists(st.none() | st.floats(-2e28, 2e28) | st.floats(-1, 1), max_size=30), st.sampled_from([0, 1e-9, 25, 1e6])
+)
+def test_no_time_stamps_make_it_fall(stamps, fps) -> None:
+    """Those of damaged files can be anything; of some numbers the sum with an offset is rounded by seconds."""
+    clock = FrameClock(fps)
+    times = [clock.time(stamp) for stamp in (10.0, 1e15, *stamps)]
+    assert times[0] == 0
+    assert np.isfinite(times).all()
+    assert (np.diff(times) >= 0).all()
 
 
 def test_images_are_25_a_second(tmp_path) -> None:
