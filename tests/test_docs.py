@@ -113,7 +113,7 @@ def test_every_block_of_a_page_runs(page, sessions) -> None:
     if page == "export.md":
         assert (folder / "bundle-fp16" / "model.plan").exists()
     if page == "live.md":
-        assert (folder / "left" / "stdin.json").stat().st_size > 100
+        assert (folder / "two" / "left.json").stat().st_size > 100
 
 
 def test_every_command_is_run_by_a_block() -> None:
