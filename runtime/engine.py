@@ -116,7 +116,7 @@ class PoseEngine:
         measured: a sentence on the backends that were just compared, or "".
         streaming: whether each frame is encoded only once.
         times: seconds by stage, over everything that this engine has run.
-        encoded: person crops that were encoded, over everything that this engine has run; 0 unless streaming.
+        encoded: person crops that were encoded, for all sources of `track` that have ended; 0 unless streaming.
         estimated: poses that were estimated from these.
     """
 

@@ -240,10 +240,15 @@ def test_drawing_of_the_streaming_page_shows_what_it_says(tmp_path) -> None:
     assert spec.loader
     drawing = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(drawing)
-    still = [len(new) for _, _, new, _ in drawing.encoded(drawing.STILL)]
-    moving = [len(new) for _, _, new, _ in drawing.encoded(drawing.MOVING)]
-    assert still[4:7] == [1, 1, 1]
-    assert moving[5:8] == [1, 5, 1]
+    first = drawing.FIRST_SEEN
+    encoded = [new for _, _, new in drawing.encoded(first)]
+    assert encoded[first - 2 : first] == [{first}, {first + 1}]  # ahead of the keyframe
+    assert encoded[first] == {first - 2, first - 1, first + 2}  # before the person came, in the nearest box
+    assert encoded[first + 1 : first + 3] == [{first + 3}, {first + 4}]
+    places = drawing.sampled()  # [h, w, 2]
+    h, w = drawing.MANIFEST.token_grid
+    assert (places[:, -1, 0] > w - 1).all()
+    assert ((places[:, :-1] > 0) & (places[:, :-1] < (w - 1, h - 1))).all()
     drawing.draw(tmp_path / "streaming.svg")
     assert (tmp_path / "streaming.svg").stat().st_size > 10_000
 

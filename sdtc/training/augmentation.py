@@ -26,7 +26,7 @@ class AugmentationConfig:
     Attributes:
         scale: σ and largest deviation of the scale from 1.
         shift: largest displacement of the crop box, as a share of its sides; not in the paper. A network that was
-            trained on exact boxes only is less accurate on boxes of a detector, or held over several frames.
+            trained on exact boxes only is less accurate on boxes of a detector.
         rotation: σ and largest absolute rotation, degrees.
         rotation_chance: probability that a sample is rotated.
         half_body_chance: probability that a sample with more than `half_body_joints` visible joints is cropped to its
