@@ -2,6 +2,7 @@
 
     python benchmarks/sources.py --engine bundle                    # four sources of two people, one source of eight
     python benchmarks/sources.py --engine bundle --live 10          # ten minutes of four live sources
+    python benchmarks/sources.py --engine bundle --files 'clips/*.mp4' --jobs 1 2 4 [--boxes FOLDER]
 
 Files: the same people in one source, and shared out to several (`PoseEngine.track_all`), in turn in one process;
 medians of poses a second and their ratio. Boxes are given, and move by 2 % of their width a frame.
@@ -11,8 +12,11 @@ TCP. First one source is run alone. Then four are run at once: two that are well
 every minute, and one that hangs up after a third of the time. The latency of those that are well is compared with that
 of the one alone, with and without the look-ahead, and the memory of the process is fitted by a line (`memory.py`).
 
-Prints a table, appends a row to sources.csv, and fails if a promise is broken: 0.95 of the throughput, 1.2 of the
-latency, memory that is flat. Needs the extra `dev`.
+Jobs: the same files by `sdtc-infer`'s own run, with several numbers of `--jobs` in turn; medians. The default of
+`--jobs` was chosen by it.
+
+Prints a table, appends a row to sources.csv, live.csv or jobs.csv, and fails if a promise is broken: 0.95 of the
+throughput, 1.2 of the latency, memory that is flat. Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import multiprocessing
 import platform
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -42,9 +47,10 @@ from sdtc.core.command_line import command
 from sdtc.core.errors import InputError, SdtcError
 from sdtc.core.files import make_directory
 from sdtc.runtime.engine import PoseEngine
-from sdtc.runtime.options import EngineOptions, TrackOptions
+from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
 from sdtc.runtime.output.results import FrameResult
 from sdtc.runtime.people.detection import Detections
+from sdtc.runtime.run import run_inputs
 from sdtc.synthetic import ClipOptions, SyntheticClip
 
 SIZE = (288, 384)
@@ -80,6 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a bundle")
     parser.add_argument("--live", type=float, metavar="MINUTES", help="measure live sources for so long")
+    parser.add_argument("--files", metavar="GLOB", help="measure --jobs over these files")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="default: 1 2 4")
+    parser.add_argument("--boxes", type=Path, metavar="FOLDER", help="boxes of --files (default: HOG finds people)")
     parser.add_argument("--sources", type=int, default=4, metavar="N", help="sources (default: %(default)s)")
     parser.add_argument("--people", type=int, default=2, metavar="N", help="people a source (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=300, metavar="N", help="frames a file (default: %(default)s)")
@@ -91,9 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder of the results (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    for name in ("sources", "people", "frames", "repeats"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} is {getattr(args, name)}: expected at least 1")
+    for name in ("sources", "people", "frames", "repeats", "jobs"):
+        if np.min(getattr(args, name)) < 1:
+            raise InputError(f"--{name} is {np.min(getattr(args, name))}: expected at least 1")
     if args.live is not None and not 0.1 <= args.live <= 24 * 60:
         raise InputError(f"--live is {args.live}: expected minutes, 0.1 to 1440")
     make_directory(args.output)
@@ -103,20 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "machine": f"{platform.machine()}, {psutil.cpu_count()} CPUs",
             "engine": engine.manifest.name,
             "backend": engine.backend,
-            "sources": args.sources if args.live is None else 4,
-            "people": args.people,
         }
+        if args.files is not None:
+            for found in _jobs(engine, args):
+                _report(row | found, args.output / "jobs.csv")
+            return 0
+        row |= {"sources": args.sources if args.live is None else 4, "people": args.people}
         row |= _throughput(engine, args) if args.live is None else _live(engine, args)
-    for name, value in row.items():
-        print(f"{name:<32}{value}")
-    path = args.output / ("sources.csv" if args.live is None else "live.csv")
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row.keys())
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
-    print(f"wrote {path}")
+    _report(row, args.output / ("sources.csv" if args.live is None else "live.csv"))
     if args.live is None:
         _promise(row["ratio"] >= 0.95, "several sources are slower than 0.95 of one")
     else:
@@ -124,6 +127,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         leaks = row["kib_per_minute"] > max(2 * row["standard_error"], HARMLESS)
         _promise(not leaks, "memory grows")
     return 0
+
+
+def _report(row: dict[str, Any], path: Path) -> None:
+    """Print a row, and append it to a CSV file."""
+    for name, value in row.items():
+        print(f"{name:<32}{value}")
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row.keys())
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+    print(f"wrote {path}")
+
+
+def _jobs(engine: PoseEngine, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure a run over files with several numbers of jobs, in turn."""
+    seconds: dict[int, list[float]] = defaultdict(list)
+    track = TrackOptions(max_frames=args.frames)
+    frames = 0
+    for _ in tqdm(range(args.repeats), disable=None):
+        for jobs in args.jobs:
+            with tempfile.TemporaryDirectory() as folder:
+                options = RunOptions(output=Path(folder), jobs=jobs, boxes=args.boxes, track=track)
+                summary = run_inputs(engine, args.files, options)
+            seconds[jobs].append(summary.seconds)
+            frames = summary.frames
+    first = float(np.median(seconds[args.jobs[0]]))
+    people = "boxes" if args.boxes else "hog"
+    return [
+        {"people": people, "frames": frames, "jobs": jobs, "repeats": args.repeats}
+        | {"seconds": round(float(np.median(found)), 2), "over_the_first": round(float(np.median(found)) / first, 3)}
+        for jobs, found in seconds.items()
+    ]
 
 
 def _promise(kept: bool, what: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sdtc.core.crops import crop_to_image, image_to_crop
 from sdtc.core.manifest import Manifest
 from sdtc.core.resampling import SAME, Resampler, token_places
+from sdtc.kernels.operators.gather_tokens.reference import resample_reference
 
 GRID, C = (8, 6), 5
 SIZE = (128, 96)
@@ -75,6 +76,16 @@ def test_sampling_is_that_of_grid_sample(place, grid, seed) -> None:
     maps = torch.from_numpy(tokens.T.reshape(1, C, h, w).copy())
     want = torch.nn.functional.grid_sample(maps, places, padding_mode="border", align_corners=True)
     np.testing.assert_allclose(sample(tokens, place, grid), want.reshape(C, h * w).T.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@given(
+    place=st.tuples(st.floats(0.2, 4), st.floats(-12, 12), st.floats(0.2, 4), st.floats(-12, 12)),
+    grid=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)
+def test_the_host_follows_the_definition(place, grid) -> None:
+    tokens = np.random.default_rng(0).normal(size=(grid[0] * grid[1], C)).astype(np.float32)
+    want = resample_reference(torch.from_numpy(tokens[None]), torch.tensor([place], dtype=torch.float32), grid)[0]
+    np.testing.assert_allclose(sample(tokens, place, grid), want.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_the_keyframe_s_own_tokens_are_taken_as_they_are() -> None:
