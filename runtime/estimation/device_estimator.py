@@ -140,8 +140,12 @@ class _TokenPool:
     def grow(self, slots: int, least: int, stream: cuda.Stream, graphs: Graphs) -> int:
         """Grow to at least `slots` slots, and at first to `least`; keep the content, and return the address."""
         if self._memory is None or slots > self._slots:
-            capacity = max(slots, 2 * self._slots, least)  # twice as many, so that growing stays rare
-            grown = DeviceMemory(capacity * self._row_bytes)
+            try:  # twice as many, so that growing stays rare
+                capacity = max(slots, 2 * self._slots, least)
+                grown = DeviceMemory(capacity * self._row_bytes)
+            except EngineError:
+                capacity = slots
+                grown = DeviceMemory(capacity * self._row_bytes)
             known, self._memory = self._memory, grown
             if known is not None:
                 cuda.copy_on_device(grown.address, known.address, self._slots * self._row_bytes, stream)
@@ -157,35 +161,50 @@ class _TokenPool:
 
 
 class _FrameMemory:
-    """The frames of all sources' latest windows on the GPU, by source and index."""
+    """The frames of all sources' latest windows on the GPU, by source and index; calls need that none is in use."""
 
     def __init__(self) -> None:
-        self._frames: dict[PoseStream, dict[int, Room]] = {}
-        self._spare: list[Room] = []
+        self._frames: dict[PoseStream, dict[int, DeviceMemory]] = {}
+        self._spare: list[DeviceMemory] = []
 
     def keep(self, source: PoseStream, wanted: set[int]) -> None:
-        """Release all other frames of a source; none of them may be in use."""
-        frames = self._frames.setdefault(source, {})
+        """Release all other frames of a source."""
+        frames = self._frames.get(source, {})
         for index in [index for index in frames if index not in wanted]:
             self._spare.append(frames.pop(index))
         if not frames:
-            del self._frames[source]
+            self._frames.pop(source, None)
 
     def find(self, source: PoseStream, index: int) -> int | None:
         """Return the address of a frame; None if it is not there."""
-        room = self._frames.get(source, {}).get(index)
-        return None if room is None else room.of(0).address
+        memory = self._frames.get(source, {}).get(index)
+        return None if memory is None else memory.address
 
-    def add(self, source: PoseStream, index: int, nbytes: int) -> int:
-        """Return the address of memory for a frame."""
-        room = self._spare.pop() if self._spare else Room(DeviceMemory)
-        self._frames.setdefault(source, {})[index] = room
-        return room.of(nbytes).address
+    def take(self, nbytes: int) -> DeviceMemory:
+        """Return memory for a frame, to be given to `add` once its content is on the way, or else to `give_back`."""
+        fitting = [memory for memory in self._spare if memory.nbytes == nbytes]
+        if fitting:
+            self._spare.remove(fitting[-1])
+            return fitting[-1]
+        self.close_spare()  # of frames of other sizes
+        return DeviceMemory(nbytes)
+
+    def add(self, source: PoseStream, index: int, memory: DeviceMemory) -> None:
+        self._frames.setdefault(source, {})[index] = memory
+
+    def give_back(self, memory: DeviceMemory) -> None:
+        self._spare.append(memory)
+
+    def close_spare(self) -> None:
+        while self._spare:
+            self._spare.pop().close()
 
     def close(self) -> None:
         with ExitStack() as stack:
-            for room in (*self._spare, *(room for frames in self._frames.values() for room in frames.values())):
-                stack.callback(room.close)
+            for memory in (*self._spare, *(each for frames in self._frames.values() for each in frames.values())):
+                stack.callback(memory.close)
+            self._spare.clear()
+            self._frames.clear()
 
 
 class DeviceEstimator(TokenEstimator):
@@ -247,10 +266,19 @@ class DeviceEstimator(TokenEstimator):
             self.places = own(DeviceMemory(windows * manifest.num_frames * _PLACE)).address
             self._resources = stack.pop_all()
 
+    def estimate(self, plan: Plan) -> list[np.ndarray]:
+        # In this thread, which may be the one whose stream wrote them; another one may run the batch.
+        cuda.use_gpu()
+        for image in {id(frame.image): frame.image for frame, _, _ in plan.crops}.values():
+            if hasattr(image, "__cuda_array_interface__"):
+                _wait_for_writer(image)
+        return super().estimate(plan)
+
     def forget(self, source: PoseStream) -> None:
         """Release the frames of a source that has ended."""
         with self.lock:
             self.frames.keep(source, set())
+            self.frames.close_spare()
 
     def lane(self, session: TensorRTSession, size: int) -> Callable[[], None]:
         """Return a function that queues an engine's run with a batch size."""
@@ -281,8 +309,9 @@ class DeviceEstimator(TokenEstimator):
                 wanted = {frame.index for people in request.keyframes for frame in people.window}
                 self.frames.keep(request.source, wanted)
             least = self.temporal_sizes[-1] * self.manifest.num_frames
-            pool = self.pool.grow(self.slots.num_slots, least, self.compute, self.graphs)
             slots, places = np.concatenate([p.slots for p in plans]), np.concatenate([p.places for p in plans])
+            highest = max(slots.max(initial=0), *(crop[2] for plan in plans for crop in plan.crops), 0)
+            pool = self.pool.grow(int(highest) + 1, least, self.compute, self.graphs)
             try:
                 self._encode([(plan.request.source, *crop) for plan in plans for crop in plan.crops], pool)
                 keypoints = self._decode(slots, places, min(request.batch_size for request in requests), pool)
@@ -369,11 +398,17 @@ class DeviceEstimator(TokenEstimator):
         done.synchronize()
         staged = room.of(image.nbytes)
         staged.view(image.shape, image.dtype)[...] = image
-        address = self.frames.add(source, frame.index, image.nbytes)
-        cuda.upload(address, staged.address, image.nbytes, self.upload)
-        done.record(self.upload)
-        self.compute.wait(done)
-        return address, height, width
+        memory = self.frames.take(image.nbytes)
+        try:
+            cuda.upload(memory.address, staged.address, image.nbytes, self.upload)
+            done.record(self.upload)
+            self.compute.wait(done)
+        except BaseException:
+            self.upload.synchronize()
+            self.frames.give_back(memory)
+            raise
+        self.frames.add(source, frame.index, memory)  # only now: a batch that failed is run again
+        return memory.address, height, width
 
 
 def _frame_key(work: tuple[PoseStream, Frame, np.ndarray, int]) -> tuple[int, int]:
@@ -381,7 +416,7 @@ def _frame_key(work: tuple[PoseStream, Frame, np.ndarray, int]) -> tuple[int, in
 
 
 def _on_device(image: Any) -> tuple[int, int, int]:
-    """Check a frame that is already on the GPU, and wait for its writer.
+    """Return the address, height and width of a frame that is already on the GPU.
 
     Raises:
         EngineError: it is not laid out as the kernel reads it.
@@ -394,8 +429,11 @@ def _on_device(image: Any) -> tuple[int, int, int]:
         raise EngineError(
             f"a frame on the GPU is not contiguous, or its address is no multiple of {ALIGNMENT} bytes: copy it first"
         )
-    cuda.synchronize_stream(int(interface.get("stream") or _LEGACY_STREAM))
     return address, shape[0], shape[1]
+
+
+def _wait_for_writer(image: Any) -> None:
+    cuda.synchronize_stream(int(image.__cuda_array_interface__.get("stream") or _LEGACY_STREAM))
 
 
 def _check_frame(shape: tuple[int, ...], dtype: np.dtype) -> None:

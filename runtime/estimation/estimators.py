@@ -122,6 +122,8 @@ class WindowEstimator(Estimator, PoseStream):
         return self
 
     def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[np.ndarray]:
+        if not any(len(people.crop_boxes) for people in keyframes):  # nothing to wait for
+            return [no_poses(self.manifest) for _ in keyframes]
         return self._batches(Request(self, keyframes, batch_size))
 
     def _run(self, requests: Sequence[Request]) -> list[list[np.ndarray]]:
@@ -231,6 +233,8 @@ class TokenStream(PoseStream):
     def estimate(self, keyframes: Sequence[KeyframePeople], batch_size: int) -> list[np.ndarray]:
         try:
             plan = make_plan(self._estimator.manifest, self.cache, Request(self, keyframes, batch_size))
+            if not plan.crops and not len(plan.slots):  # nothing to wait for
+                return [no_poses(self._estimator.manifest) for _ in keyframes]
             return self._estimator.estimate(plan)
         finally:
             self.cache.release()

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from sdtc.core.errors import EngineError
+
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting(Generic[Work, Answer]):
     work: Work
     answer: Answer | None = None
@@ -25,14 +27,17 @@ class _Waiting(Generic[Work, Answer]):
 class SharedBatches(Generic[Work, Answer]):
     """Runs the work that threads bring, all of it that waits at once.
 
+    A thread whose turn it is runs its own work and what else waits; one whose work was taken along runs nothing, and
+    has its answer as soon as it is there.
+
     Args:
         run: takes some work, and returns an answer to each. If it fails, each piece is run again on its own, so that
             only those who brought the failing one get its error.
-        lanes: how many batches may run at the same time.
+        lanes: how many batches may run at the same time; what waits is shared among them.
     """
 
     def __init__(self, run: Callable[[Sequence[Work]], Sequence[Answer]], lanes: int = 1) -> None:
-        self._run = run
+        self._run, self._count = run, lanes
         self._waiting: list[_Waiting[Work, Answer]] = []
         self._queue = threading.Lock()
         self._lanes = threading.Semaphore(lanes)
@@ -42,19 +47,43 @@ class SharedBatches(Generic[Work, Answer]):
         mine: _Waiting[Work, Answer] = _Waiting(work)
         with self._queue:
             self._waiting.append(mine)
-        with self._lanes:
+        try:
+            with self._lanes:
+                self._run_with_others(mine)
+            mine.done.wait()  # another thread has taken it along
+        except BaseException:  # Ctrl-C in this thread: nothing may use what the work refers to from here on
             with self._queue:
-                batch, self._waiting = self._waiting, []
+                waits = mine in self._waiting
+                if waits:
+                    self._waiting.remove(mine)
+            if not waits:
+                mine.done.wait()
+            raise
+        if mine.error is not None:
+            raise mine.error
+        assert mine.answer is not None
+        return mine.answer
+
+    def _run_with_others(self, mine: _Waiting[Work, Answer]) -> None:
+        """Run a thread's work with some of what waits; nothing if it has been taken along."""
+        batch: list[_Waiting[Work, Answer]] = []
+        try:
+            with self._queue:
+                if mine not in self._waiting:
+                    return
+                others = [each for each in self._waiting if each is not mine]
+                batch = [mine, *others[: -(-len(self._waiting) // self._count) - 1]]
+                self._waiting = [each for each in self._waiting if each not in batch]
             try:
                 self._answer(batch)
             except BaseException:  # Ctrl-C in this thread must not end the others' work
                 self._answer([each for each in batch if each is not mine and not each.done.is_set()])
                 raise
-        mine.done.wait()  # if another thread has taken it along
-        if mine.error is not None:
-            raise mine.error
-        assert mine.answer is not None
-        return mine.answer
+        finally:
+            for each in batch:
+                if not each.done.is_set():
+                    each.error = EngineError("the batch was interrupted: run it again")
+                    each.done.set()
 
     def _answer(self, batch: Sequence[_Waiting[Work, Answer]]) -> None:
         try:

@@ -10,6 +10,7 @@ bounded: T slots for each person seen in the last T frames, and those of the key
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,13 +33,14 @@ class SlotPool:
     def take(self) -> int:
         with self._lock:
             if self._free:
-                return self._free.pop()
+                return heapq.heappop(self._free)  # the lowest, so that few are in use after a crowd
             self.num_slots += 1
             return self.num_slots - 1
 
     def give_back(self, slots: Sequence[int]) -> None:
         with self._lock:
-            self._free += slots
+            for slot in slots:
+                heapq.heappush(self._free, slot)
 
 
 Tokens = tuple[int, np.ndarray]  # the slot of a token map, the crop box [4] that it was encoded in

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from sdtc.runtime.sources.base import GAP
@@ -28,7 +27,7 @@ def windows(frames: Iterable[T], delta: int, lookahead: int | None = None) -> It
     """Yield every frame as a keyframe, with the frames of its window.
 
     At most 2δ+1 frames are held. A keyframe t is yielded once frame t+lookahead has been read, or the stream has ended
-    or has a gap.
+    or has a gap. An error of the stream is raised after the keyframes before it.
 
     Args:
         frames: the stream, with `GAP` where it pauses for a while or where the next frame does not follow the last.
@@ -41,8 +40,7 @@ def windows(frames: Iterable[T], delta: int, lookahead: int | None = None) -> It
     lookahead = delta if lookahead is None else lookahead
     buffer: deque[T] = deque(maxlen=2 * delta + 1)
     position = 0  # of the next keyframe in the buffer
-    end: Iterable[Any] = [GAP]
-    for frame in chain(frames, end):
+    for frame in _with_end(frames):
         if frame is GAP:
             while position < len(buffer):
                 yield buffer[position], _window(buffer, position, delta)
@@ -56,6 +54,16 @@ def windows(frames: Iterable[T], delta: int, lookahead: int | None = None) -> It
         if len(buffer) - 1 - position == lookahead:
             yield buffer[position], _window(buffer, position, delta)
             position += 1
+
+
+def _with_end(frames: Iterable[Any]) -> Iterator[Any]:
+    """Yield frames and a `GAP` at their end, also before an error: windows that have begun are still complete."""
+    try:
+        yield from frames
+    except Exception:
+        yield GAP
+        raise
+    yield GAP
 
 
 def _window(buffer: deque[T], position: int, delta: int) -> list[T]:

@@ -196,7 +196,7 @@ def _options(case: Case) -> None:
     rng = case.rng
     for make, integers, floats in (
         (TrackOptions, ("batch_size", "max_frames", "lookahead"), ("detect_every",)),
-        (EngineOptions, ("threads",), ("hold",)),
+        (EngineOptions, ("threads",), ()),
         (RunOptions, ("person_class",), ("min_score",)),
     ):
         values: dict[str, Any] = {name: rng.choice(ODD_INTS) for name in integers if case.chance(0.5)}

@@ -200,6 +200,14 @@ def test_sources_that_wait_share_batches_and_nothing_else(manifest, make, lanes)
         assert pool.num_slots <= len(clips) * (5 + 3) * people
 
 
+@pytest.mark.parametrize("make", [streaming, whole])
+def test_keyframes_without_people_wait_for_nobody(manifest, make, monkeypatch) -> None:
+    estimator = make(manifest)
+    monkeypatch.setattr(estimator, "_batches", None)
+    found = estimator.start().estimate(keyframes(3, 0), 8)
+    assert [points.shape for points in found] == [(0, J, 3)] * 3
+
+
 def test_a_source_that_breaks_does_not_break_those_beside_it(manifest) -> None:
     estimator = streaming(manifest)
     good, bad = keyframes(12, 2, 1), keyframes(12, 2, 2)

@@ -568,6 +568,46 @@ def test_sources_in_threads(estimator) -> None:
         assert_same(found[number], expected)
 
 
+def test_a_frame_that_found_no_memory_is_not_taken_for_one_that_is_there(driver, estimator) -> None:
+    """A batch that failed is run again, source by source: nothing may be left of the first time."""
+    clip = make_clip(11)
+    want = run(reference(), clip, (1,))
+    stream, found = estimator.start(), []
+    for number, people in enumerate(clip):
+        plan = make_plan(MANIFEST, stream.cache, Request(stream, [people], 4))
+        for function in ("cudaMalloc", "cudaMemcpyAsync"):
+            driver.failing[function] = FULL, number % 3
+            try:
+                estimator.run([plan])
+            except EngineError:
+                assert not driver.streams[estimator.compute.handle]
+            driver.failing.clear()
+        found += estimator.run([plan])[0]
+        stream.cache.release()
+    stream.end()
+    assert_same(found, want)
+
+
+def test_a_crowd_that_does_not_fit_ends_alone(driver, estimator) -> None:
+    clip = make_clip(12, most=2)
+    quiet, crowded = estimator.start(), estimator.start()
+    want = run(reference(), clip, (1,))
+    found = [quiet.estimate([people], 4)[0] for people in clip[:5]]
+    busy = clip[6] if clip[6].track_ids else clip[7]
+    crowd = dataclasses.replace(
+        busy, crop_boxes=np.repeat(busy.crop_boxes[:1], 40, 0), track_ids=list(range(100, 140)), known={}
+    )
+    driver.failing["cudaMalloc"] = FULL, 0
+    with pytest.raises(EngineError, match="memory is full"):
+        crowded.estimate([crowd], 4)
+    crowded.end()
+    driver.failing["cudaMalloc"] = FULL, T + 1  # for frames, but not for a larger pool
+    found += [quiet.estimate([people], 4)[0] for people in clip[5:]]
+    driver.failing.clear()
+    quiet.end()
+    assert_same(found, want)
+
+
 def test_windows_of_people_who_walk_are_resampled_and_cost_no_launch_more(driver, estimator) -> None:
     launches: list[list[str]] = []
     for speed in (0.0, 2.0):

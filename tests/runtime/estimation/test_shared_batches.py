@@ -59,6 +59,68 @@ def test_what_waits_is_one_batch(lanes) -> None:
     assert sorted(number for batch in double.batches for number in batch) == list(range(100, 112))  # each once
 
 
+def test_whoever_was_taken_along_does_not_run_the_next_batch() -> None:
+    """0 runs; 1 and 2 wait and are one batch; while it runs 3 and 4 come. 2 has its answer as soon as it is there."""
+    gates = [threading.Event() for _ in range(3)]
+    batches: list[list[int]] = []
+
+    def run(work):
+        batches.append(list(work))
+        assert gates[len(batches) - 1].wait(10)
+        return [10 * each for each in work]
+
+    shared = SharedBatches(run)
+    answers: dict[int, int] = {}
+    threads = {}
+
+    def start(number: int) -> None:
+        threads[number] = threading.Thread(
+            target=lambda: answers.__setitem__(number, shared(number)), name=str(number), daemon=True
+        )
+        threads[number].start()
+        time.sleep(0.05)
+
+    for number in (0, 1, 2):
+        start(number)
+    gates[0].set()
+    threads[0].join(10)
+    for number in (3, 4):
+        start(number)
+    gates[1].set()
+    for number in (1, 2):
+        threads[number].join(10)
+        assert answers[number] == 10 * number  # although the batch after theirs still runs
+    assert sorted(batches[1]) == [1, 2]
+    gates[2].set()
+    for number in (3, 4):
+        threads[number].join(10)
+    assert answers == {number: 10 * number for number in range(5)}
+    assert sorted(batches[2]) == [3, 4]
+
+
+def test_lanes_share_what_waits() -> None:
+    """While two batches run eight others come: they are two batches of four and not one of eight."""
+    gate, batches = threading.Event(), []
+
+    def run(work):
+        batches.append(list(work))
+        assert gate.wait(10)
+        return list(work)
+
+    shared = SharedBatches(run, lanes=2)
+    threads = [threading.Thread(target=shared, args=(number,), daemon=True) for number in range(10)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    assert batches == [[0], [1]]
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert sorted(number for batch in batches for number in batch) == list(range(10))
+    assert max(map(len, batches)) <= 4
+
+
 def test_whoever_is_alone_does_not_wait() -> None:
     double = Double(0)
     shared = SharedBatches(double)

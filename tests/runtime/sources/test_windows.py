@@ -101,3 +101,15 @@ def test_a_gap_is_an_end_and_a_beginning(lengths, delta, lookahead) -> None:
         together.append((keyframe, window))
         assert read[-1].index - keyframe.index <= lookahead
     assert [(k.index, [f.index for f in w]) for k, w in together] == [(k.index, [f.index for f in w]) for k, w in apart]
+
+
+def test_an_error_comes_after_the_keyframes_before_it() -> None:
+    def broken():
+        yield from make(range(5))
+        raise ValueError("of a detector")
+
+    seen = []
+    with pytest.raises(ValueError, match="of a detector"):
+        for keyframe, window in windows(broken(), 2):
+            seen.append((keyframe.index, [frame.index for frame in window]))
+    assert seen == [(keyframe.index, [f.index for f in window]) for keyframe, window in windows(make(range(5)), 2)]
