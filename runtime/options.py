@@ -69,7 +69,8 @@ class TrackOptions:
         detector: ``"hog"``, the path of an ONNX detector, or any object with ``detect(image)``.
         detect_every: seconds between detections, up to `MAX_DETECT_EVERY`; in between, tracks are extrapolated. 0 is
             every frame.
-        batch_size: people per batch; the bundle's maximum if not given. Of sources that share a batch the smallest counts.
+        batch_size: people per batch; the bundle's maximum if not given. Of sources that share a batch the smallest
+            counts.
         max_frames: stop after this many frames.
         lookahead: frames to wait for after a keyframe, 0 to δ; δ, as in the paper, if not given. Frames of the window
             that have not arrived yet are replaced by the newest one.
