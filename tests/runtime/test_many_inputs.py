@@ -472,19 +472,22 @@ def test_an_interrupt_while_a_resumed_run_skips_what_is_done(engine, tmp_path, m
     assert not our_threads()
 
 
-def test_an_interrupt_changes_no_pose(engine, tmp_path) -> None:
+def test_an_interrupt_changes_no_pose(engine, tmp_path, monkeypatch) -> None:
     """No window is written that lacks the frames which the interrupt has kept from being read."""
-
-    class Interrupting(Everybody):
-        def detect(self, frame: np.ndarray) -> Detections:
-            if self.calls == 20:
-                run.interrupt()
-                time.sleep(1)
-            return super().detect(frame)
-
     path = folder(tmp_path / "a", 60)
     run_inputs(engine, path, options(tmp_path / "whole"))
-    run = Run(path, options(tmp_path / "out", Interrupting()))
+    iterate = ImageSequence.__iter__
+
+    def pausing(self):
+        for frame in iterate(self):
+            yield frame
+            if frame.index == 20:
+                time.sleep(1)  # until everything that is complete has been written
+                run.interrupt()
+                time.sleep(0.5)
+
+    monkeypatch.setattr(ImageSequence, "__iter__", pausing)
+    run = Run(path, options(tmp_path / "out"))
     assert 0 < run.execute(engine).frames < 60
     whole, found = ((tmp_path / name / "a.jsonl").read_text().splitlines() for name in ("whole", "out"))
     for line, want in zip(found, whole[: len(found)], strict=True):
