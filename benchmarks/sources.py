@@ -152,6 +152,10 @@ def _jobs(engine: PoseEngine, args: argparse.Namespace) -> list[dict[str, Any]]:
             with tempfile.TemporaryDirectory() as folder:
                 options = RunOptions(output=Path(folder), jobs=jobs, boxes=args.boxes, track=track)
                 summary = run_inputs(engine, args.files, options)
+            if summary.interrupted:
+                raise KeyboardInterrupt
+            if summary.problems:
+                raise SdtcError("; ".join(summary.problems))
             seconds[jobs].append(summary.seconds)
             frames = summary.frames
     first = float(np.median(seconds[args.jobs[0]]))

@@ -123,7 +123,7 @@ class InputRun:
     def stop(self) -> None:
         """End soon, also while a live source is waited for; may be called from any thread, any number of times."""
         self._stopped.set()
-        if self._source is not None and self._source.live:
+        if self._source is not None:
             self._source.stop()
 
     def explain(self, error: SdtcError) -> str:
@@ -152,36 +152,42 @@ class InputRun:
 
     def _run(self, source: FrameSource, boxes: BoxFile | None, done: Progress | None) -> None:
         track_ids: set[int] = set()
-        with ExitStack() as stack:
-            bar = stack.enter_context(
-                input_bar(
-                    self._shared.bars,
-                    source.name if self._shared.alone else self.name,
-                    self._expected(source),
-                    done.frames if done else 0,
-                    keep=self._shared.alone,
+        try:
+            with ExitStack() as stack:
+                bar = stack.enter_context(
+                    input_bar(
+                        self._shared.bars,
+                        source.name if self._shared.alone else self.name,
+                        self._expected(source),
+                        done.frames if done else 0,
+                        keep=self._shared.alone,
+                    )
                 )
-            )
-            results = self._results(source, boxes, done)
-            stack.callback(results.close)
-            try:
-                for result in results:
-                    if not self._writers:  # only now: an input without frames leaves no files
-                        self._open_writers(stack, source, done)
-                    self._write(result, source)
-                    track_ids.update(pose.track_id for pose in result.poses)
-                    bar.set_postfix(people=len(result.poses), refresh=False)
-                    bar.update()
-                    if self._stopped.is_set():
-                        break
-            except SdtcError as error:
-                if self.frames == 0:
-                    raise
-                if self._counts(error):
-                    self.problems.append(f"{self.explain(error)} (frames before this are kept)")
-            else:
-                if done is not None and not self.frames and not self._stopped.is_set():
-                    self._keep_complete(done)
+                results = self._results(source, boxes, done)
+                stack.callback(results.close)
+                try:
+                    for result in results:
+                        if self._stopped.is_set():  # a file that `stop` ended early lacks the frames after this one
+                            break
+                        if not self._writers:  # only now: an input without frames leaves no files
+                            self._open_writers(stack, source, done)
+                        self._write(result, source)
+                        track_ids.update(pose.track_id for pose in result.poses)
+                        bar.set_postfix(people=len(result.poses), refresh=False)
+                        bar.update()
+                except SdtcError as error:
+                    if self.frames == 0:
+                        raise
+                    if self._counts(error):
+                        self.problems.append(f"{self.explain(error)} (frames before this are kept)")
+                else:
+                    if done is not None and not self.frames and not self._stopped.is_set():
+                        self._keep_complete(done)
+        except SdtcError as error:  # also of a file that cannot be finished, as on a full disk
+            if self.frames == 0:
+                raise
+            if self._counts(error):
+                self.problems.append(self.explain(error))
         notes = boxes.inputs.get(source.sequence) if boxes else None
         for sentence in notes.sentences if notes else ():
             self._note(f"{self.name}: {sentence}")

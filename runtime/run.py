@@ -34,7 +34,6 @@ from sdtc.runtime.output.bars import above_bars, files_bar
 from sdtc.runtime.output.writers import LONGEST_SUFFIX, result_path
 from sdtc.runtime.people.detection import Detections, Detector, make_detector
 from sdtc.runtime.people.detection.detector import check_detector
-from sdtc.runtime.sources.live import is_live
 from sdtc.runtime.sources.open import FOR_LIVE, file_identity, find_all_inputs, input_name
 
 # Six clips on two busy processors took, relative to one at a time, 0.81 of the time with two at once, 0.81 with three
@@ -124,10 +123,10 @@ class Run:
             raise InputError("`source` is empty: expected at least one path")
         for each in inputs:
             check_path("source", each)
-        specs = [str(each) for each in inputs]
-        if options.resume and any(map(is_live, specs)):
+        self._inputs = find_all_inputs([str(each) for each in inputs])
+        any_live = any(isinstance(entry, str) for entry in self._inputs)
+        if options.resume and any_live:
             raise InputError("`resume=True` is for files: a live source cannot be read again, run it without `resume`")
-        self._inputs = find_all_inputs(specs)
         self.alone = len(self._inputs) == 1
         # One file serves all inputs; from a folder, the file of each input is read when that input is run.
         self._boxes = BoxFile(options.boxes) if options.boxes and not options.boxes.is_dir() else None
@@ -141,7 +140,7 @@ class Run:
             elif not self.alone:
                 self._detector = _OneAtATime(self._detector)
         make_directory(options.output)
-        if (options.drop_late or options.reconnect is not None) and not any(map(is_live, specs)):
+        if (options.drop_late or options.reconnect is not None) and not any_live:
             raise InputError(FOR_LIVE)
         self._tell_line, self._progress = tell, progress
         self._events: SimpleQueue[InputRun | None] = SimpleQueue()  # what has ended; None is Ctrl-C
@@ -234,7 +233,8 @@ class Run:
                 for run in runs:
                     run.stop()
                 for thread in threads:
-                    thread.join()
+                    if thread.ident is not None:  # else it could not be started
+                        thread.join()
         return interrupted
 
     def _name_outputs(self, engine: PoseEngine) -> list[Outputs]:

@@ -90,25 +90,27 @@ def _results(
         run.execute()
         with counting:
             left -= 1
-        if run.bug is not None or not left:
-            results.end(run.bug)
         if run.bug is not None:
             results.close()  # whatever else would still come
+        elif not left:
+            results.end()
 
     threads = [threading.Thread(target=work, args=(run,), name=f"sdtc-{run.name}", daemon=True) for run in runs]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         while batch := results.take():
             yield from batch
-        if results.error is not None:
-            raise results.error
     finally:
         results.close()
         for run in runs:
             run.stop()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # else it could not be started
+                thread.join()
+    for run in runs:
+        if run.bug is not None:
+            raise run.bug
     failed = {run.name: run.error for run in runs if run.error is not None}
     if failed:
         kind = InputError if all(isinstance(error, InputError) for error in failed.values()) else SdtcError

@@ -105,7 +105,7 @@ class FrameSource(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def stop(self) -> None:  # noqa: B027  (files are never waited for)
+    def stop(self) -> None:  # noqa: B027  (a source that is never waited for needs none)
         """End the iteration soon, even while it waits for a frame; may be called from any thread."""
 
     def close(self) -> None:  # noqa: B027  (an image folder holds nothing open)
@@ -116,3 +116,22 @@ class FrameSource(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+class FileSource(FrameSource):
+    """Files, which are never waited for: `stop` takes effect at the next frame.
+
+    Files can be read again, and whoever has read them stops them: an iteration is ended only by a `stop` while it goes
+    on, and the first one also by a `stop` before it.
+    """
+
+    _begun = False
+    _stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _begin(self) -> None:
+        """Begin an iteration."""
+        self._stopped = self._stopped and not self._begun
+        self._begun = True

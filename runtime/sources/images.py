@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from sdtc.core.image_file import holds_several, read_image
-from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource
+from sdtc.runtime.sources.base import DEFAULT_FPS, FileSource, Frame
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif")
 _BOOKKEEPING = frozenset(("thumbs.db", "desktop.ini"))  # what Windows leaves in folders
 MAX_GAP = 10  # with more missing numbers per image, the numbers do not count frames
 
 
-class ImageSequence(FrameSource):
+class ImageSequence(FileSource):
     """Image files in the order of their numbers; gaps in the numbering are missing frames.
 
     Args:
@@ -47,8 +47,11 @@ class ImageSequence(FrameSource):
         return name_of(self.path.absolute().parent) if self.path.is_file() else self.name
 
     def __iter__(self) -> Iterator[Frame]:
+        self._begin()
         several: list[Path] = []
         for index, (number, file) in enumerate(self.frames):
+            if self._stopped:
+                return
             image = None if file is None else self._read(file, several)
             name = None if file is None else file.name
             yield Frame(index, number, name, image, time=index / self.fps)

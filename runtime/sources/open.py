@@ -90,7 +90,7 @@ def find_inputs(spec: str) -> list[str | Path | list[Path]]:
                 inputs.append(folders[match.parent])
             folders[match.parent].append(match)
         else:
-            inputs.append(match)
+            inputs.append(str(match) if is_live(str(match)) else match)
     return inputs
 
 
@@ -173,4 +173,6 @@ def open_input(
         return LiveSource(entry, drop_late, RECONNECT if reconnect is None else reconnect, opening=opening)
     if drop_late or reconnect is not None:
         raise InputError(FOR_LIVE)
-    return ImageSequence(entry[0].parent, entry, partial=True) if isinstance(entry, list) else open_source(entry)
+    if isinstance(entry, list):
+        return ImageSequence(entry[0].parent, entry, partial=True)
+    return open_source(entry, opening)

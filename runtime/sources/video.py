@@ -17,7 +17,7 @@ import numpy as np
 
 from sdtc.core.errors import VideoError
 from sdtc.core.h264 import ColorTags
-from sdtc.runtime.sources.base import DEFAULT_FPS, Frame, FrameSource, Sound
+from sdtc.runtime.sources.base import DEFAULT_FPS, FileSource, Frame, Sound
 from sdtc.runtime.sources.truncation import missing_bytes
 from sdtc.runtime.sources.video_frames import DecodedFrames, FrameClock
 
@@ -25,7 +25,7 @@ MAX_FRAMES = 10_000_000  # four days of video; a header that promises more is da
 _STILL_BRANDS = frozenset(("heic", "heix", "heim", "heis", "mif1", "avif"))  # of photographs, often stored in tiles
 
 
-class VideoFile(FrameSource):
+class VideoFile(FileSource):
     """A video file, decoded by FFmpeg's libraries.
 
     Raises:
@@ -60,15 +60,20 @@ class VideoFile(FrameSource):
         self.num_frames = frames if 0 < frames <= MAX_FRAMES else None
 
     def __iter__(self) -> Iterator[Frame]:
+        self._begin()
         clock = self._clock
         lost, first_lost = 0, (0, 0.0)  # missing frames; index and time of the first one
         missing = 0
         with suppress(OSError):
             missing = missing_bytes(self.path)
         frames = DecodedFrames(self._container, self._stream, cut_off=missing > 0)
-        index = 0
+        index, ended = 0, False
         try:
-            while (found := self._next(frames)) is not None:
+            while not (self._stopped or ended):
+                found = self._next(frames)
+                if found is None:
+                    ended = True
+                    continue
                 image, time, pixel_aspect = found
                 time = clock.time(time)
                 if image is None:
@@ -79,7 +84,9 @@ class VideoFile(FrameSource):
         except GeneratorExit:  # the consumer needs no more frames, but those that it had may lack some
             self.problems += self._what_is_lost(lost, first_lost)
             raise
-        if not self._closed:  # else by the consumer, which needs no more frames
+        if not ended:  # by `stop`
+            self.problems += self._what_is_lost(lost, first_lost)
+        elif not self._closed:  # else by the consumer, which needs no more frames
             self.notes += self._what_is_odd(frames)
             self.problems += self._what_is_wrong(index, clock.last, lost, first_lost, frames, missing)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import importlib
 from pathlib import Path
 
 import pytest
+
+from sdtc.core.errors import SdtcError
+from sdtc.runtime.run import RunSummary
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -58,3 +62,14 @@ def test_live_sources_of_which_one_hangs_up(sources, tiny_bundle, tmp_path) -> N
 def test_bad_arguments(sources, wrong, sentence, tmp_path, capsys) -> None:
     assert sources.main(["--engine", "nowhere", *wrong, "--output", str(tmp_path)]) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("summary", "error"),
+    [(RunSummary(interrupted=True), KeyboardInterrupt), (RunSummary(problems=["a: it broke", "b"]), SdtcError)],
+)
+def test_a_run_over_files_that_is_not_whole_is_not_measured(sources, monkeypatch, summary, error) -> None:
+    monkeypatch.setattr(sources, "run_inputs", lambda *_: summary)
+    args = argparse.Namespace(frames=1, repeats=1, jobs=[1], files="*.mp4", boxes=None)
+    with pytest.raises(error, match="a: it broke; b" if error is SdtcError else None):
+        sources._jobs(None, args)

@@ -18,14 +18,17 @@ import numpy as np
 import pytest
 
 import sdtc.runtime
-from sdtc.core.errors import InputError
+from sdtc.core.errors import InputError, OutputError
 from sdtc.runtime.cli import main
 from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
 from sdtc.runtime.output import bars
 from sdtc.runtime.output.bars import live_log
+from sdtc.runtime.output.writers import VideoWriter
 from sdtc.runtime.people.detection import Detections
 from sdtc.runtime.run import Run, run_inputs
+from sdtc.runtime.sources.images import ImageSequence
 from sdtc.runtime.sources.open import find_all_inputs
+from sdtc.runtime.sources.video import VideoFile
 from tests.runtime.senders import fifo, server, stream
 
 
@@ -409,6 +412,119 @@ def test_an_interrupt_of_a_run_in_python(engine, tmp_path, own) -> None:
     assert summary.interrupted
     assert (summary.problems, [path.name for path in summary.files]) == ([], ["a.jsonl", "b.jsonl"])
     assert summary.frames == sum(len(numbers(path)) for path in summary.files) < 300
+    assert not our_threads()
+
+
+def test_live_sources_that_a_glob_names(engine, tmp_path) -> None:
+    """They are live as if they were named one by one: all at once, with their options, and an interrupt ends them."""
+    given = options(tmp_path / "out", jobs=1, drop_late=True, reconnect=0)
+    (tmp_path / "pipes").mkdir()
+    with fifo(tmp_path / "pipes" / "a", 600.0), fifo(tmp_path / "pipes" / "b", stream(30), 600.0):
+        with pytest.raises(InputError, match="`resume=True` is for files"):
+            Run(str(tmp_path / "pipes" / "*"), options(tmp_path / "out", resume=True))
+        run = Run(str(tmp_path / "pipes" / "*"), given)
+        summaries: list = []
+        thread = threading.Thread(target=lambda: summaries.append(run.execute(engine)), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "out").glob("b.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        run.interrupt()
+        thread.join(30)
+        assert not thread.is_alive()
+    (summary,) = summaries
+    assert (summary.interrupted, summary.problems) == (True, [])
+    assert [path.name for path in summary.files] == ["b.jsonl"]
+    assert not our_threads()
+
+
+@pytest.mark.parametrize("kind", ["images", "video"])
+def test_an_interrupt_while_a_resumed_run_skips_what_is_done(engine, tmp_path, monkeypatch, kind) -> None:
+    path = folder(tmp_path / "a", 60)
+    if kind == "video":
+        path = tmp_path / "a.mp4"
+        path.write_bytes(stream(60))
+    run_inputs(engine, path, options(tmp_path / "out", max_frames=50))
+    before = (tmp_path / "out" / "a.jsonl").read_bytes()
+    cls = ImageSequence if kind == "images" else VideoFile
+    iterate = cls.__iter__
+    read = threading.Event()
+
+    def slow(self):
+        for frame in iterate(self):
+            read.set()
+            time.sleep(0.2)
+            yield frame
+
+    monkeypatch.setattr(cls, "__iter__", slow)
+    run = Run(path, options(tmp_path / "out", resume=True))
+    begin = time.monotonic()
+
+    def interrupt() -> None:
+        read.wait(60)
+        run.interrupt()
+
+    threading.Thread(target=interrupt).start()
+    summary = run.execute(engine)
+    assert time.monotonic() - begin < 6  # skipping takes ten seconds
+    assert (summary.interrupted, summary.frames, summary.problems) == (True, 0, [])
+    assert (tmp_path / "out" / "a.jsonl").read_bytes() == before
+    assert not our_threads()
+
+
+def test_an_interrupt_changes_no_pose(engine, tmp_path, monkeypatch) -> None:
+    """No window is written that lacks the frames which the interrupt has kept from being read."""
+    path = folder(tmp_path / "a", 60)
+    run_inputs(engine, path, options(tmp_path / "whole"))
+    iterate = ImageSequence.__iter__
+
+    def pausing(self):
+        for frame in iterate(self):
+            yield frame
+            if frame.index == 20:
+                time.sleep(1)  # until everything that is complete has been written
+                run.interrupt()
+                time.sleep(0.5)
+
+    monkeypatch.setattr(ImageSequence, "__iter__", pausing)
+    run = Run(path, options(tmp_path / "out"))
+    assert 0 < run.execute(engine).frames < 60
+    whole, found = ((tmp_path / name / "a.jsonl").read_text().splitlines() for name in ("whole", "out"))
+    for line, want in zip(found, whole[: len(found)], strict=True):
+        got = json.loads(line)["poses"][0]["keypoints"]
+        np.testing.assert_allclose(got, json.loads(want)["poses"][0]["keypoints"], atol=2e-3)
+
+
+def test_an_overlay_that_cannot_be_finished_leaves_the_account_of_the_rest(engine, tmp_path, monkeypatch) -> None:
+    close = VideoWriter.close
+
+    def full(self) -> None:
+        close(self)
+        raise OutputError(f"cannot write '{self.path}': No space left on device")
+
+    monkeypatch.setattr(VideoWriter, "close", full)
+    path = folder(tmp_path / "a", 5)
+    (path / "000002.png").write_bytes(b"broken")
+    summary = run_inputs(engine, path, options(tmp_path / "out", save_video=True))
+    assert (summary.frames, summary.people) == (5, 1)
+    assert "a.jsonl" in [path.name for path in summary.files]
+    overlay, image = summary.problems
+    assert overlay == f"cannot write '{tmp_path / 'out' / 'a.mp4'}': No space left on device"
+    assert "000002.png' cannot be read" in image
+
+
+def test_a_thread_that_cannot_be_started_ends_the_run(engine, tmp_path, monkeypatch) -> None:
+    start = threading.Thread.start
+
+    def refused(self) -> None:
+        if self.name == "sdtc-b":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    inputs = [folder(tmp_path / name, 20) for name in "ab"]
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run_inputs(engine, inputs, options(tmp_path / "out", jobs=2))
     assert not our_threads()
 
 

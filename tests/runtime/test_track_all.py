@@ -176,6 +176,41 @@ def test_a_bug_ends_all_and_is_raised(engine) -> None:
     assert not our_threads()
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_a_bug_is_raised_however_busy_the_consumer_is(engine, seconds) -> None:
+    """The other sources have ended by the time that it takes the next result."""
+
+    class Odd(Everybody):
+        def detect(self, frame: np.ndarray) -> Detections:
+            busy.wait(60)
+            raise ZeroDivisionError("of the detector")
+
+    flood, busy = Endless(), threading.Event()
+    with pytest.raises(ZeroDivisionError, match="of the detector"):
+        for _ in engine.track_all(
+            {"odd": Endless(), "flood": flood}, {"flood": ONE, "odd": TrackOptions(detector=Odd())}
+        ):
+            busy.set()
+            time.sleep(seconds)
+    assert flood.ended
+    assert not our_threads()
+
+
+def test_a_thread_that_cannot_be_started_ends_those_before_it(engine, monkeypatch) -> None:
+    start, first = threading.Thread.start, Endless()
+
+    def refused(self) -> None:
+        if self.name == "sdtc-second":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(engine.track_all({"first": first, "second": Endless(), "third": Endless()}, ONE))
+    assert first.ended or not first.read
+    assert not our_threads()
+
+
 def test_closing_while_sources_are_still_connecting(engine, tmp_path) -> None:
     """A pipe that nobody writes into, and one that is open and silent."""
     with fifo(tmp_path / "silent", 600.0) as silent, fifo(tmp_path / "started", stream(12), 600.0) as started:

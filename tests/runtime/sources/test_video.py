@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -247,3 +248,25 @@ def test_a_video_closed_while_another_thread_decodes_it_just_ends(tmp_path) -> N
         assert [frame.index for frame in seen] == list(range(len(seen)))
         assert len(seen) <= taken + 4
         assert source.problems == []
+
+
+@pytest.mark.parametrize("kind", ["images", "video"])
+def test_stopping_ends_the_iteration_and_no_later_one(tmp_path, kind) -> None:
+    path = write_images(tmp_path / "a", range(9)) if kind == "images" else write_video(tmp_path / "v.mp4", 9)
+    source = open_source(path)
+    frames = iter(source)
+    assert [next(frames).index for _ in range(3)] == [0, 1, 2]
+    source.stop()
+    assert (list(frames), source.problems, list(source.notes)) == ([], [], [])
+    if kind == "images":
+        source.stop()  # by a consumer, after the end
+        assert len(list(source)) == 9
+    source = open_source(path)
+    source.stop()  # before the first iteration, as by another thread
+    assert (list(source), source.problems) == ([], [])
+
+
+def test_pipes_that_a_glob_names_are_live(tmp_path) -> None:
+    os.mkfifo(tmp_path / "b")
+    (tmp_path / "a.mp4").write_bytes(b"")
+    assert find_inputs(str(tmp_path / "*")) == [tmp_path / "a.mp4", str(tmp_path / "b")]
