@@ -25,7 +25,7 @@ _CLOCK = Fraction(1, 10**9)  # seconds; of copied packets: far finer than sample
 _MAX_READ_ERRORS = 100  # in a row, without a packet between them: nothing more will come
 _JITTER = 0.005  # seconds: many formats round time stamps to milliseconds, which is no pause in the sound
 _JUMP = 1.0  # seconds: by how much a clock must go back to be another recording's
-_PATIENCE = 5.0  # seconds of pictures to wait for their clock to jump where that of the sound did
+_PATIENCE = 5.0  # seconds of pictures without sound, after its clock jumped and theirs did not, that are worth a note
 
 
 class SoundTrack:
@@ -46,6 +46,7 @@ class SoundTrack:
         self._pending: av.Packet | None = None  # read, but later than the pictures so far
         self._piece = 0  # index of the piece of the frames' clock that the sound is in
         self._end: float | None = None  # of the last packet, seconds by the frames' clock
+        self._jumped = False  # what is pending belongs to a recording that the pictures have not reached
         self._ended = False  # everything was read
         self._until = 0.0  # of the pictures, seconds
         self._damaged, self._told = 0, False
@@ -81,7 +82,7 @@ class SoundTrack:
                 if packet is None:
                     self._ended = True
                     break
-                start = self._time(packet, until)
+                start = self._time(packet)
                 if start is None or start >= until:
                     self._pending = packet
                     break
@@ -101,6 +102,8 @@ class SoundTrack:
                 out = self._encoder.finish(self._until) if self._encoder else []
             except (av.FFmpegError, ValueError) as error:
                 self.leave_out(reason(error))
+            if self._jumped and self._end is not None and self._until > self._end + _PATIENCE:
+                self.leave_out("its time stamps go back there, but not those of the pictures")
         self._stream = None
         if self._damaged:
             plural = "s" if self._damaged > 1 else ""
@@ -141,7 +144,7 @@ class SoundTrack:
                 self._packets = self._input.demux(self._stream)
         return None
 
-    def _time(self, packet: av.Packet, until: float) -> float | None:
+    def _time(self, packet: av.Packet) -> float | None:
         """Return when a packet begins by the frames' clock; None if that is not known yet."""
         pieces = self._sound.pieces
         if not pieces:
@@ -157,15 +160,14 @@ class SoundTrack:
                 break
             begins, offset = pieces[self._piece + 1]
             back = offset - pieces[self._piece][1]
-            # Another recording's sound jumps as well; by less, it was the pictures that were late.
-            if not (behind > back / 2 if back > _JUMP else time + offset >= begins):
+            # Another recording's sound jumps as well, by less if the one before ended early; if it does not, it was
+            # the pictures that were late.
+            jumps = back > _JUMP and self._end is not None
+            if not (behind > min(back / 2, _JUMP) if jumps else time + offset >= begins):
                 break
             self._piece += 1
-        if behind > _JUMP:  # a jump that the pictures have still before them
-            if self._end is not None and until > self._end + _PATIENCE:
-                raise ValueError("its time stamps go back there, but not those of the pictures")
-            return None
-        return start
+        self._jumped = behind > _JUMP
+        return None if self._jumped else start  # a jump that the pictures have still before them
 
     def _convert(self, packet: av.Packet, start: float) -> list[av.Packet]:
         if packet.is_corrupt:

@@ -16,6 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 _CLOCK = Fraction(1, 90_000)  # seconds; time stamps of all usual frame rates are whole numbers of it
 _LONGEST = 2**29  # of its ticks, 99 minutes: MP4 cannot hold pictures much farther apart
+_SOUND_STEP = 1.0  # seconds of sound that are asked for at a time; all of them are in memory
 _UNSPECIFIED = 2
 # FFmpeg converts with the matrix of BT.601 where none is stated. Of RGB, which has no matrix, BT.709 is made.
 _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601,
@@ -110,7 +111,7 @@ class H264Writer:
         if pixel_aspect != 1:
             self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
         self._colors, self._last, self._skipped = colors, -1, 0
-        self._sound, self._step = sound, 1 / fps
+        self._sound, self._step, self._sounded = sound, 1 / fps, 0.0  # up to where it was asked for, seconds
         if sound is not None:
             sound.join(self._file)
         if colors is not None:
@@ -145,13 +146,13 @@ class H264Writer:
             frame.pts = self._last = ticks
         self._file.mux(self._stream.encode(frame))
         if time is not None and self._sound is not None:
-            self._mux_sound(self._sound, self._sound.packets(self._last * float(_CLOCK)))
+            self._add_sound(self._sound, self._last * float(_CLOCK))
 
     def close(self) -> None:
         """Encode the frames that wait in the encoder, and finish the file."""
         self._file.mux(self._stream.encode(None))
         if self._sound is not None and self._last >= 0:
-            self._mux_sound(self._sound, self._sound.packets(self._last * float(_CLOCK) + self._step))
+            self._add_sound(self._sound, self._last * float(_CLOCK) + self._step)
             self._mux_sound(self._sound, self._sound.finish())
         self.abandon()
 
@@ -164,6 +165,12 @@ class H264Writer:
                 self._sound.close()
             if self._opened is not None:
                 self._opened.close()
+
+    def _add_sound(self, sound: Accompaniment, until: float) -> None:
+        """Write the sound up to a time, seconds, in small steps: between two pictures there can be an hour of it."""
+        while self._sounded < until:
+            self._sounded = min(self._sounded + _SOUND_STEP, until)
+            self._mux_sound(sound, sound.packets(self._sounded))
 
     def _mux_sound(self, sound: Accompaniment, packets: list[av.Packet]) -> None:
         try:

@@ -85,3 +85,28 @@ def test_sound_that_mp4_does_not_take_costs_no_picture(tmp_path) -> None:
     assert sound.closed
     with av.open(str(tmp_path / "v.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 10
+
+
+class Recorded(Broken):
+    """No sound, but what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = [0.0]
+
+    def packets(self, until: float) -> list[av.Packet]:
+        self.asked.append(until)
+        return []
+
+
+def test_sound_is_asked_for_in_small_steps(tmp_path) -> None:
+    """However long the pictures pause: what is returned at a time is in memory."""
+    sound = Recorded()
+    with H264Writer(tmp_path / "v.mp4", 0.2, (48, 64), crf=18, sound=sound) as video:
+        for time in (0.0, 0.3, 3600.0, 3600.5):
+            video.write(np.zeros((48, 64, 3), np.uint8), time)
+            assert sound.asked[-1] == pytest.approx(time)
+    assert sound.asked[-1] == pytest.approx(3605.5)
+    steps = np.diff(sound.asked)
+    assert steps.min() > 0
+    assert steps.max() < 1.0001

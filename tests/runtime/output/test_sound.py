@@ -219,6 +219,37 @@ def test_joined_recordings(tmp_path, audio, shift) -> None:
     check_in_step(target, 6)
 
 
+@pytest.mark.parametrize("audio", ["aac", "mp2"])
+@pytest.mark.parametrize(
+    ("seconds", "end", "back"), [(10, 1.9, 30), (3, 1.1, 0)], ids=["pictures for 8 s more", "back by little"]
+)
+def test_joined_recordings_whose_first_has_less_sound_than_pictures(tmp_path, audio, seconds, end, back) -> None:
+    """The second's sound waits for its pictures."""
+    options = {"mpegts_copyts": "1", "muxdelay": "0"}
+    times = [index / 25 for index in range(25 * seconds)]
+    first = write_clip(tmp_path / "first.ts", audio, times=times, end=end, shift=100, options=options)
+    second = write_clip(tmp_path / "second.ts", audio, shift=100 - back, options=options)
+    path = tmp_path / "clip.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    target, source = overlay(path)
+    assert not about_sound(source.notes)
+    expected = [*(flash for flash in FLASHES if flash < end), *np.add(FLASHES, seconds)]
+    np.testing.assert_allclose(flashes(target)[-3:], expected[-3:], atol=2e-3)
+    np.testing.assert_allclose(beeps(target), expected, atol=TOLERANCE)
+
+
+def test_joined_recordings_whose_first_has_no_sound(tmp_path) -> None:
+    """The second's begins later in it than the first is long."""
+    first = write_clip(tmp_path / "first.ts", "mp2", end=0, times=REGULAR[:30])
+    second = write_clip(tmp_path / "second.ts", "mp2", begin=1.35)
+    path = tmp_path / "clip.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    target, source = overlay(path)
+    assert not about_sound(source.notes)
+    np.testing.assert_allclose(flashes(target), [0.6, 1.8, 2.72, 3.6], atol=2e-3)
+    np.testing.assert_allclose(beeps(target), [2.72, 3.6], atol=TOLERANCE)
+
+
 def test_a_pause_between_joined_recordings(tmp_path) -> None:
     """The second recording's clock is 20 s later: the overlay has the pause, and sound behind it."""
     options = {"mpegts_copyts": "1", "muxdelay": "0"}
