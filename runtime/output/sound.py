@@ -67,6 +67,10 @@ class SoundTrack:
                 self._copier = _Copier(file.add_stream_from_template(stream), stream.codec_context)
             else:
                 self._encoder = _Encoder(file, stream.codec_context)
+            with suppress(AttributeError):  # older PyAV cannot; MP4, MOV and AVI need not read what is discarded
+                for other in self._input.streams:
+                    if other.index != stream.index:
+                        other.discard = av.stream.Discard.all
             self._stream, self._packets = stream, self._input.demux(stream)
         except (av.FFmpegError, OSError, ValueError, IndexError) as error:
             self.leave_out(reason(error))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sdtc.runtime.output.results import FrameResult
+from sdtc.runtime.output.sound import SoundTrack
 from sdtc.runtime.output.writers import VideoWriter
 from sdtc.runtime.sources.base import Sound
 from sdtc.runtime.sources.video import VideoFile
@@ -374,6 +375,53 @@ def test_sound_that_ends_before_the_pictures(tmp_path) -> None:
     assert not source.notes
     assert len(flashes(target)) == 3
     np.testing.assert_allclose(beeps(target), FLASHES[:2], atol=TOLERANCE)
+
+
+class CountedFile:
+    """A file that counts the bytes that are read from it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self.count = path.open("rb"), 0
+        self.seek, self.tell, self.close = self._file.seek, self._file.tell, self._file.close
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self.count += len(data)
+        return data
+
+
+@pytest.mark.skipif(not hasattr(av.stream, "Discard"), reason="this PyAV cannot discard streams")
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_sound_that_ends_early_is_found_without_reading_all_pictures(tmp_path, monkeypatch, suffix) -> None:
+    """A second of sound, and 10 MB of pictures behind it."""
+    path = tmp_path / f"clip.{suffix}"
+    with av.open(str(path), "w") as file:
+        pictures, audio = file.add_stream("mpeg4", rate=25), file.add_stream("pcm_s16le" if suffix == "mov" else "aac")
+        pictures.height, pictures.width, pictures.pix_fmt = 48, 64, "yuv420p"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 96_000), np.int16), "s16", "stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        packets = [*audio.encode(frame), *audio.encode(None)]
+        file.start_encoding()
+        for index in range(100):
+            packet = av.Packet(bytes(100_000))
+            packet.stream, packet.time_base, packet.pts, packet.dts = pictures, Fraction(1, 25), index, index
+            packets.append(packet)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            file.mux(packet)
+    counted = CountedFile(path)
+    monkeypatch.setattr("sdtc.runtime.output.sound.open_container", lambda path: av.open(counted))
+    sound = Sound(path, 1, [(0.0, 0.0)], [])
+    track = SoundTrack(sound)
+    with av.open(str(tmp_path / "overlay.mp4"), "w") as file:
+        track.join(file)
+        opened = counted.count
+        assert track.packets(0.5)
+        assert track.packets(4.0)
+        assert not track.finish() or suffix == "mov"
+        track.close()
+    counted.close()
+    assert not sound.notes
+    assert counted.count - opened < 1_000_000
 
 
 def test_a_video_without_sound(tmp_path) -> None:
