@@ -99,7 +99,7 @@ def _results(
     try:
         for thread in threads:
             thread.start()
-        while batch := results.take():
+        while batch := results.take(len(runs)):  # one of each, so that threads wake each other less often
             yield from batch
     finally:
         results.close()
