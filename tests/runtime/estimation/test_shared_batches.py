@@ -78,7 +78,7 @@ def test_whoever_was_taken_along_does_not_run_the_next_batch() -> None:
             target=lambda: answers.__setitem__(number, shared(number)), name=str(number), daemon=True
         )
         threads[number].start()
-        time.sleep(0.05)
+        time.sleep(0.3)
 
     for number in (0, 1, 2):
         start(number)
@@ -111,7 +111,7 @@ def test_lanes_share_what_waits() -> None:
     threads = [threading.Thread(target=shared, args=(number,), daemon=True) for number in range(10)]
     for thread in threads:
         thread.start()
-        time.sleep(0.02)
+        time.sleep(0.1)
     assert batches == [[0], [1]]
     gate.set()
     for thread in threads:

@@ -139,7 +139,7 @@ def test_cut_off_files_of_other_containers_are_told_too(tmp_path, suffix) -> Non
     path.write_bytes(whole.read_bytes()[: int(0.6 * whole.stat().st_size)])
     with open_source(path) as source:
         count = len(list(source))
-    assert 5 < count < 70
+    assert 0 < count < 70  # of an AVI, half of which is its index, few
     assert f"after frame {count - 1}" in source.problems[0]
 
 
