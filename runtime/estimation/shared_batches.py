@@ -39,23 +39,33 @@ class SharedBatches(Generic[Work, Answer]):
     def __init__(self, run: Callable[[Sequence[Work]], Sequence[Answer]], lanes: int = 1) -> None:
         self._run, self._count = run, lanes
         self._waiting: list[_Waiting[Work, Answer]] = []
-        self._queue = threading.Lock()
-        self._lanes = threading.Semaphore(lanes)
+        self._running = 0  # batches
+        self._changed = threading.Condition()
 
     def __call__(self, work: Work) -> Answer:
         """Return the answer to some work, or raise its error."""
         mine: _Waiting[Work, Answer] = _Waiting(work)
-        with self._queue:
-            self._waiting.append(mine)
+        batch: list[_Waiting[Work, Answer]] = []
         try:
-            with self._lanes:
-                self._run_with_others(mine)
-            mine.done.wait()  # another thread has taken it along
+            with self._changed:
+                self._waiting.append(mine)
+                self._changed.wait_for(
+                    lambda: mine.done.is_set() or (mine in self._waiting[:1] and self._running < self._count)
+                )
+                if not mine.done.is_set():
+                    others = [each for each in self._waiting if each is not mine]
+                    batch = [mine, *others[: -(-len(self._waiting) // self._count) - 1]]
+                    self._waiting = [each for each in self._waiting if each not in batch]
+                    self._running += 1
+                    self._changed.notify_all()  # somebody else is the first now
+            if batch:
+                self._run_batch(batch)
         except BaseException:  # Ctrl-C in this thread: nothing may use what the work refers to from here on
-            with self._queue:
+            with self._changed:
                 waits = mine in self._waiting
                 if waits:
                     self._waiting.remove(mine)
+                    self._changed.notify_all()
             if not waits:
                 mine.done.wait()
             raise
@@ -64,26 +74,21 @@ class SharedBatches(Generic[Work, Answer]):
         assert mine.answer is not None
         return mine.answer
 
-    def _run_with_others(self, mine: _Waiting[Work, Answer]) -> None:
-        """Run a thread's work with some of what waits; nothing if it has been taken along."""
-        batch: list[_Waiting[Work, Answer]] = []
+    def _run_batch(self, batch: Sequence[_Waiting[Work, Answer]]) -> None:
         try:
-            with self._queue:
-                if mine not in self._waiting:
-                    return
-                others = [each for each in self._waiting if each is not mine]
-                batch = [mine, *others[: -(-len(self._waiting) // self._count) - 1]]
-                self._waiting = [each for each in self._waiting if each not in batch]
             try:
                 self._answer(batch)
-            except BaseException:  # Ctrl-C in this thread must not end the others' work
-                self._answer([each for each in batch if each is not mine and not each.done.is_set()])
+            except BaseException:  # Ctrl-C in this thread, whose work is the first, must not end the others' work
+                self._answer([each for each in batch[1:] if not each.done.is_set()])
                 raise
         finally:
             for each in batch:
                 if not each.done.is_set():
                     each.error = EngineError("the batch was interrupted: run it again")
                     each.done.set()
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
 
     def _answer(self, batch: Sequence[_Waiting[Work, Answer]]) -> None:
         try:
