@@ -166,7 +166,7 @@ def test_an_interrupt_is_of_its_own_thread() -> None:
         if number == 0:
             assert inside.wait(5)
         else:
-            time.sleep(0.05)  # so that 1 is the first to wait, and takes the others along
+            time.sleep(0.3)  # so that 1 is the first to wait, and takes the others along
     gate.set()
     for thread in threads:
         thread.join(5)
