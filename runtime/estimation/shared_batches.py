@@ -53,42 +53,42 @@ class SharedBatches(Generic[Work, Answer]):
                     lambda: mine.done.is_set() or (mine in self._waiting[:1] and self._running < self._count)
                 )
                 if not mine.done.is_set():
-                    others = [each for each in self._waiting if each is not mine]
-                    batch = [mine, *others[: -(-len(self._waiting) // self._count) - 1]]
-                    self._waiting = [each for each in self._waiting if each not in batch]
+                    share = -(-len(self._waiting) // self._count)
+                    batch, self._waiting = self._waiting[:share], self._waiting[share:]
                     self._running += 1
                     self._changed.notify_all()  # somebody else is the first now
-            if batch:
-                self._run_batch(batch)
-        except BaseException:  # Ctrl-C in this thread: nothing may use what the work refers to from here on
-            with self._changed:
-                waits = mine in self._waiting
-                if waits:
-                    self._waiting.remove(mine)
-                    self._changed.notify_all()
-            if not waits:
-                mine.done.wait()
+            self._answer(batch)
+        except BaseException:  # Ctrl-C in this thread must not end the others' work
+            self._answer([each for each in batch[1:] if not each.done.is_set()])
+            if not batch:
+                self._withdraw(mine)
             raise
+        finally:
+            if batch:
+                self._settle(batch)
         if mine.error is not None:
             raise mine.error
         assert mine.answer is not None
         return mine.answer
 
-    def _run_batch(self, batch: Sequence[_Waiting[Work, Answer]]) -> None:
-        try:
-            try:
-                self._answer(batch)
-            except BaseException:  # Ctrl-C in this thread, whose work is the first, must not end the others' work
-                self._answer([each for each in batch[1:] if not each.done.is_set()])
-                raise
-        finally:
-            for each in batch:
-                if not each.done.is_set():
-                    each.error = EngineError("the batch was interrupted: run it again")
-                    each.done.set()
-            with self._changed:
-                self._running -= 1
+    def _withdraw(self, mine: _Waiting[Work, Answer]) -> None:
+        """Return when nothing uses any more what some work that waits, or was taken along, refers to."""
+        with self._changed:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                mine.done.set()
                 self._changed.notify_all()
+        mine.done.wait()
+
+    def _settle(self, batch: Sequence[_Waiting[Work, Answer]]) -> None:
+        """End a batch: everybody has an answer or an error."""
+        for each in batch:
+            if not each.done.is_set():
+                each.error = EngineError("the batch was interrupted: run it again")
+                each.done.set()
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
 
     def _answer(self, batch: Sequence[_Waiting[Work, Answer]]) -> None:
         try:

@@ -84,6 +84,8 @@ def test_whoever_was_taken_along_does_not_run_the_next_batch() -> None:
         start(number)
     gates[0].set()
     threads[0].join(10)
+    while len(batches) < 2:  # until 1 and 2 have begun
+        time.sleep(0.01)
     for number in (3, 4):
         start(number)
     gates[1].set()
