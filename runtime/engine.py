@@ -41,11 +41,12 @@ IN_FLIGHT = 4  # keyframes that may wait for their poses; all that wait are esti
 
 @dataclass(frozen=True)
 class _Seen:
-    """A frame, the people found in it, and their crop boxes ``[P, 4]``, image pixels."""
+    """A frame, the people found in it, and their crop boxes ``[P, 4]``, image pixels; also by track id."""
 
     frame: Frame
     people: FramePeople
     crop_boxes: np.ndarray
+    by_track_id: dict[int, np.ndarray]
 
     @property
     def image(self) -> np.ndarray | None:
@@ -65,11 +66,7 @@ def _people_of(result: FrameResult | None) -> FramePeople:
 
 def _keyframe_people(seen: _Seen, window: Sequence[_Seen]) -> KeyframePeople:
     """Return what the estimator needs of a keyframe and its window."""
-    others = {each.frame.index: each for each in window if each is not seen}
-    known = {
-        index: dict(zip(reversed(other.people.track_ids.tolist()), reversed(other.crop_boxes), strict=True))
-        for index, other in others.items()
-    }  # of several people with the same id the first
+    known = {each.frame.index: each.by_track_id for each in window if each is not seen}
     frames = [each.frame for each in window]
     return KeyframePeople(frames, seen.crop_boxes, seen.people.track_ids.tolist(), known)
 
@@ -315,7 +312,10 @@ class PoseEngine:
             else:
                 with self.times.stage("detect"):
                     people = finder.find(frame)
-            yield _Seen(frame, people, self._crop_boxes(people.boxes, frame.pixel_aspect))
+            crop_boxes = self._crop_boxes(people.boxes, frame.pixel_aspect)
+            # Of several people with the same id the first.
+            by_track_id = dict(zip(reversed(people.track_ids.tolist()), reversed(crop_boxes), strict=True))
+            yield _Seen(frame, people, crop_boxes, by_track_id)
         if done and count < done.frames:
             raise InputError(
                 f"{done.frames} frames of '{source.name}' are done, but it ends after {count}: those results belong to "
