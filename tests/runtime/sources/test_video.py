@@ -25,6 +25,7 @@ def write_video(path: Path, frames: int, options: dict | None = None, corner: bo
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=10)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.thread_count = 1  # else the size of a file depends on how busy the machine is
         for index in range(frames):
             noise = np.random.default_rng(index).integers(0, 3, (48, 64, 3), dtype=np.uint8)  # every frame has bytes
             image = picture(index) + noise
@@ -139,7 +140,7 @@ def test_cut_off_files_of_other_containers_are_told_too(tmp_path, suffix) -> Non
     path.write_bytes(whole.read_bytes()[: int(0.6 * whole.stat().st_size)])
     with open_source(path) as source:
         count = len(list(source))
-    assert 0 < count < 70  # of an AVI, half of which is its index, few
+    assert 5 < count < 70
     assert f"after frame {count - 1}" in source.problems[0]
 
 
