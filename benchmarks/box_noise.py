@@ -15,7 +15,6 @@ Prints a table and appends a row for each run to box_noise.csv. Needs the extra 
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import glob
 import platform
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from csv_rows import append_rows
 
 import sdtc.runtime
 from sdtc.core.command_line import command
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with sdtc.runtime.open(args.engine, options) as engine:
             for sigma in args.sigma:
                 rows.append(measure(engine, truth, args.images, sigma))
-                _append(args.output / "box_noise.csv", rows[-1])
+                append_rows(args.output / "box_noise.csv", [rows[-1]])
     print(table(rows))
     print(f"wrote {args.output / 'box_noise.csv'}")
     return 0
@@ -154,15 +154,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{sigma * 100:4.3g} % {stream['ap']:10.1f} {exact['ap']:8.1f}   {crops[0]:.2f}, --exact {crops[1]:.2f}"
         )
     return "\n".join(lines)
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row.keys())
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ and kernels.png is drawn. --device cpu leaves our kernels out, to try the script
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import platform
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from csv_rows import append_rows
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
                     }
                     | {f"p{p}_us": round(float(np.percentile(microseconds, p)), 2) for p in (50, 95, 99)}
                 )
-        append(args.output / "kernels.csv", rows[first:])  # at once, so that a later failure loses nothing
+        append_rows(args.output / "kernels.csv", rows[first:])  # at once, so that a later failure loses nothing
     print(table(rows))
     print(f"wrote {args.output / 'kernels.csv'}")
     if draw(args.output / "kernels.png", rows):
@@ -319,16 +319,6 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['p50_us']:10.1f}{row['p95_us']:10.1f}{row['p99_us']:10.1f}{eager['p50_us'] / row['p50_us']:6.1f}x"
         )
     return "\n".join(lines)
-
-
-def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a CSV file; a new file gets a header."""
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> bool:

@@ -58,6 +58,7 @@ from typing import Any
 
 import latency_case
 import numpy as np
+from csv_rows import append_rows
 from latency_case import HEIGHTS, METHODS, MIN_KEYFRAMES, ON_GPU, PERCENTILES, LatencyCase
 from latency_report import STAGES, draw, find_row, promises, table
 from tqdm import tqdm
@@ -114,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 bar.update()
     finally:  # keep what has been measured, even after an error
         rows += _rows(answers, args)
-        _append(args.output / "latency.csv", rows)
+        if rows:
+            append_rows(args.output / "latency.csv", rows)
     if not rows:
         raise EngineError("nothing could be measured: see the notes above")
     print(table(rows))
@@ -359,18 +361,6 @@ def _rows(answers: dict[LatencyCase, list[dict[str, Any]]], args: argparse.Names
         base = find_row(rows, row, case="torch", drift=args.drift[0])
         row["x_torch"] = round(row["keyframes_per_second"] / base["keyframes_per_second"], 3) if base else ""
     return rows
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a CSV file, with a header if it is new."""
-    if not rows:
-        return
-    fresh = not path.exists() or not path.stat().st_size
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -203,8 +203,8 @@ class LoopedVideo(FrameSource):
 class MovingPeople:
     """A detector that returns fixed boxes side by side, which move back and forth by `drift`."""
 
-    def __init__(self, count: int, height: int, drift: float) -> None:
-        rows, columns = HEIGHTS[height]
+    def __init__(self, count: int, size: tuple[int, int], drift: float) -> None:
+        rows, columns = size
         side = columns / (count + 1)
         x = side * (np.arange(count) + 0.5)
         y, w, h = (np.full(count, value) for value in (0.2 * rows, 0.8 * side, 0.7 * rows))
@@ -289,7 +289,7 @@ class _Run:
         from sdtc.runtime.pipeline import overlap
 
         times = self.engine.times
-        people = MovingPeople(self.case.people, self.case.height, self.case.drift)
+        people = MovingPeople(self.case.people, HEIGHTS[self.case.height], self.case.drift)
         begin = time.perf_counter()
         results = overlap(self.engine.track(self.source, TrackOptions(detector=people)), 2, "pose", self.source.stop)
         self.source.permits.release(self.engine.manifest.delta + 1)  # all that the first keyframe needs
@@ -346,7 +346,7 @@ def _measure_plain(case: LatencyCase) -> dict[str, Any]:
     T, size = (1 if case.method == "vitpose" else config.num_frames), config.input_size
     estimate, backend = PLAIN[case.method](case)
     load = time.perf_counter() - start
-    times, people = StageTimes(), MovingPeople(case.people, case.height, case.drift)
+    times, people = StageTimes(), MovingPeople(case.people, HEIGHTS[case.height], case.drift)
     frames = iter(LoopedVideo(Path(case.clip)))
     window: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=T)
     waits: list[float] = []

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import datetime
 import itertools
 import platform
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from csv_rows import append_rows
 from tqdm import tqdm
 
 import sdtc.runtime
@@ -174,7 +174,8 @@ def main(argv: list[str] | None = None) -> int:
     }
     for name, value in row.items():
         print(f"{name:<22}{value}")
-    _append(args.output / "memory.csv", row)
+    append_rows(args.output / "memory.csv", [row])
+    print(f"wrote {args.output / 'memory.csv'}")
     _plot(args.output / "memory.png", mib, np.array(people), slope, source.name)
     if not args.input and slope > max(2 * error, HARMLESS):
         raise SdtcError(
@@ -207,16 +208,6 @@ def fit_slope(mib: np.ndarray) -> tuple[float, float]:
 def _start(mib: np.ndarray) -> int:
     """Return the index of the first measurement after the warm-up."""
     return min(max(SETTLED // EVERY, int(WARM_UP * len(mib))), len(mib) - 1)
-
-
-def _append(path: Path, row: dict) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row.keys())
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
-    print(f"wrote {path}")
 
 
 def _plot(path: Path, mib: np.ndarray, people: np.ndarray, slope: float, name: str) -> None:

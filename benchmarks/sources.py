@@ -22,7 +22,6 @@ throughput, 1.2 of the latency, memory that is flat. Needs the extra `dev`.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import multiprocessing
 import platform
@@ -40,6 +39,8 @@ from typing import Any
 import av
 import numpy as np
 import psutil
+from csv_rows import append_rows
+from latency_case import MovingPeople
 from memory import EndlessFrames, fit_slope
 from tqdm import tqdm
 
@@ -50,36 +51,14 @@ from sdtc.core.files import make_directory
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.options import EngineOptions, RunOptions, TrackOptions
 from sdtc.runtime.output.results import FrameResult
-from sdtc.runtime.people.detection import Detections
 from sdtc.runtime.run import run_inputs
 from sdtc.synthetic import ClipOptions, SyntheticClip
 
 SIZE = (288, 384)
+DRIFT = 0.02  # by which people move in a frame, as a share of their width
 FPS = 12.5  # of live sources
 STALL, EVERY = 4.0, 60.0  # seconds; after five without a frame the runtime connects anew
 HARMLESS = 100.0  # KiB a minute: what an allocator does over ten minutes; one kept frame a second would be 20,000
-
-
-class Walkers:
-    """A detector that takes no time: people side by side, who walk there and back.
-
-    Args:
-        people: their number.
-        drift: how far they walk in a frame, as a share of their width.
-    """
-
-    def __init__(self, people: int, drift: float = 0.02) -> None:
-        height, width = SIZE
-        side = width / (people + 1)
-        x = side * (np.arange(people) + 0.5)
-        self._boxes = np.stack([x, *(np.full(people, v) for v in (0.2 * height, 0.8 * side, 0.7 * height))], axis=1)
-        self._drift, self._frame = drift, 0
-
-    def detect(self, image: np.ndarray) -> Detections:
-        boxes = self._boxes.copy()
-        boxes[:, 0] += abs((self._frame + 10) % 20 - 10) * self._drift * boxes[:, 2]
-        self._frame += 1
-        return Detections(boxes.astype(np.float32), np.ones(len(boxes), np.float32))
 
 
 @command("sources.py")
@@ -134,12 +113,7 @@ def _report(row: dict[str, Any], path: Path) -> None:
     """Print a row, and append it to a CSV file."""
     for name, value in row.items():
         print(f"{name:<32}{value}")
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row.keys())
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+    append_rows(path, [row])
     print(f"wrote {path}")
 
 
@@ -181,7 +155,9 @@ def _throughput(engine: PoseEngine, args: argparse.Namespace) -> dict[str, Any]:
         count = (1, args.sources)[turn % 2]
         people = args.people * args.sources // count
         sources = {str(n): frames.again() for n in range(count)}
-        options = {name: TrackOptions(detector=Walkers(people), max_frames=args.frames) for name in sources}
+        options = {
+            name: TrackOptions(detector=MovingPeople(people, SIZE, DRIFT), max_frames=args.frames) for name in sources
+        }
         start = time.perf_counter()
         poses = sum(len(result.poses) for _, result in engine.track_all(sources, options))
         if turn >= 2:  # the first of each warms up
@@ -237,7 +213,7 @@ class _Watch:
 def _watch(engine: PoseEngine, camera: _Camera, modes: dict[str, str], seconds: float, people: int) -> _Watch:
     process, watch = psutil.Process(), _Watch()
     sources = {name: f"tcp://127.0.0.1:{camera.listen(mode, seconds)}" for name, mode in modes.items()}
-    options = {name: TrackOptions(detector=Walkers(people)) for name in sources}
+    options = {name: TrackOptions(detector=MovingPeople(people, SIZE, DRIFT)) for name in sources}
     first = next(iter(sources))
     results = engine.track_all(sources, options)
     end = time.monotonic() + seconds

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import importlib
 
 import numpy as np
 import pytest
@@ -17,14 +16,7 @@ onnx = pytest.importorskip("onnx")
 
 @pytest.fixture(scope="module")
 def gather():
-    folder = str(Path(__file__).parents[2] / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        import gather
-
-        yield gather
-    finally:
-        sys.path.remove(folder)
+    return importlib.import_module("gather")
 
 
 def test_a_graph_that_resamples_gives_what_the_gather_gives(gather, tiny_bundle, tmp_path) -> None:

@@ -180,7 +180,7 @@ def test_enough_keyframes(one_case) -> None:
 
 
 def test_people_wander_by_their_drift(one_case) -> None:
-    still, wandering = (one_case.MovingPeople(3, 480, drift) for drift in (0.0, 0.05))
+    still, wandering = (one_case.MovingPeople(3, one_case.HEIGHTS[480], drift) for drift in (0.0, 0.05))
     nothing = np.zeros((1, 1, 3), np.uint8)
     np.testing.assert_array_equal(*(still.detect(nothing).boxes for _ in range(2)))
     boxes = [wandering.detect(nothing).boxes for _ in range(41)]

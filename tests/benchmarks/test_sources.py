@@ -12,14 +12,10 @@ import pytest
 from sdtc.core.errors import SdtcError
 from sdtc.runtime.run import RunSummary
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def sources():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(str(FOLDER))
-        yield importlib.import_module("sources")
+    return importlib.import_module("sources")
 
 
 def row_of(path: Path) -> dict[str, str]:
