@@ -12,18 +12,35 @@ The definition in PyTorch is `sdtc.kernels.operators.gather_tokens.reference`; o
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Protocol
 
-from sdtc.core.manifest import Manifest
+import numpy as np
 
 SAME = np.array([1.0, 0.0, 1.0, 0.0], np.float32)  # the place of a crop in itself
 
 
-def token_places(manifest: Manifest, crop_boxes: np.ndarray, keyframe_boxes: np.ndarray) -> np.ndarray:
+class TokenLayout(Protocol):
+    """Where the tokens of a crop are: a bundle's manifest or a network's configuration says it.
+
+    Attributes:
+        input_size: (H, W) of a crop, pixels.
+        token_stride: distance of neighbouring tokens, crop pixels.
+        token_offset: place of the first token, crop pixels.
+    """
+
+    @property
+    def input_size(self) -> tuple[int, int]: ...
+    @property
+    def token_stride(self) -> float: ...
+    @property
+    def token_offset(self) -> float: ...
+
+
+def token_places(layout: TokenLayout, crop_boxes: np.ndarray, keyframe_boxes: np.ndarray) -> np.ndarray:
     """Return where the tokens of keyframes lie in the token maps of other crops of the same picture.
 
     Args:
-        manifest: says where the tokens of a crop are.
+        layout: where the tokens of a crop are.
         crop_boxes: ``[..., 4]``, of the maps to be sampled, image pixels.
         keyframe_boxes: ``[..., 4]``, broadcast against them.
 
@@ -31,11 +48,11 @@ def token_places(manifest: Manifest, crop_boxes: np.ndarray, keyframe_boxes: np.
         float32 ``[..., 4]``: x_scale, x_offset, y_scale, y_offset, in tokens; `SAME` exactly where the boxes are equal.
     """
     crop_boxes, keyframe_boxes = np.asarray(crop_boxes, np.float64), np.asarray(keyframe_boxes, np.float64)
-    height, width = manifest.input_size
+    height, width = layout.input_size
     scale = keyframe_boxes[..., 2:] / crop_boxes[..., 2:]
     # In crop pixels: the first and last pixel centres lie on the edges of the box (`sdtc.core.crops`).
     shift = (keyframe_boxes[..., :2] - crop_boxes[..., :2]) / crop_boxes[..., 2:] * (width - 1.0, height - 1.0)
-    offset = (shift + manifest.token_offset * (scale - 1)) / manifest.token_stride
+    offset = (shift + layout.token_offset * (scale - 1)) / layout.token_stride
     return np.stack([scale[..., 0], offset[..., 0], scale[..., 1], offset[..., 1]], axis=-1).astype(np.float32)
 
 

@@ -30,7 +30,7 @@ from sdtc.core.manifest import Manifest
 from sdtc.core.numbers import whole_number
 from sdtc.core.skeleton import get_skeleton
 from sdtc.model.builder import build
-from sdtc.model.config import PATCH_PADDING, PATCH_SIZE, ModelConfig
+from sdtc.model.config import ModelConfig
 from sdtc.model.inflation import inflate
 from sdtc.model.network import MEAN, STD, PoseNetwork
 from sdtc.model.vitpose import VitposeWeights, count_keys, is_vitpose, read_vitpose, resize_positions
@@ -78,8 +78,8 @@ class Checkpoint:
             heatmap_size=config.heatmap_size,
             token_shape=config.token_shape,
             token_grid=config.grid,
-            token_stride=float(PATCH_SIZE),
-            token_offset=(PATCH_SIZE - 1) / 2 - PATCH_PADDING,
+            token_stride=config.token_stride,
+            token_offset=config.token_offset,
             skeleton=config.skeleton,
             keypoints=skeleton.keypoints,
             flip_pairs=skeleton.flip_pairs,

@@ -131,6 +131,16 @@ class ModelConfig:
         """(L, C) of one frame's tokens, as `PoseNetwork.encode` returns them."""
         return self.grid[0] * self.grid[1], self.width if self.kind == "sdtc" else self.backbone.width
 
+    @property
+    def token_stride(self) -> float:
+        """Distance of neighbouring tokens, crop pixels."""
+        return float(PATCH_SIZE)
+
+    @property
+    def token_offset(self) -> float:
+        """Place of the first token in a crop, crop pixels: the centre of its patch."""
+        return (PATCH_SIZE - 1) / 2 - PATCH_PADDING
+
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration in plain JSON types."""
         data = dataclasses.asdict(self)

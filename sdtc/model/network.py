@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from sdtc.kernels.operators.gather_tokens.reference import resample_reference
 from sdtc.model.backbone import VisionTransformer
 from sdtc.model.config import ModelConfig
 from sdtc.model.encodings import spatial_encoding
@@ -44,11 +45,34 @@ class PoseNetwork(nn.Module, ABC):
     def temporal(self, tokens: Tensor) -> Tensor:
         """Turn the tokens of a window ``[B, T, L, C]`` into keyframe heatmaps ``[B, J, h, w]``."""
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Turn a clip ``[B, T, H, W, 3]`` (as in `encode`) into keyframe heatmaps ``[B, J, h, w]``."""
+    def forward(self, clip: Tensor, places: Tensor | None = None) -> Tensor:
+        """Turn a clip into keyframe heatmaps.
+
+        Args:
+            clip: ``[B, T, H, W, 3]``, as in `encode`.
+            places: as in `encode_windows`.
+
+        Returns:
+            ``[B, J, h, w]``.
+        """
+        return self.temporal(self.encode_windows(clip, places))
+
+    def encode_windows(self, clip: Tensor, places: Tensor | None = None) -> Tensor:
+        """Encode the frames of windows, and resample their tokens at the places of the keyframe's.
+
+        Args:
+            clip: ``[B, T, H, W, 3]``, as in `encode`.
+            places: ``[B, T, 4]``, where the keyframe's tokens lie in each frame's crop
+                (`sdtc.core.resampling.token_places`); None where one box cuts all crops of a window.
+
+        Returns:
+            ``[B, T, L, C]``.
+        """
         # Cast first: TensorRT allows a uint8 input only as the input of a cast.
         tokens = self.encode(clip.float().flatten(0, 1))
-        return self.temporal(tokens.view(-1, self.config.num_frames, *tokens.shape[1:]))
+        if places is not None and self.config.num_frames > 1:
+            tokens = resample_reference(tokens, places.flatten(0, 1), self.config.grid)
+        return tokens.view(-1, self.config.num_frames, *tokens.shape[1:])
 
     def encode_backbone(self, frames: Tensor) -> Tensor:
         """Normalise and run the backbone alone: ``[N, H, W, 3]`` to ``[N, L, backbone width]``."""

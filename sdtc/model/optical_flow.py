@@ -38,8 +38,14 @@ class FlowSDTC(SDTC):
         super().__init__(config)
         self.motion = FlowEncoder(config.width)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Turn a clip into keyframe heatmaps, as any network does; the flow is computed first, without a gradient."""
+    def forward(self, clip: Tensor, places: Tensor | None = None) -> Tensor:
+        """Turn a clip into keyframe heatmaps, as any network does; the flow is computed first, without a gradient.
+
+        Raises:
+            ConfigError: there are places: flow between crops of different boxes would be the boxes' motion.
+        """
+        if places is not None:
+            raise ConfigError("model.motion 'optical_flow' wants one box for all crops of a window, without `places`")
         B, T = clip.shape[:2]
         if clip.is_meta:  # only shapes matter, see `sdtc.model.counting`
             flow = clip.new_empty(B, T, 2, *clip.shape[2:4])

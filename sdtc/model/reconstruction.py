@@ -88,13 +88,20 @@ class MaskedSDTC(nn.Module):
         masked = masked and bool(network.config.mask_levels)
         self.reconstruction = MotionReconstruction(network.config) if masked else None
 
-    def forward(self, clip: Tensor, tube_mask: Tensor | None = None, frame_mask: Tensor | None = None) -> MaskedOutput:
+    def forward(
+        self,
+        clip: Tensor,
+        tube_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> MaskedOutput:
         """Run the network with masked motion.
 
         Args:
             clip: ``[B, T, H, W, 3]``, RGB 0-255.
             tube_mask: bool ``[B, L]``, True where a location is masked in all frames (Eq. 1).
             frame_mask: bool ``[B, T]``, True where a frame is masked (Eq. 4).
+            places: ``[B, T, 4]``, as in `PoseNetwork.encode_windows`.
 
         Raises:
             ConfigError: a mask is given for a level that this motion encoder does not have, or without masked training.
@@ -106,11 +113,10 @@ class MaskedSDTC(nn.Module):
                 "pass the masks that sample_masks returns for its configuration"
             )
         if self.reconstruction is None:
-            return MaskedOutput(self.network(clip), None, None, None)
+            return MaskedOutput(self.network(clip, places), None, None, None)
         assert isinstance(self.network, SDTC)
         network, branch = self.network, self.reconstruction
-        tokens = network.encode(clip.flatten(0, 1))
-        R = network.representations(tokens.view(-1, network.config.num_frames, *tokens.shape[1:]))
+        R = network.representations(network.encode_windows(clip, places))
         motion = network.motion
         assert isinstance(motion, MotionEncoder)
         frame_level = motion.frame_level

@@ -86,8 +86,8 @@ class AnnotationSet:
     people: list[AnnotatedPerson] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def tracks(self) -> dict[tuple[Path, int, int], np.ndarray]:
-        """Return keypoints by (folder, track id, frame number), to find a person in the supporting frames.
+    def tracks(self) -> dict[tuple[Path, int, int], AnnotatedPerson]:
+        """Return people by (folder, track id, frame number), to find a person in the supporting frames.
 
         People who cannot be found in other frames are left out: those without a track id, and those who share one with
         somebody else in the same frame.
@@ -95,7 +95,7 @@ class AnnotationSet:
         keys = [(person.image.parent, person.track_id, person.number) for person in self.people]
         times = Counter(keys)
         return {
-            key: person.keypoints
+            key: person
             for key, person in zip(keys, self.people, strict=True)
             if person.track_id != NO_TRACK and times[key] == 1
         }

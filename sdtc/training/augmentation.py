@@ -1,17 +1,20 @@
-"""Augmentation of one training sample: which part of the image becomes the crop. NumPy only.
+"""Augmentation of one training sample: which part of each frame becomes its crop. NumPy only.
 
 Scale and rotation are sampled from clipped normal distributions, half-body crops and flips with fixed probabilities
-(paper, sections 5 and 8). All T frames of a sample get the same augmentation.
+(paper, sections 5 and 8). All T frames of a sample get the same of these; the noise of the boxes is every frame's own,
+as a detector's is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from sdtc.core.crops import crop_to_image_matrix, expand_boxes
+from sdtc.core.crops import CROP_SCALE, crop_to_image_matrix, expand_boxes
 from sdtc.core.errors import ConfigError
+from sdtc.core.resampling import TokenLayout, token_places
 from sdtc.core.skeleton import POSETRACK, Skeleton
 
 _LOWER_BODY = frozenset(
@@ -20,13 +23,49 @@ _LOWER_BODY = frozenset(
 
 
 @dataclass(frozen=True)
+class BoxNoise:
+    """Normal noise on the person boxes of a window, each frame's its own: what a detector's boxes are like.
+
+    Attributes:
+        centre: σ of the displacement, as a share of the box's width and height.
+        size: σ of the logarithms of the box's width and height.
+        correlation: of the noise in neighbouring frames, 0 to 1; its σ stays the same. 0: independent, as a detector
+            shakes; 1: the same in all frames, as a detector that is wrong in the same way each time.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    centre: float = 0.0
+    size: float = 0.0
+    correlation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in {"centre": 0.5, "size": 0.5, "correlation": 1.0}.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"augmentation.box_noise.{name} is {getattr(self, name)}: expected 0 to {most}")
+
+    def add(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the boxes ``[T, 4]`` of successive frames with noise."""
+        if not (self.centre or self.size):
+            return boxes
+        noise = rng.normal(size=boxes.shape)
+        fresh = np.sqrt(1 - self.correlation**2)
+        for t in range(1, len(noise)):
+            noise[t] = self.correlation * noise[t - 1] + fresh * noise[t]
+        centres = boxes[:, :2] + (0.5 + self.centre * noise[:, :2]) * boxes[:, 2:]
+        sizes = boxes[:, 2:] * np.exp(self.size * noise[:, 2:])
+        return np.concatenate([centres - sizes / 2, sizes], axis=1)
+
+
+@dataclass(frozen=True)
 class AugmentationConfig:
     """Strengths and probabilities of the augmentations.
 
     Attributes:
         scale: σ and largest deviation of the scale from 1.
-        shift: largest displacement of the crop box, as a share of its sides; not in the paper. A network that was
-            trained on exact boxes only is less accurate on boxes of a detector.
+        box_noise: noise of the person boxes; not in the paper. A network that was trained on exact boxes only is less
+            accurate on boxes of a detector.
         rotation: σ and largest absolute rotation, degrees.
         rotation_chance: probability that a sample is rotated.
         half_body_chance: probability that a sample with more than `half_body_joints` visible joints is cropped to its
@@ -38,7 +77,7 @@ class AugmentationConfig:
     """
 
     scale: float = 0.35
-    shift: float = 0.0
+    box_noise: BoxNoise = field(default_factory=BoxNoise)
     rotation: float = 45.0
     rotation_chance: float = 0.6
     half_body_chance: float = 0.3
@@ -47,7 +86,7 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         chances = ("rotation_chance", "half_body_chance", "flip_chance")
-        for name, most in {"scale": 0.9, "shift": 0.9, "rotation": 180.0, **dict.fromkeys(chances, 1.0)}.items():
+        for name, most in {"scale": 0.9, "rotation": 180.0, **dict.fromkeys(chances, 1.0)}.items():
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"augmentation.{name} is {getattr(self, name)}: expected 0 to {most}")
 
@@ -59,7 +98,7 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class View:
-    """One sampled augmentation: how image pixels map to crop pixels.
+    """How the image pixels of one frame map to its crop.
 
     Attributes:
         crop_box: float64 ``[4]``, image pixels.
@@ -90,44 +129,73 @@ class View:
         return mapped.astype(np.float32)
 
 
-def draw_view(
-    box: np.ndarray,
+def draw_views(
+    boxes: np.ndarray,
     keypoints: np.ndarray,
     size: tuple[int, int],
     config: AugmentationConfig,
     rng: np.random.Generator,
-) -> View:
-    """Sample an augmentation.
+) -> list[View]:
+    """Sample an augmentation of a window.
 
     Args:
-        box: person box ``[4]``, image pixels.
+        boxes: the person's boxes in T frames, the keyframe's in the middle ``[T, 4]``, image pixels.
         keypoints: of the keyframe, ``[15, 3]``, image pixels.
-        size: (H, W) of the crop.
+        size: (H, W) of the crops.
         config: strengths and probabilities.
         rng: source of all randomness.
+
+    Returns:
+        T views, which share rotation and flip.
     """
+    boxes = np.asarray(boxes, np.float64)
     visible = np.flatnonzero(keypoints[:, 2] > 0)
     if len(visible) > config.half_body_joints and rng.random() < config.half_body_chance:
-        box = _half_body(box, keypoints, visible, rng)
-    crop_box = expand_boxes(box, size)
+        boxes = _half_bodies(boxes, keypoints, visible, rng)
     scale = 1.0 + float(np.clip(rng.normal(0, config.scale), -config.scale, config.scale)) if config.scale else 1.0
-    centre = crop_box[:2] + crop_box[2:] / 2
-    crop_box = np.concatenate([centre - crop_box[2:] * scale / 2, crop_box[2:] * scale])
-    if config.shift:
-        crop_box[:2] += rng.uniform(-config.shift, config.shift, 2) * crop_box[2:]
     rotation = 0.0
     if rng.random() < config.rotation_chance:
         rotation = float(np.clip(rng.normal(0, config.rotation), -config.rotation, config.rotation))
-    return View(crop_box, rotation, bool(rng.random() < config.flip_chance))
+    flip = bool(rng.random() < config.flip_chance)
+    crop_boxes = expand_boxes(config.box_noise.add(boxes, rng), size, CROP_SCALE * scale)
+    return [View(crop_box, rotation, flip) for crop_box in crop_boxes]
 
 
-def _half_body(box: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the box of the upper or the lower half, or the whole box if neither half has three visible joints."""
+def window_places(views: Sequence[View], layout: TokenLayout) -> np.ndarray:
+    """Return where the tokens of the keyframe's crop lie in the crops of all frames of a window.
+
+    Args:
+        views: of the T frames, the keyframe's in the middle, with the same rotation and flip.
+        layout: where the tokens of a crop are.
+
+    Returns:
+        float32 ``[T, 4]``, see `sdtc.core.resampling.token_places`.
+    """
+    keyframe = views[len(views) // 2]
+    crop_boxes = np.stack([view.crop_box for view in views])
+    centres = crop_boxes[:, :2] + crop_boxes[:, 2:] / 2
+    # The sides of turned crops are parallel to each other: seen along them, only the way between the centres is another.
+    angle = np.deg2rad(keyframe.rotation)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    way = (centres[len(views) // 2] - centres) @ turn
+    if keyframe.flip:
+        way[:, 0] *= -1
+    seen = np.concatenate([centres + way - keyframe.crop_box[2:] / 2, np.tile(keyframe.crop_box[2:], (len(views), 1))], 1)
+    return token_places(layout, crop_boxes, seen)
+
+
+def _half_bodies(boxes: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return boxes of the upper or the lower half: the keyframe's fits its joints, those of others are the same part.
+
+    The whole boxes are returned if neither half has three visible joints.
+    """
     lower = np.array([joint in _LOWER_BODY for joint in visible])
     halves = [half for half in (visible[~lower], visible[lower]) if len(half) >= 3]
     if not halves:
-        return box
+        return boxes
     points = keypoints[halves[rng.integers(len(halves))], :2]
     low, high = points.min(0), points.max(0)
     extent = np.maximum((high - low) * 1.5, 1.0)  # room for the body around the joints
-    return np.concatenate([(low + high - extent) / 2, extent])
+    x, y, width, height = boxes[len(boxes) // 2]
+    offset = ((low + high - extent) / 2 - (x, y)) / (width, height)
+    return np.concatenate([boxes[:, :2] + offset * boxes[:, 2:], extent / (width, height) * boxes[:, 2:]], axis=1)

@@ -6,7 +6,7 @@ workers see the same data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,7 +20,7 @@ from sdtc.core.errors import InputError
 from sdtc.core.image_file import read_image
 from sdtc.model.config import ModelConfig
 from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
-from sdtc.training.augmentation import AugmentationConfig, View, draw_view
+from sdtc.training.augmentation import AugmentationConfig, View, draw_views, window_places
 from sdtc.training.targets import SIGMA, gaussian_heatmaps
 
 ReadImage = Callable[[Path], np.ndarray | None]
@@ -29,44 +29,59 @@ ReadImage = Callable[[Path], np.ndarray | None]
 class Sample(TypedDict):
     """One window; torch's default collate function adds the batch axis.
 
-    clip: uint8 ``[T, H, W, 3]`` RGB. heatmaps: float32 ``[T, J, h, w]``, the keyframe's in the middle. weights: float32
-    ``[T, J]``, 0 for joints without a label, and for people without one in a supporting frame.
+    clip: uint8 ``[T, H, W, 3]`` RGB, every frame cut out by its own view. places: float32 ``[T, 4]``, where the
+    keyframe's tokens lie in the crops (`sdtc.core.resampling.token_places`). heatmaps: float32 ``[T, J, h, w]`` of all
+    frames in the keyframe's crop, the keyframe's own in the middle. weights: float32 ``[T, J]``, 0 for joints without a
+    label, and for people without one in a supporting frame.
     """
 
     clip: Tensor
+    places: Tensor
     heatmaps: Tensor
     weights: Tensor
 
 
 class WindowDataset(Dataset[Sample]):
-    """The windows of all annotated people of a split, cropped and augmented.
+    """The windows of all annotated people of one or several data sets, cropped and augmented.
+
+    Windows are what a stream has (`sdtc.runtime`): every frame is cropped by the person's box in that frame, and the
+    network resamples its tokens to the keyframe's crop. A frame in which nobody says where the person is has the box of
+    the nearest one.
 
     Args:
-        annotations: from `read_annotations`.
+        annotations: from `read_annotations`, one set or several.
         config: of the network, for T, crop size and heatmap size.
         augmentation: None: no augmentation.
         seed: of the augmentation.
         sigma: of the Gaussian targets, heatmap pixels.
         read: function that reads an image, see `sdtc.core.image_file`.
+        own_boxes: False crops all frames of a window by the keyframe's box, as in the paper.
+        weights: of the data sets: how often an epoch has each sample (`order`). Default: once.
     """
 
     def __init__(
         self,
-        annotations: AnnotationSet,
+        annotations: AnnotationSet | Sequence[AnnotationSet],
         config: ModelConfig,
         augmentation: AugmentationConfig | None = None,
         seed: int = 0,
         sigma: float = SIGMA,
         read: ReadImage = read_image,
+        own_boxes: bool = True,
+        weights: Sequence[float] | None = None,
     ) -> None:
-        self.people = annotations.people
+        sets = [annotations] if isinstance(annotations, AnnotationSet) else list(annotations)
+        self.people = [person for each in sets for person in each.people]
         self.config = config
         self.augmentation = augmentation or AugmentationConfig.none()
         self.seed = seed
         self.sigma = sigma
         self.read = read
+        self.own_boxes = own_boxes
         self.epoch = 0  # set before every epoch, see `set_epoch`
-        self._tracks = annotations.tracks()
+        self._sizes = [len(each.people) for each in sets]
+        self._weights = list(weights or [1.0] * len(sets))
+        self._tracks = {key: person for each in sets for key, person in each.tracks().items()}
 
     def set_epoch(self, epoch: int) -> None:
         """Select the augmentations of an epoch. Workers copy the data set: call this before iterating over a loader."""
@@ -75,36 +90,81 @@ class WindowDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.people)
 
+    @property
+    def epoch_length(self) -> int:
+        """Number of samples in an epoch: of every data set its number of people times its weight."""
+        return sum(self._counts())
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the samples of an epoch in random order, int64 ``[epoch_length]``, for `__getitem__`.
+
+        A data set of weight 2.5 is in it twice, each time augmented in another way, and half of it, which is another
+        half in every epoch, a third time.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        samples, start = [], 0
+        for size, count in zip(self._sizes, self._counts(), strict=True):
+            whole, rest = divmod(count, size)
+            numbers = start + np.arange(size)
+            samples += [numbers + len(self) * repeat for repeat in range(whole)]
+            if rest:
+                samples.append(rng.permutation(numbers)[:rest] + len(self) * whole)
+            start += size
+        return rng.permutation(np.concatenate(samples))
+
+    def _counts(self) -> list[int]:
+        return [round(size * weight) for size, weight in zip(self._sizes, self._weights, strict=True)]
+
     def __getitem__(self, index: int) -> Sample:
-        person = self.people[index]
+        """Return a sample.
+
+        Args:
+            index: of a person; that of the person's n-th repetition is higher by n times the length.
+        """
+        person = self.people[index % len(self)]
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        view = draw_view(person.box, person.keypoints, self.config.input_size, self.augmentation, rng)
-        clip = read_window(person, view, self.config, self.read)
-        keypoints = view.to_crop(self._window_keypoints(person), self.config.input_size)  # [T, J, 3]
-        heatmaps, weights = gaussian_heatmaps(keypoints, self.config.input_size, self.config.heatmap_size, self.sigma)
+        size = self.config.input_size
+        frames = self._window(person)
+        boxes = _boxes(frames if self.own_boxes else [person] * len(frames), person)
+        views = draw_views(boxes, person.keypoints, size, self.augmentation, rng)
+        clip, views = read_window(person, views, self.config, self.read)
+        keyframe = views[self.config.delta]
+        nobody = np.zeros_like(person.keypoints)
+        window = np.stack([nobody if found is None else found.keypoints for found in frames])  # [T, 15, 3]
+        keypoints = keyframe.to_crop(window, size)
+        heatmaps, weights = gaussian_heatmaps(keypoints, size, self.config.heatmap_size, self.sigma)
         return {
             "clip": torch.from_numpy(clip),
+            "places": torch.from_numpy(window_places(views, self.config)),
             "heatmaps": torch.from_numpy(heatmaps),
             "weights": torch.from_numpy(weights),
         }
 
-    def _window_keypoints(self, person: AnnotatedPerson) -> np.ndarray:
-        """Return the person's keypoints in all T frames ``[T, 15, 3]``, image pixels; v = 0 where not labelled.
-
-        Nobody's are taken from other frames if the person's own track id does not say who that is.
-        """
+    def _window(self, person: AnnotatedPerson) -> list[AnnotatedPerson | None]:
+        """Return the person as annotated in each of the T frames, None where nobody says who that is."""
         delta = self.config.delta
-        window = np.zeros((self.config.num_frames, *person.keypoints.shape), np.float32)
-        window[delta] = person.keypoints
+        frames: list[AnnotatedPerson | None] = [None] * self.config.num_frames
+        frames[delta] = person
         folder, track = person.image.parent, person.track_id
-        if (folder, track, person.number) not in self._tracks:
-            return window
-        for t, offset in enumerate(range(-delta, delta + 1)):
-            number = min(max(person.number + offset, person.first), person.last)
-            found = self._tracks.get((folder, track, number))
-            if found is not None:
-                window[t] = found
-        return window
+        if (folder, track, person.number) in self._tracks:
+            for t, offset in enumerate(range(-delta, delta + 1)):
+                number = min(max(person.number + offset, person.first), person.last)
+                frames[t] = self._tracks.get((folder, track, number))
+        return frames
+
+
+def _boxes(frames: Sequence[AnnotatedPerson | None], keyframe: AnnotatedPerson) -> np.ndarray:
+    """Return the person's box in each frame ``[T, 4]``; where the person is missing, of the nearest frame that has one.
+
+    Of two as near, that nearer to the keyframe.
+    """
+    middle = len(frames) // 2
+    known = [t for t, found in enumerate(frames) if found is not None]
+    boxes = np.empty((len(frames), 4))
+    for t in range(len(frames)):
+        nearest = frames[min(known, key=lambda other: (abs(other - t), abs(other - middle)))]
+        boxes[t] = (nearest or keyframe).box
+    return boxes
 
 
 def window_images(people: Iterable[AnnotatedPerson], delta: int) -> dict[Path, None]:
@@ -112,26 +172,38 @@ def window_images(people: Iterable[AnnotatedPerson], delta: int) -> dict[Path, N
     return dict.fromkeys(person.frame(offset) for person in people for offset in range(-delta, delta + 1))
 
 
-def read_window(person: AnnotatedPerson, view: View, config: ModelConfig, read: ReadImage = read_image) -> np.ndarray:
-    """Read and crop the T frames of a window, uint8 ``[T, H, W, 3]``; the keyframe replaces missing supporting frames.
+def read_window(
+    person: AnnotatedPerson, views: Sequence[View], config: ModelConfig, read: ReadImage = read_image
+) -> tuple[np.ndarray, list[View]]:
+    """Read and crop the T frames of a window; the keyframe replaces missing supporting frames.
+
+    Args:
+        person: in the keyframe.
+        views: of the T frames. Frames of the same number, at the ends of a sequence, have the first one's.
+        config: of the network.
+        read: function that reads an image.
+
+    Returns:
+        The crops uint8 ``[T, H, W, 3]``, and the views that they are seen by.
 
     Raises:
         InputError: the keyframe cannot be read.
     """
+    delta = config.delta
     keyframe = read_keyframe(person.image, read)
     clip = np.empty((config.num_frames, *config.input_size, 3), np.uint8)
-    seen: dict[Path, int] = {}  # clamped frames are cropped once
-    for t, offset in enumerate(range(-config.delta, config.delta + 1)):
-        path = person.frame(offset)
-        if path in seen:
-            clip[t] = clip[seen[path]]
-            continue
-        seen[path] = t
-        image = keyframe if path == person.image else read(path)
-        if image is None or image.shape != keyframe.shape:
-            image = keyframe
-        crop_frame(image, view.crop_box, config.input_size, out=clip[t], rotation=view.rotation)
-    return np.ascontiguousarray(clip[:, :, ::-1]) if view.flip else clip
+    used = list(views)
+    crops: dict[Path, int] = {}  # where in the window a file is seen; at the ends of a sequence more than once
+    for t in sorted(range(config.num_frames), key=lambda t: abs(t - delta)):  # the keyframe first
+        path = person.frame(t - delta)
+        if path not in crops:
+            image = keyframe if t == delta else read(path)
+            crops[path] = t if image is not None and image.shape == keyframe.shape else delta
+            if crops[path] == t:
+                crop_frame(image, used[t].crop_box, config.input_size, out=clip[t], rotation=used[t].rotation)
+        if crops[path] != t:
+            clip[t], used[t] = clip[crops[path]], used[crops[path]]
+    return np.ascontiguousarray(clip[:, :, ::-1]) if views[delta].flip else clip, used
 
 
 def read_keyframe(path: Path, read: ReadImage = read_image) -> np.ndarray:

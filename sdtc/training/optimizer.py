@@ -5,8 +5,66 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+# Of Muon (Jordan et al., 2024): a quintic Newton-Schulz iteration that brings all singular values near 1 in 5 steps.
+_NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
+
+
+class Muon(Optimizer):
+    """Muon with Nesterov's momentum: every step of a matrix is its momentum, orthogonalised.
+
+    Steps have the root mean square of AdamW's, so that one learning rate and weight decay suit both (Liu et al., 2025).
+    `torch.optim.Muon` computes the same in bf16, which takes CPUs without bf16 arithmetic longer than the network's
+    gradients do (tiny: 1.4 s a step, against 0.05 s here); this one takes all matrices of a shape together, in fp32.
+
+    Args:
+        matrices: parameters with two axes.
+        lr: learning rate.
+        weight_decay: decoupled.
+        momentum: of the gradients.
+    """
+
+    def __init__(
+        self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step; matrices without a gradient stay as they are."""
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    shapes.setdefault(matrix.shape, []).append(matrix)
+            for shape, matrices in shapes.items():
+                wanted = torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices])
+                rate = group["lr"] * 0.2 * max(shape) ** 0.5
+                for matrix, direction in zip(matrices, orthogonalize(wanted), strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=rate)
+
+    def _momentum(self, matrix: nn.Parameter, momentum: float) -> Tensor:
+        assert matrix.grad is not None
+        state = self.state[matrix]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(matrix.grad)
+        buffer: Tensor = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
+        return matrix.grad.lerp(buffer, momentum)
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Bring the singular values of matrices ``[K, rows, columns]`` near 1: to about 0.7 to 1.2, or 0 from 0."""
+    a, b, c = _NEWTON_SCHULZ
+    rows, columns = matrices.shape[1:]
+    x = matrices.transpose(1, 2) if rows > columns else matrices
+    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if rows > columns else x
 
 
 def build_optimizers(
@@ -32,9 +90,7 @@ def build_optimizers(
     if others:
         optimizers.append(torch.optim.AdamW(others, lr=rate, weight_decay=weight_decay))
     if matrices:
-        optimizers.append(
-            torch.optim.Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(Muon(matrices, rate, weight_decay))
     return optimizers
 
 

@@ -19,6 +19,7 @@ OPTIMIZERS = ("adamw", "muon")
 DECAYS = ("steps", "linear")
 MAX_SEED = 2**63 - 1
 MAX_PROCESSES = 1024
+MAX_WEIGHT = 1000
 MAX_BYTES = 1 << 20  # of a configuration
 # Scalars that are not text.
 _SCALARS = {
@@ -38,11 +39,21 @@ class DataConfig:
         root: the data set's folder.
         split: ``"train"`` or ``"val"``.
         annotations: file or folder of annotations, if they are not below the root.
+        weight: of training data: how often an epoch has each person of this set. 0.5: half of them, others in every
+            epoch.
     """
 
     root: Path
     split: str
     annotations: Path | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= MAX_WEIGHT:
+            raise ConfigError(
+                f"the weight of data set '{self.root}' is {self.weight:g}: expected more than 0, at most "
+                f"{MAX_WEIGHT:,}; to leave a data set out, remove it from the list"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,11 +61,15 @@ class TrainConfig:
     """The configuration of one run.
 
     Attributes:
-        train: training data.
-        val: validation data, to choose the best checkpoint by; None: no validation, and no best checkpoint.
+        train: training data, one set or several; in YAML a set alone needs no list.
+        val: validation data, to choose the best checkpoint by: the mean AP of the sets. Without any there is no
+            validation, and no best checkpoint.
         model: the network; in YAML ``{preset: base}``, with any of its fields overridden.
         backbone: ViTPose file or sdtc checkpoint to initialise the backbone from.
         load_from: sdtc checkpoint to initialise all weights from; weights of a smaller delta are inflated.
+        own_boxes: crop every frame of a window by the person's box in that frame and resample its tokens to the
+            keyframe's crop, as the runtime does with a stream; False crops all frames by the keyframe's box, as in the
+            paper. Optical flow always has the keyframe's.
         augmentation: strengths and probabilities.
         sigma: of the heatmap targets, heatmap pixels.
         masked: masked training with reconstruction (Eq. 15); False trains with Eq. 14 only.
@@ -78,11 +93,12 @@ class TrainConfig:
         half_weights: store the best checkpoint in fp16, half the size; the state to resume from stays in fp32.
     """
 
-    train: DataConfig
-    val: DataConfig | None = None
+    train: tuple[DataConfig, ...]
+    val: tuple[DataConfig, ...] = ()
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: Path | None = None
     load_from: Path | None = None
+    own_boxes: bool = True
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     sigma: float = SIGMA
     masked: bool = True
@@ -107,6 +123,8 @@ class TrainConfig:
     half_weights: bool = False
 
     def __post_init__(self) -> None:
+        if not self.train:
+            raise ConfigError("train is an empty list: expected at least one data set")
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected at least 1")
@@ -179,6 +197,13 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
             raise ConfigError(f"`changes` {change}: '{value}' is not a YAML value") from None
     data = dict(data)
     data["model"] = _with_preset(data.get("model", {}))
+    for key in ("train", "val"):
+        if isinstance(data.get(key), dict):
+            data[key] = [data[key]]
+        elif key in data and data[key] is None:
+            del data[key]
+    if isinstance(data.get("augmentation"), dict) and "shift" in data["augmentation"]:
+        raise ConfigError("augmentation.shift is now augmentation.box_noise.centre, the σ of normal noise: half of it")
     return build_settings(TrainConfig, data, source)
 
 
@@ -241,12 +266,27 @@ def _read(source: str) -> str:
 
 
 def _assign(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a key; dots lead into mappings, and numbers from 0 to the parts of a list."""
     *parents, last = key.split(".")
+    place: Any = data
     for parent in parents:
-        data = data.setdefault(parent, {})
-        if not isinstance(data, dict):
+        place = place.setdefault(parent, {}) if isinstance(place, dict) else _part(place, key, parent)
+        if not isinstance(place, dict | list):
             raise ConfigError(f"`changes` {key}: '{parent}' is a value and has no keys")
-    data[last] = value
+    if isinstance(place, list):
+        _part(place, key, last)
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _part(values: list[Any], key: str, number: str) -> Any:
+    if not (number.isdecimal() and int(number) < len(values)):
+        raise ConfigError(
+            f"`changes` {key}: '{number}' should be the number of one of {len(values)} parts of a list, from 0: "
+            "train.0.root, for example"
+        )
+    return values[int(number)]
 
 
 def _with_preset(model: Any) -> Any:

@@ -76,14 +76,22 @@ class Trainer:
         if config.batch_size % self.world:
             raise ConfigError(f"batch_size {config.batch_size} cannot be divided among {self.world} processes")
         self.quiet = quiet or self.rank > 0
-        train = self.training = read_annotations(config.train.root, config.train.split, config.train.annotations)
-        self.validation: AnnotationSet | None = None
-        if config.val is not None:
-            self.validation = read_annotations(config.val.root, config.val.split, config.val.annotations)
-        self.data = WindowDataset(train, config.model, config.augmentation, config.seed, config.sigma)
-        if len(self.data) < config.batch_size:
+        self.training, self.validation = (
+            [read_annotations(part.root, part.split, part.annotations) for part in parts]
+            for parts in (config.train, config.val)
+        )
+        self.data = WindowDataset(
+            self.training,
+            config.model,
+            config.augmentation,
+            config.seed,
+            config.sigma,
+            own_boxes=config.own_boxes and config.model.motion != "optical_flow",
+            weights=[part.weight for part in config.train],
+        )
+        if self.data.epoch_length < config.batch_size:
             raise ConfigError(
-                f"batch_size {config.batch_size} is larger than the training set of {len(self.data)} people: "
+                f"batch_size {config.batch_size} is larger than an epoch of {self.data.epoch_length} people: "
                 "lower `batch_size`"
             )
 
@@ -109,24 +117,27 @@ class Trainer:
     def _tell_about_data(self) -> None:
         if self.quiet:
             return
-        for split, read in (("training", self.training), ("validation", self.validation)):
-            if read is not None and read.skipped:
-                _tell(f"note     {split}: annotations left out: {left_out_phrase(read.skipped)}")
-        if self.validation is not None:
-            estimated = measure_heads(self.validation.people)[1]
-            if estimated.any():
-                note = estimate_note(int(estimated.sum()), len(estimated))
-                _tell(f"note     validation: {note}")
+        for name, parts, sets in (
+            ("training", self.config.train, self.training),
+            ("validation", self.config.val, self.validation),
+        ):
+            for part, read in zip(parts, sets, strict=True):
+                where = f"{name} ({part.root})" if len(parts) > 1 else name
+                if read.skipped:
+                    _tell(f"note     {where}: annotations left out: {left_out_phrase(read.skipped)}")
+                estimated = measure_heads(read.people)[1]
+                if name == "validation" and estimated.any():
+                    _tell(f"note     {where}: {estimate_note(int(estimated.sum()), len(estimated))}")
 
     def _cache_images(self) -> ImageCache:
-        people = self.data.people + (self.validation.people if self.validation else [])
+        people = self.data.people + [person for each in self.validation for person in each.people]
         paths = window_images(people, self.config.model.delta)
         return ImageCache(tqdm(paths, desc="reading images", unit="image", disable=True if self.quiet else None))
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of whole batches in an epoch; the samples that remain are skipped, different ones in each epoch."""
-        return len(self.data) // self.config.batch_size
+        return self.data.epoch_length // self.config.batch_size
 
     @property
     def step(self) -> int:
@@ -209,7 +220,7 @@ class Trainer:
         """Return the losses of the network on this process's share of a batch, with this step's masks."""
         tubes, frames = self._masks() if self.config.masked else (None, None)
         with self.accelerator.autocast():
-            output = self.module(batch["clip"], tubes, frames)
+            output = self.module(batch["clip"], tubes, frames, batch["places"] if self.data.own_boxes else None)
         return masked_losses(
             output, batch["heatmaps"], batch["weights"], tubes, frames, self.config.model.reconstruction
         )
@@ -227,7 +238,7 @@ class Trainer:
 
     def _loader(self) -> DataLoader[Sample]:
         self.data.set_epoch(self.epoch)
-        order = np.random.default_rng([self.config.seed, self.epoch]).permutation(len(self.data))
+        order = self.data.order(self.epoch)
         batches = order[: self.steps_per_epoch * self.config.batch_size].reshape(-1, self.config.batch_size)
         mine = batches[self.step_in_epoch :, self._share()]
         return DataLoader(
@@ -239,7 +250,7 @@ class Trainer:
 
     def _end_epoch(self, bar: tqdm) -> None:
         score = None
-        if self.validation is not None and (
+        if self.validation and (
             self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
         ):
             bar.set_description("validating")
@@ -247,7 +258,11 @@ class Trainer:
                 for buffer in self.network.buffers():
                     torch.distributed.broadcast(buffer, 0)
             share = Share(self.rank, self.world)
-            score = validate(self.network, self.validation, self.accelerator.device, self.data.read, share)
+            scores = [
+                validate(self.network, each, self.accelerator.device, self.data.read, share, self.data.own_boxes)
+                for each in self.validation
+            ]
+            score = sum(scores) / len(scores)
             bar.set_description(None)
         is_best = score is not None and score >= self.best  # of equals the last: it has seen more
         self.best = score if score is not None and is_best else self.best
@@ -269,7 +284,7 @@ class Trainer:
                 "step_in_epoch": self.step_in_epoch,
                 "best": self.best,
                 "seed": self.config.seed,
-                "samples": len(self.data),
+                "samples": self.data.epoch_length,
                 "batch_size": self.config.batch_size,
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "scaler": self.scaler.state_dict(),
@@ -285,7 +300,7 @@ class Trainer:
         state = data.get("training")
         if not isinstance(state, dict):
             raise CheckpointError(f"'{path}' has no training state, only weights: training cannot resume from it")
-        now = {"seed": self.config.seed, "samples": len(self.data), "batch_size": self.config.batch_size}
+        now = {"seed": self.config.seed, "samples": self.data.epoch_length, "batch_size": self.config.batch_size}
         for name, value in now.items():
             if state.get(name) != value:
                 raise CheckpointError(

@@ -10,19 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from sdtc.core.crops import crop_to_image, expand_boxes
 from sdtc.core.image_file import read_image
 from sdtc.core.skeleton import get_skeleton
 from sdtc.evaluation.ap import GroundTruth, Predictions, Scores, evaluate
-from sdtc.model.config import ModelConfig
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.model.network import PoseNetwork
-from sdtc.training.annotations import AnnotatedPerson, AnnotationSet, measure_heads
-from sdtc.training.augmentation import View
-from sdtc.training.dataset import ReadImage, read_window
+from sdtc.training.annotations import AnnotationSet, measure_heads
+from sdtc.training.dataset import ReadImage, WindowDataset
 
 BATCH = 32  # windows
 
@@ -48,29 +45,16 @@ class Share:
         return parts
 
 
-@dataclass(frozen=True)
-class _Windows(Dataset[Tensor]):
-    people: list[AnnotatedPerson]
-    config: ModelConfig
-    read: ReadImage
-
-    def __len__(self) -> int:
-        return len(self.people)
-
-    def __getitem__(self, index: int) -> Tensor:
-        view = View(expand_boxes(self.people[index].box, self.config.input_size))
-        return torch.from_numpy(read_window(self.people[index], view, self.config, self.read))
-
-
 def validate(
     network: PoseNetwork,
     annotations: AnnotationSet,
     device: torch.device,
     read: ReadImage = read_image,
     share: Share | None = None,
+    own_boxes: bool = True,
 ) -> float:
     """Return the mean AP over the joints, percent, of a network's poses in ground-truth boxes."""
-    return score(annotations, predict(network, annotations, device, read, share)).total
+    return score(annotations, predict(network, annotations, device, read, share, own_boxes)).total
 
 
 def predict(
@@ -79,6 +63,7 @@ def predict(
     device: torch.device,
     read: ReadImage = read_image,
     share: Share | None = None,
+    own_boxes: bool = True,
 ) -> np.ndarray:
     """Estimate the pose of every annotated person in the ground-truth box.
 
@@ -89,6 +74,7 @@ def predict(
         read: function that reads an image.
         share: of this process, if several predict together: each takes every n-th batch, so that a batch has the same
             people however many processes there are, and all of them return the same.
+        own_boxes: as in `WindowDataset`.
 
     Returns:
         float32 ``[P, J, 3]``: x, y in image pixels and score 0-1, in the order of `annotations.people`.
@@ -97,12 +83,15 @@ def predict(
     share = share or Share()
     batches = torch.arange(len(annotations.people)).split(BATCH)
     mine = [batch.tolist() for batch in batches[share.rank :: share.world]]
-    loader = DataLoader(_Windows(annotations.people, config, read), batch_sampler=mine)
+    loader = DataLoader(WindowDataset(annotations, config, read=read, own_boxes=own_boxes), batch_sampler=mine)
     was_training = network.training
     network.eval()
+    decoded = []
     try:
         with torch.inference_mode():
-            decoded = [decode_heatmaps(network(clip.to(device)), config.input_size).cpu().numpy() for clip in loader]
+            for batch in loader:
+                heatmaps = network(batch["clip"].to(device), batch["places"].to(device) if own_boxes else None)
+                decoded.append(decode_heatmaps(heatmaps, config.input_size).cpu().numpy())
     finally:
         network.train(was_training)
     keypoints = np.empty((len(annotations.people), len(get_skeleton(config.skeleton).keypoints), 3), np.float32)
