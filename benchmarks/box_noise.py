@@ -37,6 +37,7 @@ from sdtc.evaluation.reading import Truth, read_predictions, read_truth
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.options import EngineOptions, RunOptions
 from sdtc.runtime.run import Run
+from sdtc.training.augmentation import BoxNoise
 
 LARGEST = 0.5  # of sigma: boxes are elsewhere then
 MAX_ANNOTATION_BYTES = 1 << 30
@@ -82,27 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def noisy(boxes: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return boxes with noise on their centres and sizes.
-
-    Args:
-        boxes: ``[N, 4]``: x, y, width, height, pixels.
-        sigma: standard deviation of the centre, as a share of width and height, and of the logarithms of both.
-        rng: what is drawn is independent of the boxes.
-    """
-    draws = rng.normal(0, sigma, (len(boxes), 4))
-    sizes = boxes[:, 2:] * np.exp(draws[:, 2:])
-    centres = boxes[:, :2] + boxes[:, 2:] / 2 + draws[:, :2] * boxes[:, 2:]
-    return np.concatenate([centres - sizes / 2, sizes], axis=1)
-
-
 def write_noisy(annotations: Sequence[Path], folder: Path, sigma: float) -> None:
     """Write annotation files again, with noise on the boxes; it is the same in every run."""
     rng = np.random.default_rng(0)
     for path in annotations:
         content = read_json(path, "ground truth", MAX_ANNOTATION_BYTES)
         people = [person for person in content["annotations"] if "bbox" in person]
-        boxes = noisy(np.array([person["bbox"] for person in people], float).reshape(-1, 4), sigma, rng)
+        boxes = BoxNoise(sigma, sigma).add(np.array([person["bbox"] for person in people], float).reshape(-1, 4), rng)
         for person, box in zip(people, boxes.round(3).tolist(), strict=True):
             person["bbox"] = box
         write_json(folder / path.name, content)

@@ -174,13 +174,15 @@ def window_places(views: Sequence[View], layout: TokenLayout) -> np.ndarray:
     keyframe = views[len(views) // 2]
     crop_boxes = np.stack([view.crop_box for view in views])
     centres = crop_boxes[:, :2] + crop_boxes[:, 2:] / 2
-    # The sides of turned crops are parallel to each other: seen along them, only the way between the centres is another.
+    # The sides of turned crops are parallel too: seen along them, only the way between the centres is another.
     angle = np.deg2rad(keyframe.rotation)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     way = (centres[len(views) // 2] - centres) @ turn
     if keyframe.flip:
         way[:, 0] *= -1
-    seen = np.concatenate([centres + way - keyframe.crop_box[2:] / 2, np.tile(keyframe.crop_box[2:], (len(views), 1))], 1)
+    seen = crop_boxes.copy()
+    seen[:, :2] += way + (crop_boxes[:, 2:] - keyframe.crop_box[2:]) / 2
+    seen[:, 2:] = keyframe.crop_box[2:]
     return token_places(layout, crop_boxes, seen)
 
 

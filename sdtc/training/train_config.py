@@ -198,10 +198,10 @@ def load_config(source: str, changes: list[str] | None = None) -> TrainConfig:
     data = dict(data)
     data["model"] = _with_preset(data.get("model", {}))
     for key in ("train", "val"):
-        if isinstance(data.get(key), dict):
+        if data.get(key) is None:
+            data.pop(key, None)
+        elif not isinstance(data[key], list):
             data[key] = [data[key]]
-        elif key in data and data[key] is None:
-            del data[key]
     if isinstance(data.get("augmentation"), dict) and "shift" in data["augmentation"]:
         raise ConfigError("augmentation.shift is now augmentation.box_noise.centre, the σ of normal noise: half of it")
     return build_settings(TrainConfig, data, source)

@@ -39,7 +39,7 @@ from sdtc.model.checkpoint import (
     write_checkpoint_data,
 )
 from sdtc.model.reconstruction import MaskedSDTC, sample_masks
-from sdtc.training.annotations import AnnotationSet, measure_heads, read_annotations
+from sdtc.training.annotations import measure_heads, read_annotations
 from sdtc.training.dataset import Sample, WindowDataset, window_images
 from sdtc.training.log import RunLog
 from sdtc.training.losses import Losses, masked_losses
@@ -250,9 +250,7 @@ class Trainer:
 
     def _end_epoch(self, bar: tqdm) -> None:
         score = None
-        if self.validation and (
-            self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
-        ):
+        if self.validation and (self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs):
             bar.set_description("validating")
             if self.world > 1:  # batch norms count in every process for itself; those of the first are saved
                 for buffer in self.network.buffers():

@@ -42,8 +42,8 @@ class FigureScene:
 
     @cached_property
     def sample(self) -> Sample:
-        """The window of the selected person, as in training without augmentation."""
-        return WindowDataset(self.annotations, self.network.config)[self.selection.person]
+        """The window of the selected person, all of it in the keyframe's crop, as the figures show it."""
+        return WindowDataset(self.annotations, self.network.config, own_boxes=False)[self.selection.person]
 
     @cached_property
     def trace(self) -> Trace:
@@ -68,7 +68,8 @@ class FigureScene:
         new = [index for index in dict.fromkeys(indices) if index not in self._poses]
         if new:
             people = AnnotationSet([self.annotations.people[index] for index in new])
-            found = predict(self.network, people, next(self.network.parameters()).device)
+            device = next(self.network.parameters()).device
+            found = predict(self.network, people, device, own_boxes=False)  # as `sample`
             self._poses.update(zip(new, found, strict=True))
         return np.stack([self._poses[index] for index in indices])
 

@@ -5,11 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdtc.core.crops import crop_frame, expand_boxes
+from sdtc.core.crops import crop_frame, crop_to_image_matrix, expand_boxes
 from sdtc.core.errors import ConfigError
 from sdtc.core.heatmaps import decode_heatmaps
+from sdtc.core.resampling import SAME
 from sdtc.core.skeleton import POSETRACK
-from sdtc.training.augmentation import AugmentationConfig, View, draw_view
+from sdtc.model import get_preset
+from sdtc.training.augmentation import AugmentationConfig, BoxNoise, View, draw_views, window_places
 from sdtc.training.targets import gaussian_heatmaps
 
 SIZE, MAP = (128, 96), (32, 24)
@@ -21,6 +23,11 @@ def person(rng: np.random.Generator, visible: int = 15) -> np.ndarray:
     keypoints = np.concatenate([rng.uniform([45, 35], [85, 135], (15, 2)), np.ones((15, 1))], axis=1)
     keypoints[visible:, 2] = 0
     return keypoints.astype(np.float32)
+
+
+def draw_view(box: np.ndarray, keypoints: np.ndarray, size, config, rng) -> View:
+    (view,) = draw_views(box[None], keypoints, size, config, rng)
+    return view
 
 
 def test_same_seed_same_view_and_drawn_within_bounds(rng) -> None:
@@ -42,26 +49,84 @@ def test_same_seed_same_view_and_drawn_within_bounds(rng) -> None:
     assert 0.4 < np.mean(flips) < 0.6
 
 
-def test_shifted_boxes_keep_their_size_and_their_bounds() -> None:
-    plain = expand_boxes(BOX, SIZE)
-    config = AugmentationConfig(scale=0, shift=0.1, rotation_chance=0, half_body_chance=0, flip_chance=0)
-    views = [
-        draw_view(BOX, person(np.random.default_rng(s)), SIZE, config, np.random.default_rng(s)) for s in range(300)
-    ]
-    shifts = np.array([(view.crop_box[:2] - plain[:2]) / plain[2:] for view in views])
-    np.testing.assert_allclose([view.crop_box[2:] for view in views], np.tile(plain[2:], (300, 1)))
-    assert np.abs(shifts).max() <= 0.1
-    assert (np.abs(shifts.mean(0)) < 0.02).all()
-    assert (shifts.std(0) > 0.05).all()  # 0.058 where everything is equally likely
+def noises(noise: BoxNoise, T: int = 5, count: int = 4000) -> np.ndarray:
+    """Return the noise of many windows ``[count, T, 4]``: of the centre in sides of the box, of the sides' logarithms."""
+    boxes = np.tile(BOX, (T, 1))
+    noisy = np.stack([noise.add(boxes, np.random.default_rng(seed)) for seed in range(count)])
+    centres = noisy[..., :2] + noisy[..., 2:] / 2 - (BOX[:2] + BOX[2:] / 2)
+    return np.concatenate([centres / BOX[2:], np.log(noisy[..., 2:] / BOX[2:])], axis=-1)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.7, 1.0])
+def test_box_noise_is_as_strong_and_as_correlated_as_told(correlation) -> None:
+    drawn = noises(BoxNoise(centre=0.05, size=0.1, correlation=correlation))
+    assert np.abs(drawn.mean((0, 1))).max() < 0.005
+    np.testing.assert_allclose(drawn.std(0), np.tile([0.05, 0.05, 0.1, 0.1], (5, 1)), rtol=0.05)
+    for t, axis in ((1, 0), (3, 2)):
+        found = np.corrcoef(drawn[:, t, axis], drawn[:, t + 1, axis])[0, 1]
+        assert found == pytest.approx(correlation, abs=0.05)
+    assert abs(np.corrcoef(drawn[:, 2, 0], drawn[:, 2, 1])[0, 1]) < 0.05  # x and y
+
+
+def test_box_noise_of_nothing_leaves_boxes_as_they_are(rng) -> None:
+    boxes = np.tile(BOX, (3, 1))
+    assert BoxNoise().add(boxes, rng) is boxes
+    views = draw_views(boxes, person(rng), SIZE, AugmentationConfig.none(), rng)
+    np.testing.assert_array_equal([view.crop_box for view in views], expand_boxes(boxes, SIZE))
+    np.testing.assert_array_equal(window_places(views, get_preset("tiny")), np.tile(SAME, (3, 1)))
+
+
+@given(st.integers(0, 10_000))
+def test_places_are_where_the_keyframes_tokens_lie_in_the_other_crops(seed) -> None:
+    """From a token in the keyframe's crop to the picture, and into another frame's crop; turned and mirrored, too."""
+    rng = np.random.default_rng(seed)
+    config = AugmentationConfig(rotation_chance=1, half_body_chance=0.5, box_noise=BoxNoise(0.1, 0.1))
+    boxes = BOX + rng.uniform(-10, 10, (5, 4))
+    views = draw_views(boxes, person(rng), SIZE, config, rng)
+    layout = get_preset("tiny")
+    h, w = layout.grid
+    row, column = rng.integers(h), rng.integers(w)
+    token = layout.token_offset + layout.token_stride * np.array([column, row])
+    key = views[2]
+
+    def mirrored(point: np.ndarray) -> np.ndarray:
+        return np.array([SIZE[1] - 1 - point[0], point[1]]) if key.flip else point
+
+    def matrix(view: View) -> np.ndarray:
+        return crop_to_image_matrix(view.crop_box, SIZE, view.rotation)
+
+    image = matrix(key) @ [*mirrored(token), 1]
+    for view, (x_scale, x_offset, y_scale, y_offset) in zip(views, window_places(views, layout), strict=True):
+        other = mirrored(np.linalg.solve(matrix(view)[:, :2], image - matrix(view)[:, 2]))
+        want = (other - layout.token_offset) / layout.token_stride
+        np.testing.assert_allclose([x_scale * column + x_offset, y_scale * row + y_offset], want, atol=1e-4)
+    np.testing.assert_array_equal(window_places(views, layout)[2], SAME)
+
+
+def test_the_frames_of_a_window_share_everything_but_the_noise(rng) -> None:
+    """A half body is the same part of the box in all of them."""
+    boxes = BOX + np.arange(5)[:, None] * [3.0, 0, 0, 0]
+    for seed in range(50):
+        config = AugmentationConfig(half_body_chance=1)
+        views = draw_views(boxes, person(rng), SIZE, config, np.random.default_rng(seed))
+        assert len({(view.rotation, view.flip, *view.crop_box[2:].round(9)) for view in views}) == 1
+        steps = np.diff([view.crop_box[0] for view in views])
+        np.testing.assert_allclose(steps, 3, atol=1e-9)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("scale", 1.5), ("shift", -0.1), ("rotation", float("nan")), ("flip_chance", 2), ("half_body_chance", -1)],
+    [("scale", 1.5), ("rotation", float("nan")), ("flip_chance", 2), ("half_body_chance", -1)],
 )
 def test_values_out_of_range_are_named(name, value) -> None:
     with pytest.raises(ConfigError, match=rf"augmentation\.{name} is {value}: expected 0 to"):
         AugmentationConfig(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("centre", -0.1), ("size", 0.6), ("correlation", float("nan"))])
+def test_noise_out_of_range_is_named(name, value) -> None:
+    with pytest.raises(ConfigError, match=rf"augmentation\.box_noise\.{name} is {value}: expected 0 to"):
+        BoxNoise(**{name: value})
 
 
 def test_half_body_always_returns_a_box_that_holds_half_of_the_joints(rng) -> None:

@@ -31,7 +31,7 @@ from sdtc.training.annotations import read_annotations
 from sdtc.training.cli import main
 from sdtc.training.dataset import WindowDataset
 from sdtc.training.losses import context_loss, heatmap_loss, masked_losses
-from sdtc.training.optimizer import build_optimizers, take_step
+from sdtc.training.optimizer import Muon, build_optimizers, orthogonalize, take_step
 from sdtc.training.train_config import TrainConfig, config_names, load_config
 from sdtc.training.trainer import Trainer
 from sdtc.training.validation import score
@@ -75,8 +75,8 @@ def bare_data(data, tmp_path_factory) -> Path:
 
 def settings(data: Path, **changes) -> dict:
     base = {
-        "train": {"root": str(data), "split": "val"},
-        "val": {"root": str(data), "split": "val"},
+        "train": [{"root": str(data), "split": "val"}],
+        "val": [{"root": str(data), "split": "val"}],
         "model": MODEL,
         "epochs": 2,
         "milestones": [1],
@@ -234,7 +234,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
     network = MaskedSDTC(build(ModelConfig.from_dict(MODEL | {"backbone": MODEL["backbone"] | {"frozen": True}})))
     trainable = {id(p): p for p in network.parameters() if p.requires_grad}
     assert len(trainable) < len(list(network.parameters()))
-    for name, kinds in (("adamw", [torch.optim.AdamW]), ("muon", [torch.optim.AdamW, torch.optim.Muon])):
+    for name, kinds in (("adamw", [torch.optim.AdamW]), ("muon", [torch.optim.AdamW, Muon])):
         optimizers = build_optimizers(network.parameters(), name, 1e-3, 0.01)
         assert [type(optimizer) for optimizer in optimizers] == kinds
         taken = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
@@ -242,6 +242,35 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
         assert {id(p) for p in taken} == set(trainable)
     assert all(p.ndim == 2 for p in optimizers[1].param_groups[0]["params"])
     assert all(p.ndim != 2 for p in optimizers[0].param_groups[0]["params"])
+
+
+def test_muon_takes_the_steps_of_pytorchs() -> None:
+    """Which computes them in bf16."""
+    shapes = [(24, 8), (8, 24), (8, 8), (24, 8), (1, 8)]
+    mine = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in mine]
+    ours = Muon(mine, 1e-2, 0.1)
+    other = torch.optim.Muon(theirs, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        for a, b in zip(mine, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        before = [parameter.detach().clone() for parameter in mine]
+        ours.step()
+        other.step()
+        for start, a, b in zip(before, mine, theirs, strict=True):
+            assert (a - b).norm() < 0.05 * (a - start).norm()
+            b.data.copy_(a.data)
+    mine[0].grad, kept = None, mine[0].detach().clone()
+    ours.step()
+    assert torch.equal(mine[0], kept)
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 30), (3, 30, 12), (1, 16, 16)])
+def test_orthogonalised_matrices_have_singular_values_near_1(shape) -> None:
+    singular = torch.linalg.svdvals(orthogonalize(torch.randn(shape) * 1e-3))
+    assert ((singular > 0.3) & (singular < 1.3)).all()
+    assert not orthogonalize(torch.zeros(shape)).any()
 
 
 @pytest.mark.slow
@@ -452,17 +481,18 @@ _VALIDATION = """
 import json, sys, torch
 from pathlib import Path
 from sdtc.core.settings import build_settings
-from sdtc.training import validation
+from sdtc.training import dataset, validation
 from sdtc.training.train_config import TrainConfig
 from sdtc.training.trainer import Trainer
 
 validation.BATCH = 7
 with Trainer(build_settings(TrainConfig, json.loads(sys.argv[1]), "test"), Path(sys.argv[2]), quiet=True) as trainer:
-    read, seen = validation.read_window, []
-    validation.read_window = lambda person, *rest: (seen.append(person), read(person, *rest))[1]
+    read, seen = dataset.read_window, []
+    dataset.read_window = lambda person, *rest: (seen.append(person), read(person, *rest))[1]
     share = validation.Share(trainer.rank, trainer.world)
-    poses = validation.predict(trainer.network, trainer.validation, torch.device("cpu"), share=share)
-    ap = validation.score(trainer.validation, poses).total
+    people = trainer.validation[0]
+    poses = validation.predict(trainer.network, people, torch.device("cpu"), share=share)
+    ap = validation.score(people, poses).total
     torch.save((torch.from_numpy(poses), ap, len(seen)), f"{sys.argv[3]}.{trainer.rank}")
     trainer.run()
     assert trainer.best >= 0
@@ -632,7 +662,7 @@ def test_unlabelled_joints_take_no_gradient() -> None:
         (["precision=int8"], "expected no, bf16 or fp16"),
         (["optimizer=sgd"], "expected adamw or muon"),
         (["decay=cosine"], "expected steps or linear"),
-        (["batch_size=1000"], r"larger than the training set of \d+ people: lower it with --set batch_size=N"),
+        (["batch_size=1000"], r"larger than an epoch of \d+ people: lower it with --set batch_size=N"),
         (["model.kind=vitpose"], "a ViTPose network sees one frame, so delta is 0"),
         (["train.root=/nowhere"], "does not exist"),
         (["backbone=/nowhere.pth"], "does not exist"),
@@ -682,7 +712,7 @@ def test_numbers_and_words_as_people_write_them(data, tmp_path) -> None:
     )
     config = load_config(str(path))
     assert (config.weight_decay, config.sigma, config.precision, config.half_weights) == (0.01, 2.0, "no", True)
-    assert (config.train.split, config.val.split, config.val.root) == ("no", "val", Path("x"))
+    assert (config.train[0].split, config.val[0].split, config.val[0].root) == ("no", "val", Path("x"))
     assert (config.backbone, config.milestones, config.save_seconds) == (None, (1, 2), 5.0)
 
 
@@ -722,7 +752,7 @@ def test_a_key_replaces_one_that_is_merged(tmp_path) -> None:
     text = "train: &a {root: x, split: train}\nval: &b {<<: *a, split: val}\nmodel: {preset: tiny}\n"
     (tmp_path / "a.yaml").write_text(text)
     config = load_config(str(tmp_path / "a.yaml"), ["epochs=1", "epochs=2"])
-    assert (config.val.split, config.val.root, config.epochs) == ("val", Path("x"), 2)
+    assert (config.val[0].split, config.val[0].root, config.epochs) == ("val", Path("x"), 2)
 
 
 @pytest.mark.parametrize("name", config_names())
