@@ -50,7 +50,7 @@ def test_same_seed_same_view_and_drawn_within_bounds(rng) -> None:
 
 
 def noises(noise: BoxNoise, T: int = 5, count: int = 4000) -> np.ndarray:
-    """Return the noise of many windows ``[count, T, 4]``: of the centre in sides of the box, of the sides' logarithms."""
+    """Return the noise of windows ``[count, T, 4]``: of the centre in sides of the box, of the sides' logarithms."""
     boxes = np.tile(BOX, (T, 1))
     noisy = np.stack([noise.add(boxes, np.random.default_rng(seed)) for seed in range(count)])
     centres = noisy[..., :2] + noisy[..., 2:] / 2 - (BOX[:2] + BOX[2:] / 2)
