@@ -45,11 +45,15 @@ class ReconstructionConfig:
         mask_ratio: share of the locations that a tube mask masks, and of the frames that a frame mask does (Table 5).
         context_weight: λ of Eq. 15 (Table 8).
         decoder_layers: attention layers of the motion decoder.
+        passes: how often a step runs the motion encoder. 1: masked, and the masked motion gives the keyframe's heatmaps
+            too (Eq. 14). 2: masked for the reconstruction (Eq. 15), and once more without masks for the heatmaps, whose
+            fusion so sees in training what it sees at inference. The paper does not say which.
     """
 
     mask_ratio: float = 0.5
     context_weight: float = 0.01
     decoder_layers: int = 2
+    passes: int = 2
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,7 @@ def _check(config: ModelConfig) -> None:
     between("joint_layers", config.joint_layers, 0, 8)
     between("divided_layers", config.divided_layers, 0, 8)
     between("reconstruction.decoder_layers", config.reconstruction.decoder_layers, 1, 8)
+    between("reconstruction.passes", config.reconstruction.passes, 1, 2)
     between("reconstruction.mask_ratio", config.reconstruction.mask_ratio, 0.0, 0.95)
     for name, width, heads in (
         ("backbone", config.backbone.width, config.backbone.heads),
