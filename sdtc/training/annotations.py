@@ -68,6 +68,11 @@ class AnnotatedPerson:
     keypoints: np.ndarray
     difficulty: frozenset[str] = frozenset()
 
+    @property
+    def is_still(self) -> bool:
+        """Whether the image is a photograph: a sequence of one frame."""
+        return self.first == self.last
+
     def frame(self, offset: int) -> Path:
         """Return the path of the supporting frame at an offset; frame numbers are clamped to the sequence."""
         number = min(max(self.number + offset, self.first), self.last)

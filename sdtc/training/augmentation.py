@@ -16,6 +16,7 @@ from sdtc.core.crops import CROP_SCALE, crop_to_image_matrix, expand_boxes
 from sdtc.core.errors import ConfigError
 from sdtc.core.resampling import TokenLayout, token_places
 from sdtc.core.skeleton import POSETRACK, Skeleton
+from sdtc.training.still_clips import PhotometryConfig, StillClipConfig
 
 _LOWER_BODY = frozenset(
     i for i, name in enumerate(POSETRACK.keypoints) if name.split("_")[-1] in ("hip", "knee", "ankle")
@@ -71,6 +72,8 @@ class AugmentationConfig:
         half_body_chance: probability that a sample with more than `half_body_joints` visible joints is cropped to its
             upper or lower half.
         flip_chance: probability that a sample is mirrored.
+        still_clip: how a photograph becomes a clip (`sdtc.training.still_clips`); None: T times the photo.
+        photometry: what camera and light do to frames of a sequence; None: nothing. `still_clip` has one of its own.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -83,6 +86,8 @@ class AugmentationConfig:
     half_body_chance: float = 0.3
     half_body_joints: int = 8
     flip_chance: float = 0.5
+    still_clip: StillClipConfig | None = None
+    photometry: PhotometryConfig | None = None
 
     def __post_init__(self) -> None:
         chances = ("rotation_chance", "half_body_chance", "flip_chance")
@@ -135,6 +140,7 @@ def draw_views(
     size: tuple[int, int],
     config: AugmentationConfig,
     rng: np.random.Generator,
+    shared: bool = False,
 ) -> list[View]:
     """Sample an augmentation of a window.
 
@@ -144,6 +150,7 @@ def draw_views(
         size: (H, W) of the crops.
         config: strengths and probabilities.
         rng: source of all randomness.
+        shared: all frames have the noise of the first: one box cuts them all.
 
     Returns:
         T views, which share rotation and flip.
@@ -157,7 +164,8 @@ def draw_views(
     if rng.random() < config.rotation_chance:
         rotation = float(np.clip(rng.normal(0, config.rotation), -config.rotation, config.rotation))
     flip = bool(rng.random() < config.flip_chance)
-    crop_boxes = expand_boxes(config.box_noise.add(boxes, rng), size, CROP_SCALE * scale)
+    noisy = config.box_noise.add(boxes, rng)
+    crop_boxes = expand_boxes(noisy[[0] * len(noisy)] if shared else noisy, size, CROP_SCALE * scale)
     return [View(crop_box, rotation, flip) for crop_box in crop_boxes]
 
 

@@ -21,6 +21,7 @@ from sdtc.core.image_file import read_image
 from sdtc.model.config import ModelConfig
 from sdtc.training.annotations import AnnotatedPerson, AnnotationSet
 from sdtc.training.augmentation import AugmentationConfig, View, draw_views, window_places
+from sdtc.training.still_clips import StillClipConfig, draw_photometry, draw_still_clip
 from sdtc.training.targets import SIGMA, gaussian_heatmaps
 
 ReadImage = Callable[[Path], np.ndarray | None]
@@ -123,22 +124,50 @@ class WindowDataset(Dataset[Sample]):
         """
         person = self.people[index % len(self)]
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        size = self.config.input_size
-        frames = self._window(person)
-        boxes = _boxes(frames if self.own_boxes else [person] * len(frames), person)
-        views = draw_views(boxes, person.keypoints, size, self.augmentation, rng)
-        clip, views = read_window(person, views, self.config, self.read)
-        keyframe = views[self.config.delta]
-        nobody = np.zeros_like(person.keypoints)
-        window = np.stack([nobody if found is None else found.keypoints for found in frames])  # [T, 15, 3]
-        keypoints = keyframe.to_crop(window, size)
-        heatmaps, weights = gaussian_heatmaps(keypoints, size, self.config.heatmap_size, self.sigma)
+        still = self.augmentation.still_clip if person.is_still else None
+        made = self._from_video(person, rng) if still is None else self._from_still(person, rng, still)
+        clip, places, keypoints = made
+        size, heatmap_size = self.config.input_size, self.config.heatmap_size
+        heatmaps, weights = gaussian_heatmaps(keypoints, size, heatmap_size, self.sigma)
         return {
             "clip": torch.from_numpy(clip),
-            "places": torch.from_numpy(window_places(views, self.config)),
+            "places": torch.from_numpy(places),
             "heatmaps": torch.from_numpy(heatmaps),
             "weights": torch.from_numpy(weights),
         }
+
+    def _from_video(
+        self, person: AnnotatedPerson, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return crops ``[T, H, W, 3]``, places ``[T, 4]`` and keypoints ``[T, 15, 3]`` in the keyframe's crop."""
+        size = self.config.input_size
+        frames = self._window(person)
+        boxes = _boxes(frames if self.own_boxes else [person] * len(frames), person)
+        views = draw_views(boxes, person.keypoints, size, self.augmentation, rng, shared=not self.own_boxes)
+        clip, views = read_window(person, views, self.config, self.read)
+        if self.augmentation.photometry is not None:
+            photometry = draw_photometry(len(clip), self.augmentation.photometry, rng)
+            for t in range(len(clip)):
+                clip[t] = photometry.apply(clip[t], t)
+        nobody = np.zeros_like(person.keypoints)
+        window = np.stack([nobody if found is None else found.keypoints for found in frames])  # [T, 15, 3]
+        return clip, window_places(views, self.config), views[self.config.delta].to_crop(window, size)
+
+    def _from_still(
+        self, person: AnnotatedPerson, rng: np.random.Generator, config: StillClipConfig
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the same of a clip that is made of a photograph."""
+        size = self.config.input_size
+        image = read_keyframe(person.image, self.read)
+        still = draw_still_clip(person.box, self.config.num_frames, config, rng)
+        boxes = still.boxes if self.own_boxes else np.tile(person.box, (len(still.boxes), 1))
+        views = draw_views(boxes, person.keypoints, size, self.augmentation, rng, shared=not self.own_boxes)
+        keyframe = views[self.config.delta]
+        clip = still.render(image, np.stack([view.crop_box for view in views]), size, keyframe.rotation)
+        if keyframe.flip:
+            clip = np.ascontiguousarray(clip[:, :, ::-1])
+        window = still.keypoints(person.keypoints, image.shape[:2])
+        return clip, window_places(views, self.config), keyframe.to_crop(window, size)
 
     def _window(self, person: AnnotatedPerson) -> list[AnnotatedPerson | None]:
         """Return the person as annotated in each of the T frames, None where nobody says who that is."""

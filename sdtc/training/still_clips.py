@@ -66,7 +66,7 @@ class PhotometryConfig:
 
     def __post_init__(self) -> None:
         most = {"exposure": 4.0, "gamma": 2.0, "colour": 0.9, "defocus": 0.1, "noise": 64.0, "jpeg_quality": 100}
-        _check_ranges(self, "photometry", most, {"jpeg_quality": LOWEST_QUALITY})
+        _check_ranges(self, "augmentation.photometry", most, {"jpeg_quality": LOWEST_QUALITY})
 
     @staticmethod
     def none() -> PhotometryConfig:
@@ -118,7 +118,7 @@ class StillClipConfig:
 
     def __post_init__(self) -> None:
         most = {"shift": 0.5, "zoom": 0.2, "rotation": 20.0, "stretch": 0.1, "occluder_size": 2.0, "blur": 0.5}
-        _check_ranges(self, "still_clip", most, {})
+        _check_ranges(self, "augmentation.still_clip", most, {})
 
     @staticmethod
     def none() -> StillClipConfig:

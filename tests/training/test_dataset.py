@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,14 +21,16 @@ from sdtc.model import MaskedSDTC, build, get_preset, load_checkpoint
 from sdtc.runtime.options import EngineOptions, RunOptions
 from sdtc.runtime.run import Run
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
-from sdtc.training.annotations import AnnotationSet, read_annotations
+from sdtc.training.annotations import NO_TRACK, AnnotatedPerson, AnnotationSet, read_annotations
 from sdtc.training.augmentation import AugmentationConfig, BoxNoise
 from sdtc.training.dataset import WindowDataset
+from sdtc.training.still_clips import PhotometryConfig, StillClipConfig
 from sdtc.training.train_config import DataConfig, load_config
 from sdtc.training.validation import predict
 
 CONFIG = get_preset("tiny")
 SIZE = CONFIG.input_size
+NONE = AugmentationConfig.none()
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +158,60 @@ def test_places_reach_the_network_masked_or_not(data) -> None:
         flow(batch["clip"], batch["places"])
 
 
-def sets(*sizes: int) -> list[AnnotationSet]:
-    return [AnnotationSet([None] * size) for size in sizes]  # type: ignore[list-item]
+def test_a_photograph_becomes_a_clip_whose_labels_follow_its_pixels(tmp_path) -> None:
+    """A dot on a joint is found in every frame, by the target in the keyframe's crop and the places of the tokens."""
+    image = np.zeros((160, 120, 3), np.uint8)
+    keypoints = np.zeros((15, 3), np.float32)
+    keypoints[9] = 70, 60, 1  # of a pair: it changes its name when mirrored
+    cv2.circle(image, (70, 60), 4, (255, 255, 255), -1, cv2.LINE_AA)
+    still = AnnotatedPerson(
+        tmp_path / "a.jpg", 1, 0, 0, 0, NO_TRACK, np.array([30, 20, 60, 120.0]), np.zeros(4), keypoints
+    )
+    assert still.is_still
+    motion = StillClipConfig(motion_chance=1, occluder_chance=0, blur_chance=0, photometry=PhotometryConfig.none())
+    augmentation = AugmentationConfig(box_noise=BoxNoise(0.05, 0.05), still_clip=motion)
+    dataset = WindowDataset(AnnotationSet([still]), CONFIG, augmentation, read=lambda path: image)
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    found, moved = 0, 0
+    for epoch in range(60):
+        dataset.set_epoch(epoch)
+        sample = dataset[0]
+        if not sample["weights"].any(1).all():
+            continue
+        joint = int(sample["weights"][2].argmax())
+        stride = (np.array(SIZE[::-1]) - 1) / (np.array(CONFIG.heatmap_size[::-1]) - 1)
+        for crop, place, heatmap in zip(sample["clip"], sample["places"], sample["heatmaps"][:, joint], strict=True):
+            target = np.array([(heatmap.sum(0) * torch.arange(24)).sum(), (heatmap.sum(1) * torch.arange(32)).sum()])
+            target = (target / heatmap.sum()).numpy() * stride  # in the keyframe's crop
+            token = (target - CONFIG.token_offset) / CONFIG.token_stride
+            want = (token * place[[0, 2]].numpy() + place[[1, 3]].numpy()) * CONFIG.token_stride + CONFIG.token_offset
+            bright = crop[..., 0].numpy().astype(float)
+            if min(want) < 12 or want[0] > SIZE[1] - 13 or want[1] > SIZE[0] - 13 or min(target) < 24:
+                continue  # the dot, or the Gaussian, is cut off
+            if target[0] > SIZE[1] - 25 or target[1] > SIZE[0] - 25:
+                continue
+            seen = np.array([(bright * columns).sum(), (bright * rows).sum()]) / bright.sum()
+            np.testing.assert_allclose(seen, want, atol=0.3)
+            found += 1
+        moved += bool((sample["clip"][0] != sample["clip"][4]).any())
+    assert found > 60
+    assert moved > 20
+
+
+def test_photographs_are_stills_unless_they_are_to_be_clips(data) -> None:
+    annotations = read_annotations(data, "val")
+    stills = AnnotationSet([dataclasses.replace(p, first=p.number, last=p.number) for p in annotations.people])
+    plain = WindowDataset(stills, CONFIG)[0]
+    assert all(torch.equal(crop, plain["clip"][0]) for crop in plain["clip"])
+    none = WindowDataset(stills, CONFIG, dataclasses.replace(NONE, still_clip=StillClipConfig.none()))[0]
+    assert torch.equal(none["clip"], plain["clip"])
+    # Those of a sequence are no stills, and have light of their own.
+    lit = PhotometryConfig(light_chance=1, defocus_chance=0, noise_chance=0, jpeg_chance=0)
+    sequence = WindowDataset(annotations, CONFIG, dataclasses.replace(NONE, still_clip=StillClipConfig()))
+    assert torch.equal(sequence[0]["clip"], WindowDataset(annotations, CONFIG)[0]["clip"])
+    changed = WindowDataset(annotations, CONFIG, dataclasses.replace(NONE, photometry=lit))[0]
+    assert not torch.equal(changed["clip"], sequence[0]["clip"])
+    assert torch.equal(changed["heatmaps"], sequence[0]["heatmaps"])
 
 
 def test_an_epoch_has_each_data_set_as_often_as_its_weight_says() -> None:
