@@ -53,7 +53,7 @@ class PhotometryConfig:
     """
 
     light_chance: float = 0.8
-    exposure: float = 1.0
+    exposure: float = 0.8
     gamma: float = 0.3
     colour: float = 0.08
     drift: float = 0.3
@@ -442,7 +442,7 @@ def _blacken_outside(crop: np.ndarray, to_frame: np.ndarray, frame_size: tuple[i
     """Return a crop that is black wherever `crop_frame` sees nothing of its frame."""
     height, width = crop.shape[:2]
     inside = None
-    for (across, down, start), side in zip(to_frame, frame_size[::-1], strict=True):
+    for (across, down, start), side in zip(to_frame.tolist(), frame_size[::-1], strict=True):
         ends = [start + x * across + y * down for x in (0, width - 1) for y in (0, height - 1)]
         if min(ends) <= -1 or max(ends) >= side:
             place = start + across * np.arange(width) + down * np.arange(height)[:, None]  # [H, W], frame pixels
