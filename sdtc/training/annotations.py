@@ -86,10 +86,12 @@ class AnnotationSet:
     Attributes:
         people: in the order of the files.
         skipped: number of skipped annotations, by reason, as in `sdtc.core.annotation_file`.
+        mixed_up: number of people who lost their labels of left and right (`DataConfig.drop_mixed_up`).
     """
 
     people: list[AnnotatedPerson] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    mixed_up: int = 0
 
     def tracks(self) -> dict[tuple[Path, int, int], AnnotatedPerson]:
         """Return people by (folder, track id, frame number), to find a person in the supporting frames.

@@ -41,12 +41,15 @@ class DataConfig:
         annotations: file or folder of annotations, if they are not below the root.
         weight: of training data: how often an epoch has each person of this set. 0.5: half of them, others in every
             epoch.
+        drop_mixed_up: whether to take the labels of left and right from people whose torso shows that the two were
+            mixed up (`sdtc.training.label_checks`), as in data of crowd workers.
     """
 
     root: Path
     split: str
     annotations: Path | None = None
     weight: float = 1.0
+    drop_mixed_up: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.weight <= MAX_WEIGHT:

@@ -13,6 +13,7 @@ import reprlib
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,12 +40,13 @@ from sdtc.model.checkpoint import (
     write_checkpoint_data,
 )
 from sdtc.model.reconstruction import MaskedSDTC, sample_masks
-from sdtc.training.annotations import measure_heads, read_annotations
+from sdtc.training.annotations import AnnotationSet, measure_heads, read_annotations
 from sdtc.training.dataset import Sample, WindowDataset, window_images
+from sdtc.training.label_checks import drop_mixed_up
 from sdtc.training.log import RunLog
 from sdtc.training.losses import Losses, masked_losses
 from sdtc.training.optimizer import build_optimizers, set_rate, take_step
-from sdtc.training.train_config import TrainConfig
+from sdtc.training.train_config import DataConfig, TrainConfig
 from sdtc.training.validation import Share, validate
 
 LAST, BEST = "last.pth", "best.pth"
@@ -76,10 +78,7 @@ class Trainer:
         if config.batch_size % self.world:
             raise ConfigError(f"batch_size {config.batch_size} cannot be divided among {self.world} processes")
         self.quiet = quiet or self.rank > 0
-        self.training, self.validation = (
-            [read_annotations(part.root, part.split, part.annotations) for part in parts]
-            for parts in (config.train, config.val)
-        )
+        self.training, self.validation = ([_read(part) for part in parts] for parts in (config.train, config.val))
         self.data = WindowDataset(
             self.training,
             config.model,
@@ -125,6 +124,8 @@ class Trainer:
                 where = f"{name} ({part.root})" if len(parts) > 1 else name
                 if read.skipped:
                     _tell(f"note     {where}: annotations left out: {left_out_phrase(read.skipped)}")
+                if read.mixed_up:
+                    _tell(f"note     {where}: {read.mixed_up:,} people without labels of left and right: mixed up")
                 estimated = measure_heads(read.people)[1]
                 if name == "validation" and estimated.any():
                     _tell(f"note     {where}: {estimate_note(int(estimated.sum()), len(estimated))}")
@@ -325,6 +326,17 @@ class Trainer:
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"'{path}' does not fit this configuration: {reason}") from None
+
+
+def _read(part: DataConfig) -> AnnotationSet:
+    """Read a data set, and drop labels where the configuration says so; how many people lose some is counted."""
+    annotations = read_annotations(part.root, part.split, part.annotations)
+    if part.drop_mixed_up:
+        people = [replace(person, keypoints=drop_mixed_up(person.keypoints)) for person in annotations.people]
+        changed = sum(new.keypoints is not old.keypoints for new, old in zip(people, annotations.people, strict=True))
+        people = [person for person in people if person.keypoints[:, 2].any()]
+        annotations = AnnotationSet(people, annotations.skipped, changed)
+    return annotations
 
 
 def _tell(text: str) -> None:

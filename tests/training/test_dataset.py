@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from sdtc.core.crops import crop_frame, expand_boxes
 from sdtc.core.errors import ConfigError
 from sdtc.core.image_file import read_image
 from sdtc.core.resampling import SAME
+from sdtc.core.settings import build_settings
 from sdtc.evaluation.reading import read_predictions, read_truth
 from sdtc.model import MaskedSDTC, build, get_preset, load_checkpoint
 from sdtc.runtime.options import EngineOptions, RunOptions
@@ -25,7 +28,8 @@ from sdtc.training.annotations import NO_TRACK, AnnotatedPerson, AnnotationSet, 
 from sdtc.training.augmentation import AugmentationConfig, BoxNoise
 from sdtc.training.dataset import WindowDataset
 from sdtc.training.still_clips import PhotometryConfig, StillClipConfig
-from sdtc.training.train_config import DataConfig, load_config
+from sdtc.training.train_config import DataConfig, TrainConfig, load_config
+from sdtc.training.trainer import Trainer
 from sdtc.training.validation import predict
 
 CONFIG = get_preset("tiny")
@@ -240,6 +244,30 @@ def test_the_repetitions_of_a_person_are_augmented_differently(data) -> None:
     assert dataset.epoch_length == 3 * n
     samples = [dataset[index] for index in (n, 2 * n + n)]
     assert not torch.equal(samples[0]["clip"], samples[1]["clip"])
+
+
+def test_people_whose_left_and_right_are_mixed_up_keep_head_and_neck(data, tmp_path, capsys) -> None:
+    root = Path(shutil.copytree(data, tmp_path / "copy"))
+    path = root / "annotations" / "val" / "000003_synthetic.json"
+    content = json.loads(path.read_text())
+    points = np.array(content["annotations"][0]["keypoints"]).reshape(17, 3)
+    for joint, place in {5: (60, 40), 6: (90, 40), 11: (90, 90), 12: (60, 90)}.items():  # hips against shoulders
+        points[joint] = *place, 1
+    points[:3] = [[75, 25, 1], [75, 35, 1], [75, 15, 1]]
+    content["annotations"][0]["keypoints"] = points.ravel().tolist()
+    path.write_text(json.dumps(content))
+    part = {"root": str(root), "split": "val"}
+    values = {"train": [part | {"drop_mixed_up": True}], "val": [part], "model": CONFIG.to_dict(), "device": "cpu"}
+    config = build_settings(TrainConfig, values | {"epochs": 1, "batch_size": 4, "workers": 0}, "test")
+    with Trainer(config, tmp_path / "run") as trainer:
+        trainer._tell_about_data()
+        (train,), (val,) = trainer.training, trainer.validation
+    assert "note     training: 1 people without labels of left and right: mixed up" in capsys.readouterr().err
+    assert len(train.people) == len(val.people)
+    assert np.flatnonzero(train.people[0].keypoints[:, 2]).tolist() == [0, 1, 2]
+    assert val.people[0].keypoints[:, 2].sum() > 5
+    for mine, theirs in zip(train.people[1:], val.people[1:], strict=True):
+        np.testing.assert_array_equal(mine.keypoints, theirs.keypoints)
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), 1e9])
