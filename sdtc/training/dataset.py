@@ -227,8 +227,9 @@ def read_window(
         path = person.frame(t - delta)
         if path not in crops:
             image = keyframe if t == delta else read(path)
-            crops[path] = t if image is not None and image.shape == keyframe.shape else delta
-            if crops[path] == t:
+            crops[path] = delta
+            if image is not None and image.shape == keyframe.shape:
+                crops[path] = t
                 crop_frame(image, used[t].crop_box, config.input_size, out=clip[t], rotation=used[t].rotation)
         if crops[path] != t:
             clip[t], used[t] = clip[crops[path]], used[crops[path]]
