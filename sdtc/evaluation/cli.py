@@ -12,8 +12,10 @@ from sdtc.core.command_line import command, given_path, say
 from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sdtc.evaluation.inference import PeopleBoxes
-    from sdtc.evaluation.reading import Truth
+    from sdtc.evaluation.reading import PredictedPoses, Truth
     from sdtc.evaluation.score_table import Result
     from sdtc.runtime.engine import PoseEngine
 
@@ -89,9 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only now: `--help` and a mistyped option need none of this.
     from sdtc.core.errors import InputError
     from sdtc.core.files import write_json
-    from sdtc.evaluation.ap import evaluate
     from sdtc.evaluation.reading import read_predictions, read_truth
-    from sdtc.evaluation.score_table import PAPER, Result, document, summary, table
+    from sdtc.evaluation.score_table import PAPER, document, summary, table
 
     for option, value in (("--batch-size", args.batch_size), ("--threads", args.threads)):
         if value is not None and value < 1:
@@ -113,9 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = Path(args.predictions[0]).name or str(args.predictions[0])
         if len(args.predictions) > 1:
             name += f" and {len(args.predictions) - 1} more"
-        evaluation = evaluate(truth.people, poses.people)
         notes = truth.notes + poses.notes
-        results.append(Result(name, "predictions", tuple(args.predictions), evaluation, notes=notes))
+        results.append(_compare(truth, poses, name, "predictions", tuple(args.predictions), notes=notes))
     if args.engine or args.checkpoint:
         results += _run(args, truth)
 
@@ -167,9 +167,8 @@ def _run_one(
 ) -> Result:
     from tqdm import tqdm
 
-    from sdtc.evaluation.ap import evaluate
-    from sdtc.evaluation.inference import predict
-    from sdtc.evaluation.score_table import KINDS, Result
+    from sdtc.evaluation.inference import predict, predictions_in_boxes
+    from sdtc.evaluation.score_table import KINDS
 
     say(f"{KINDS[kind]:8} {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}", quiet=args.quiet)
     if engine.notice:
@@ -181,7 +180,34 @@ def _run_one(
     if not engine.manifest.trained:
         notes = ("its checkpoint is untrained: its poses mean nothing", *notes)
     name = f"{Path(path).name or path} ({engine.backend.split(' ')[0]})"
-    return Result(name, kind, (str(path),), evaluate(truth.people, poses.people), engine.backend, notes)
+    return _compare(
+        truth, poses, name, kind, (str(path),), engine.backend, notes, predictions_in_boxes(truth, boxes, poses)
+    )
+
+
+def _compare(
+    truth: Truth,
+    poses: PredictedPoses,
+    name: str,
+    kind: str,
+    sources: tuple[str, ...],
+    backend: str = "",
+    notes: tuple[str, ...] = (),
+    prediction_of: np.ndarray | None = None,
+) -> Result:
+    """Evaluate predictions; `prediction_of` says whose they are where that is known, see `sdtc.evaluation.pck`."""
+    from sdtc.evaluation.ap import evaluate, people_by_label
+    from sdtc.evaluation.pck import pck, pckh
+    from sdtc.evaluation.score_table import Result
+
+    evaluation = evaluate(truth.people, poses.people)
+    whose = evaluation.prediction_of if prediction_of is None else prediction_of
+    measures = tuple(measure(truth.people, poses.people, whose) for measure in (pck, pckh))
+    by_label = {
+        label: tuple(measure.of(people) for measure in measures)
+        for label, people in people_by_label(truth.people).items()
+    }
+    return Result(name, kind, sources, evaluation, backend, notes, measures, by_label)
 
 
 if __name__ == "__main__":

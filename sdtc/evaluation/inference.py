@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sdtc.core.annotation_file import CROWD, OTHER_CATEGORY, left_out_phrase
+from sdtc.core.annotation_file import MIN_SIDE, NO_AREA, NO_JOINT, left_out_phrase
 from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes
 from sdtc.core.errors import InputError, require
 from sdtc.core.skeleton import POSETRACK
@@ -52,36 +52,70 @@ class PeopleBoxes(dict[int, FrameBoxes]):
     """The boxes of people, by frame of the ground truth.
 
     Attributes:
+        people: by frame, whom of the ground truth's people each of its boxes is of, int64 ``[N]``; empty for boxes of a
+            detector.
         notes: sentences about what was left out.
     """
 
-    def __init__(self, boxes: Mapping[int, FrameBoxes], left_out: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        boxes: Mapping[int, FrameBoxes],
+        left_out: Mapping[str, int],
+        people: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
         super().__init__(boxes)
+        self.people = dict(people or {})
         self.notes = (f"boxes left out: {left_out_phrase(left_out)}",) if left_out else ()
+
+
+def predictions_in_boxes(truth: Truth, boxes: PeopleBoxes, poses: PredictedPoses) -> np.ndarray | None:
+    """Return which prediction was made in each annotated person's own box.
+
+    Args:
+        truth: the ground truth.
+        boxes: of its people.
+        poses: from `predict`, in these boxes.
+
+    Returns:
+        int64 ``[G]``, -1 for people without a pose; None if the boxes are a detector's.
+    """
+    if not boxes.people:
+        return None
+    order = np.argsort(poses.people.frames, kind="stable")  # every frame's in the order of its boxes
+    owners = [boxes.people[frame] for frame in np.unique(poses.people.frames).tolist()]
+    found = np.full(len(truth.people.frames), -1)
+    found[np.concatenate([np.zeros(0, np.int64), *owners])] = order
+    return found
 
 
 def truth_boxes(truth: Truth) -> PeopleBoxes:
     """Return the annotated boxes by frame, with score 1; people without a box area or a labelled joint are skipped.
 
     Raises:
-        InputError: nobody in the ground truth has a usable box.
+        InputError: a box is not usable, or nobody in the ground truth has one.
     """
-    # A file without people is not asked for any.
-    files = {path: BoxFile(path) for path in dict.fromkeys(i.annotations for i in truth.images if i.annotated)}
-    left_out = sum((file.skipped for file in files.values()), Counter[str]())
-    for reason in (OTHER_CATEGORY, CROWD):  # the ground truth's own notes count them
-        del left_out[reason]
-    found = {
-        frame: boxes
-        for frame, image in enumerate(truth.images)
-        if image.annotated and (boxes := files[image.annotations].by_image.get(image.id)) is not None
-    }
+    left_out: Counter[str] = Counter()
+    rows: dict[int, list[int]] = {}
+    found: dict[int, list[list[float]]] = {}
+    for row, (frame, annotation) in enumerate(zip(truth.people.frames.tolist(), truth.annotations, strict=True)):
+        box, keypoints = annotation.bbox, annotation.keypoints
+        if box is None or min(box[2:]) < MIN_SIDE:
+            left_out[NO_AREA] += 1
+        elif not any(label > 0 for label in (keypoints or [])[2::3]):
+            left_out[NO_JOINT] += 1
+        else:
+            rows.setdefault(frame, []).append(row)
+            found.setdefault(frame, []).append(box)
     if left_out and not found:
         raise InputError(
             f"the ground truth has no boxes to look for people in ({left_out_phrase(left_out)}): give a detector's "
             "with `boxes`"
         )
-    return PeopleBoxes(found, left_out)
+    frames = {
+        frame: FrameBoxes(np.array(boxes, np.float32), np.ones(len(boxes), np.float32), None)
+        for frame, boxes in found.items()
+    }
+    return PeopleBoxes(frames, left_out, {frame: np.array(owners, np.int64) for frame, owners in rows.items()})
 
 
 def file_boxes(path: str | Path, truth: Truth) -> PeopleBoxes:

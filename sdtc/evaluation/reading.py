@@ -63,12 +63,14 @@ class Truth:
 
     Attributes:
         people: arrays; frame i is ``images[i]``.
+        annotations: of the people, as their files have them, in the order of the arrays.
         images: in the order of the files.
         paths: of the files.
         notes: sentences about what was assumed.
     """
 
     people: GroundTruth
+    annotations: tuple[AnnotationRecord, ...]
     images: tuple[TruthImage, ...]
     paths: tuple[Path, ...]
     notes: tuple[str, ...] = ()
@@ -233,13 +235,14 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         head_sizes=sizes,
         ignore_regions=regions,
         labels=tuple(labels) if any(labels) else (),
+        head_estimated=estimated,
     )
     guessed = int((estimated & counted).sum())
     notes = [estimate_note(guessed, int(counted.sum()))] if guessed else []
     if skipped:
         ignored = f"; joints in the boxes of {_count(crowded, 'crowd')} count on neither side" if crowded else ""
         notes.append(f"annotations left out: {left_out_phrase(skipped)}{ignored}")
-    return Truth(people, tuple(images), tuple(files), tuple(notes))
+    return Truth(people, tuple(people_of), tuple(images), tuple(files), tuple(notes))
 
 
 def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bool = False) -> PredictedPoses:

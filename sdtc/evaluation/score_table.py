@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 import sdtc
 from sdtc.evaluation.ap import COLUMNS, HEAD_SIZE_FACTOR, JOINTS, MATCH_DISTANCE, Evaluation, Scores
+from sdtc.evaluation.pck import PCK_DISTANCE, Pck
 
 SCHEMA_VERSION = 1
 KINDS = {"predictions": "poses", "engine": "engine", "checkpoint": "network"}  # with their names in the summary
@@ -46,6 +47,8 @@ class Result:
         evaluation: the scores.
         backend: what computed the poses; "" for files.
         notes: sentences about what was skipped or assumed.
+        pck: PCK and PCKh of everybody.
+        pck_by_label: the same of the people who carry a label, by label.
     """
 
     name: str
@@ -54,22 +57,56 @@ class Result:
     evaluation: Evaluation
     backend: str = ""
     notes: tuple[str, ...] = ()
+    pck: tuple[Pck, ...] = ()
+    pck_by_label: dict[str, tuple[Pck, ...]] = field(default_factory=dict)
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, and who is left out of PCK."""
+        return [*self.notes, *filter(None, (measure.note for measure in self.pck))]
 
 
 def table(results: Sequence[Result], paper: PaperRow | None = None) -> str:
-    """Return a table with a row for each result, for each of its labels, and for the paper's values."""
+    """Return a table of AP with a row for each result, for each of its labels, and for the paper's values; and those
+    of PCK and PCKh where anybody could be measured."""
     rows: list[tuple[str, dict[str, float]]] = []
     for result in results:
         rows.append((result.name, result.evaluation.scores.columns))
         for label, scores in result.evaluation.by_label.items():
-            rows.append((f"  {label} ({count(scores.people, 'person', 'people')})", scores.columns))
+            rows.append((_label_row(label, scores.people), scores.columns))
     if paper is not None:
         rows.append((paper.name, paper.columns))
-    first = max(len(name) for name, _ in rows)
-    lines = [" ".join(["AP".ljust(first), *(f"{name:>8}" for name in COLUMNS)])]
-    for name, columns in rows:
-        lines.append(" ".join([name.ljust(first), *(f"{_cell(columns[column]):>8}" for column in COLUMNS)]))
-    return "\n".join(lines)
+    tables = [("AP", rows)]
+    for number, measure in enumerate(results[0].pck):
+        if measure.people:
+            rows = []
+            for result in results:
+                rows.append((result.name, result.pck[number].columns))
+                for label, of_label in result.pck_by_label.items():
+                    rows.append((_label_row(label, of_label[number].people), of_label[number].columns))
+            tables.append((measure.name, rows))
+    return text_tables(tables)
+
+
+def text_tables(tables: Iterable[tuple[str, Sequence[tuple[str, Mapping[str, float]]]]]) -> str:
+    """Return tables of percentages as text, one below the other, with first columns of the same width.
+
+    Args:
+        tables: of each its name, and of its rows name and values by column.
+    """
+    tables = list(tables)
+    first = max(len(name) for _, rows in tables for name, _ in rows)
+    texts = []
+    for title, rows in tables:
+        lines = [" ".join([title.ljust(first), *(f"{name:>8}" for name in rows[0][1])])]
+        for name, columns in rows:
+            lines.append(" ".join([name.ljust(first), *(f"{_cell(value):>8}" for value in columns.values())]))
+        texts.append("\n".join(lines))
+    return "\n\n".join(texts)
+
+
+def _label_row(label: str, people: int) -> str:
+    return f"  {label} ({count(people, 'person', 'people')})"
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -89,7 +126,7 @@ def summary(results: Sequence[Result]) -> str:
         if counts.frames_unpredicted:
             frames = count(counts.frames_unpredicted, "frame")
             lines.append(f"note     {frames} without any prediction: everybody there counts as missed")
-        lines += [f"note     {note}" for note in result.notes]
+        lines += [f"note     {note}" for note in result.all_notes]
     return "\n".join(lines)
 
 
@@ -110,6 +147,7 @@ def document(results: Sequence[Result], settings: dict[str, Any], dataset: str |
             "dataset": dataset,
             "match_distance_in_head_sizes": MATCH_DISTANCE,
             "head_size_over_head_box_diagonal": HEAD_SIZE_FACTOR,
+            "pck_distance_in_torsos": PCK_DISTANCE,
         },
         "paper": {"name": paper.name, "ap": paper.columns} if paper else None,
         "results": [
@@ -120,8 +158,12 @@ def document(results: Sequence[Result], settings: dict[str, Any], dataset: str |
                 "backend": result.backend or None,
                 "counts": vars(result.evaluation.counts),
                 **_scores(result.evaluation.scores),
-                "difficulty": {label: _scores(scores) for label, scores in result.evaluation.by_label.items()},
-                "notes": list(result.notes),
+                **_pck(result.pck),
+                "difficulty": {
+                    label: _scores(scores) | _pck(result.pck_by_label.get(label, ()))
+                    for label, scores in result.evaluation.by_label.items()
+                },
+                "notes": result.all_notes,
             }
             for result in results
         ],
@@ -149,6 +191,17 @@ def _scores(scores: Scores) -> dict[str, Any]:
             }
             for j, name in enumerate(JOINTS)
         },
+    }
+
+
+def _pck(measures: Sequence[Pck]) -> dict[str, Any]:
+    return {
+        measure.name: {
+            "people": measure.people,
+            "columns": {name: _number(value) for name, value in measure.columns.items()},
+            "joints": dict(zip(measure.skeleton.keypoints, map(_number, measure.by_joint), strict=True)),
+        }
+        for measure in measures
     }
 
 
