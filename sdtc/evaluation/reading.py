@@ -33,6 +33,7 @@ from sdtc.core.annotation_file import (
 )
 from sdtc.core.errors import InputError
 from sdtc.core.files import visible_files
+from sdtc.core.skeleton import POSETRACK
 from sdtc.evaluation.ap import GroundTruth, Predictions, estimate_note, head_sizes
 
 MISSING_SCORE = -9999.0  # of joints without a score: they rank last, as in `poseval`
@@ -359,7 +360,8 @@ class _PredictionFile:
 
 def _scores(file: AnnotationFile, entries: Sequence[AnnotationRecord]) -> np.ndarray:
     """Return the joint scores of some entries ``[N, 15]``, from their `scores` or their `score`."""
-    count, order = file.slots
+    names = file.joint_names()
+    count = len(names)
     rows = []
     for entry in entries:
         scores = entry.scores(count)
@@ -367,7 +369,7 @@ def _scores(file: AnnotationFile, entries: Sequence[AnnotationRecord]) -> np.nda
             score = entry.score
             scores = [MISSING_SCORE if score is None else score] * count
         rows.append(scores)
-    return np.array(rows, np.float64).reshape(-1, count)[:, order]
+    return np.array(rows, np.float64).reshape(-1, count)[:, [names.index(joint) for joint in POSETRACK.keypoints]]
 
 
 def _rectangle(box: Sequence[float] | None) -> np.ndarray | None:
