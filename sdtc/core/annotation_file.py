@@ -196,6 +196,19 @@ class AnnotationRecord(_Record):
         return self._box("bbox_head")
 
     @property
+    def area(self) -> float | None:
+        """Of the person's segment, square pixels."""
+        if self.fields.get("area") is None:
+            return None
+        if not _are_finite([self.fields["area"]]) or self.fields["area"] < 0:
+            raise self.refuse("area", "a number of square pixels")
+        return float(self.fields["area"])
+
+    @property
+    def num_keypoints(self) -> int | None:
+        return self._optional_whole("num_keypoints")
+
+    @property
     def keypoints(self) -> list[float] | None:
         """x, y and visibility (or score) of joint after joint; see `AnnotationFile.joints`, which checks more."""
         points = self.fields.get("keypoints")
@@ -340,13 +353,14 @@ class AnnotationFile:
         """Check that the file is about poses.
 
         Raises:
-            InputError: none of its annotations has keypoints.
+            InputError: its annotations are boxes or captions, and none has keypoints.
         """
-        if self.annotations and not any("keypoints" in entry.fields for entry in self.annotations):
-            has = "boxes" if any("bbox" in entry.fields for entry in self.annotations) else "annotations"
+        kinds = {"bbox": "boxes", "caption": "captions"}
+        has = [what for key, what in kinds.items() if any(key in entry.fields for entry in self.annotations)]
+        if has and not any("keypoints" in entry.fields for entry in self.annotations):
             raise InputError(
-                f"{self.where} has {has} but no keypoints, as COCO's instances_*.json: expected poses, as in "
-                "person_keypoints_*.json or PoseTrack's files"
+                f"{self.where} has {has[0]} but no keypoints, as a detector's results or COCO's instances_*.json: "
+                "expected poses, as in person_keypoints_*.json or PoseTrack's files"
             )
 
 
@@ -385,6 +399,18 @@ def read_annotation_file(path: Path, noun: str, or_list: bool = False) -> Annota
     images = tuple(ImageRecord(*record) for record in _records(data["images"], f"{where}, image"))
     people = tuple(AnnotationRecord(*record) for record in _records(data["annotations"], f"{where}, annotation"))
     return AnnotationFile(where, images, people, data.get("categories"), is_list=False)
+
+
+def image_folders(annotations: Path, split: str) -> tuple[Path, ...]:
+    """Return where images whose names have no folder, as COCO's, may lie below a data set's root.
+
+    Args:
+        annotations: the file that names them; its own name may end with that of their folder:
+            ``person_keypoints_train2017.json``.
+        split: ``"train"`` or ``"val"``.
+    """
+    own = annotations.stem.rsplit("_", 1)[-1]
+    return Path(), Path("images", split), Path(own), Path("images", own)
 
 
 def left_out_phrase(counts: Mapping[str, int]) -> str:

@@ -244,7 +244,11 @@ def head_size(bbox_head: np.ndarray) -> np.ndarray:
 
 
 def head_sizes(
-    head_boxes: np.ndarray, keypoints: np.ndarray, labelled: np.ndarray, boxes: np.ndarray
+    head_boxes: np.ndarray,
+    keypoints: np.ndarray,
+    labelled: np.ndarray,
+    boxes: np.ndarray,
+    skeleton: Skeleton = POSETRACK,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the size of people's heads, estimated where there is no head box.
 
@@ -253,18 +257,21 @@ def head_sizes(
 
     Args:
         head_boxes: ``[G, 4]`` (x, y, width, height), image pixels; zeros where there is none.
-        keypoints: ``[G, 15, 2]``, image pixels.
-        labelled: bool ``[G, 15]``.
+        keypoints: ``[G, J, 2]``, image pixels.
+        labelled: bool ``[G, J]``.
         boxes: of the people ``[G, 4]``; zeros where there is none.
+        skeleton: of the J joints.
 
     Returns:
         Head sizes float64 ``[G]``, pixels, 0 where nothing tells; and bool ``[G]``, which of them are estimates.
     """
     sizes = head_size(head_boxes)
     estimated = ~(sizes > 0)
-    top, bottom = (JOINTS.index(name) for name in ("head_top", "head_bottom"))
-    joints = np.asarray(keypoints, np.float64)
-    neck = np.where(labelled[:, top] & labelled[:, bottom], np.hypot(*(joints[:, top] - joints[:, bottom]).T), 0.0)
+    neck = np.zeros(len(sizes))
+    if skeleton == POSETRACK:  # COCO has neither joint
+        top, bottom = (JOINTS.index(name) for name in ("head_top", "head_bottom"))
+        joints = np.asarray(keypoints, np.float64)
+        neck = np.where(labelled[:, top] & labelled[:, bottom], np.hypot(*(joints[:, top] - joints[:, bottom]).T), 0.0)
     longer_side = np.asarray(boxes, np.float64)[:, 2:].max(axis=1, initial=0.0)
     estimate = np.where(neck > 0, HEAD_SIZE_OVER_NECK * neck, HEAD_SIZE_OVER_BOX * longer_side)
     return np.where(estimated, estimate, sizes), estimated
@@ -294,33 +301,28 @@ def evaluate(truth: GroundTruth, predictions: Predictions) -> Evaluation:
     if truth.skeleton != POSETRACK:
         raise InputError(f"PoseTrack's AP needs PoseTrack's joints: the ground truth has {truth.skeleton.name}'s")
     matched = _match(truth, predictions)
-    order, kept, people, guesses, assigned = matched.order, matched.kept, matched.people, matched.guesses, matched.who
-    evaluated = np.unique(truth.frames)
-    scores = predictions.scores[kept]
+    order, people, guesses, assigned = matched.order, matched.people, matched.guesses, matched.who
+    scores = predictions.scores[matched.kept]
     everything = _score(people, guesses, scores, assigned, np.ones(len(people), bool), np.ones(len(guesses), bool))
     return Evaluation(
         everything,
         _score_labels(truth, order, people, guesses, scores, assigned),
-        Counts(
-            frames=len(evaluated),
-            frames_unannotated=truth.num_frames - len(evaluated),
-            frames_unpredicted=len(np.setdiff1d(evaluated, guesses.frames)),
-            people=len(people),
-            people_found=int((assigned.person >= 0).sum()),
-            predictions=int(guesses.present.any(axis=1).sum()),
-            predictions_dropped=len(predictions.frames) - len(kept),
-        ),
+        matched.counts,
         matched.prediction_of,
     )
 
 
-def predictions_of_people(truth: GroundTruth, predictions: Predictions) -> np.ndarray:
-    """Return which prediction each annotated person keeps by rules 1 to 4, int64 ``[G]``; -1 for none.
+def match_counts(truth: GroundTruth, predictions: Predictions) -> tuple[np.ndarray, Counts]:
+    """Return which prediction each annotated person keeps by rules 1 to 4, and the counts, for any skeleton.
+
+    Returns:
+        int64 ``[G]``, -1 for people who keep none; and the counts.
 
     Raises:
-        InputError: as :func:`evaluate`, but for any skeleton.
+        InputError: the ground truth has no annotated person, or the skeletons differ.
     """
-    return _match(truth, predictions).prediction_of
+    matched = _match(truth, predictions)
+    return matched.prediction_of, matched.counts
 
 
 def people_by_label(truth: GroundTruth) -> dict[str, np.ndarray]:
@@ -424,6 +426,7 @@ class _Matched:
         people, guesses: sorted by frame.
         who: the assignment between them.
         prediction_of: int64 ``[G]``, see `Evaluation`.
+        counts: of frames, people and predictions.
     """
 
     order: np.ndarray
@@ -432,6 +435,7 @@ class _Matched:
     guesses: _People
     who: _Assignment
     prediction_of: np.ndarray
+    counts: Counts
 
 
 def _match(truth: GroundTruth, predictions: Predictions) -> _Matched:
@@ -454,7 +458,17 @@ def _match(truth: GroundTruth, predictions: Predictions) -> _Matched:
     prediction_of = np.full(len(people), -1)
     found = who.person >= 0
     prediction_of[order[who.person[found]]] = kept[found]
-    return _Matched(order, kept, people, guesses, who, prediction_of)
+    evaluated = np.unique(truth.frames)
+    counts = Counts(
+        frames=len(evaluated),
+        frames_unannotated=truth.num_frames - len(evaluated),
+        frames_unpredicted=len(np.setdiff1d(evaluated, guesses.frames)),
+        people=len(people),
+        people_found=int(found.sum()),
+        predictions=int(guesses.present.any(axis=1).sum()),
+        predictions_dropped=len(predictions.frames) - len(kept),
+    )
+    return _Matched(order, kept, people, guesses, who, prediction_of, counts)
 
 
 def _assign(people: _People, head_sizes: np.ndarray, guesses: _People) -> _Assignment:

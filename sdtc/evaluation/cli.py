@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only now: `--help` and a mistyped option need none of this.
     from sdtc.core.errors import InputError
     from sdtc.core.files import write_json
+    from sdtc.core.skeleton import COCO
     from sdtc.evaluation.reading import read_predictions, read_truth
     from sdtc.evaluation.score_table import PAPER, document, summary, table
 
@@ -106,6 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_matplotlib()
 
     truth = read_truth(args.truth)
+    if truth.people.skeleton == COCO:
+        from sdtc.evaluation.oks import require_library
+
+        require_library()
+        if args.dataset:
+            raise InputError(f"--dataset {args.dataset} is for PoseTrack's joints: the ground truth has COCO's")
     for labels in args.any_of:
         truth = truth.with_label_of_any(label.strip() for label in labels.split(","))
     results: list[Result] = []
@@ -196,18 +204,34 @@ def _compare(
     prediction_of: np.ndarray | None = None,
 ) -> Result:
     """Evaluate predictions; `prediction_of` says whose they are where that is known, see `sdtc.evaluation.pck`."""
-    from sdtc.evaluation.ap import evaluate, people_by_label
+    from sdtc.core.skeleton import COCO
+    from sdtc.evaluation.ap import evaluate, match_counts, people_by_label
+    from sdtc.evaluation.oks import evaluate_oks
     from sdtc.evaluation.pck import pck, pckh
     from sdtc.evaluation.score_table import Result
 
-    evaluation = evaluate(truth.people, poses.people)
-    whose = evaluation.prediction_of if prediction_of is None else prediction_of
+    evaluation, oks = None, None
+    if truth.people.skeleton == COCO:
+        oks = evaluate_oks(truth, poses)
+        matched, counts = match_counts(truth.people, poses.people)
+        counts = replace(  # no image is left out, as by PoseTrack's rules
+            counts,
+            frames=truth.people.num_frames,
+            frames_unannotated=0,
+            people=int(truth.people.labelled.any(axis=1).sum()),
+            predictions=len(poses.scores),
+            predictions_dropped=0,
+        )
+    else:
+        evaluation = evaluate(truth.people, poses.people)
+        matched, counts = evaluation.prediction_of, evaluation.counts
+    whose = matched if prediction_of is None else prediction_of
     measures = tuple(measure(truth.people, poses.people, whose) for measure in (pck, pckh))
     by_label = {
         label: tuple(measure.of(people) for measure in measures)
         for label, people in people_by_label(truth.people).items()
     }
-    return Result(name, kind, sources, evaluation, backend, notes, measures, by_label)
+    return Result(name, kind, sources, counts, evaluation, oks, measures, by_label, backend, notes)
 
 
 if __name__ == "__main__":

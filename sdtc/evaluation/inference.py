@@ -12,11 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sdtc.core.annotation_file import MIN_SIDE, NO_AREA, NO_JOINT, left_out_phrase
+from sdtc.core.annotation_file import MIN_SIDE, NO_AREA, NO_JOINT, image_folders, left_out_phrase
 from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes
 from sdtc.core.errors import InputError, require
-from sdtc.core.skeleton import POSETRACK
-from sdtc.evaluation.ap import JOINTS, Predictions
+from sdtc.evaluation.ap import Predictions
 from sdtc.evaluation.reading import PredictedPoses, Truth, TruthImage
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.sources.open import open_source
@@ -167,7 +166,7 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
         key = (image.annotations, name.parent)
         if key not in places:
             bases = [folder] if folder is not None else list(image.annotations.resolve().parents)[:4]
-            places[key] = _folder_of(name, bases)
+            places[key] = _folder_of(name, bases, image.annotations)
         place = places[key]
         if place is None or not os.path.isfile(place / name.name):
             missing.append(image)
@@ -183,9 +182,15 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
     return found
 
 
-def _folder_of(name: PurePosixPath, bases: list[Path]) -> Path | None:
-    """Return the folder with an image: its path below a base, first as a whole, then without its first folders."""
+def _folder_of(name: PurePosixPath, bases: list[Path], annotations: Path) -> Path | None:
+    """Return the folder with an image: its path below a base, first as a whole, then without its first folders.
+
+    An image whose name has no folder, as COCO's, may lie in any of `image_folders`.
+    """
     for base in bases:
+        for folder in image_folders(annotations, "val") if len(name.parts) == 1 else ():
+            if os.path.isfile(base / folder / name):
+                return base / folder
         for parts in (name.parts[start:] for start in range(len(name.parts))):
             if os.path.isfile(base / Path(*parts)):
                 return (base / Path(*parts)).parent
@@ -214,15 +219,17 @@ def predict(
         Poses whose joint scores are heatmap maximum × box score.
 
     Raises:
-        InputError: the engine's joints are not PoseTrack's.
+        InputError: the engine's joints are not the ground truth's.
         VideoError: a folder of images cannot be read.
     """
-    if engine.skeleton != POSETRACK:
+    skeleton = truth.people.skeleton
+    if engine.skeleton != skeleton:
         raise InputError(
-            f"PoseTrack's AP needs PoseTrack's {len(JOINTS)} joints: this model gives {engine.skeleton.name}'s"
+            f"the model gives the {len(engine.skeleton.keypoints)} joints of the skeleton '{engine.skeleton.name}', "
+            f"the ground truth has those of '{skeleton.name}': expected the same"
         )
     frames: list[np.ndarray] = [np.zeros(0, np.int64)]
-    poses: list[np.ndarray] = [np.zeros((0, len(JOINTS), 3), np.float32)]
+    poses: list[np.ndarray] = [np.zeros((0, len(skeleton.keypoints), 3), np.float32)]
     notes: list[str] = []
     for folder, names in images.items():
         with open_source(folder) as source:
@@ -232,6 +239,8 @@ def predict(
                     continue
                 found = boxes.get(frame, EMPTY)
                 if window and len(found.boxes):  # no window where the keyframe cannot be read
+                    if truth.images[frame].still:
+                        window = [keyframe] * len(window)
                     pictures = [image.image for image in window if image.image is not None]  # that is, all of them
                     keypoints = engine.estimate(pictures, found.boxes, batch_size)  # [P, 15, 3]
                     keypoints[..., 2] *= found.scores[:, None]
@@ -246,5 +255,6 @@ def predict(
         keypoints=keypoints[..., :2],
         predicted=np.ones(keypoints.shape[:2], bool),
         scores=keypoints[..., 2],
+        skeleton=skeleton,
     )
-    return PredictedPoses(people, tuple(notes))
+    return PredictedPoses(people, keypoints[..., 2].mean(axis=1), tuple(notes))

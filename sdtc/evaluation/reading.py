@@ -1,14 +1,15 @@
 """Read ground truth and predictions from JSON files into the arrays of `sdtc.evaluation.ap`.
 
-Ground truth: PoseTrack18 and PoseTrack21 annotations, one file per sequence or all in one COCO-style file.
-Predictions: the same layout with `scores` (what `sdtc-infer` writes as `posetrack`, and PoseTrack's server takes), or
-COCO result lists with PoseTrack's 17 slots.
+Ground truth: PoseTrack18 and PoseTrack21 annotations, one file per sequence or all in one COCO-style file; or COCO's
+person keypoints. Predictions: the same layout with `scores` (what `sdtc-infer` writes as `posetrack`, and PoseTrack's
+server takes), or COCO result lists with PoseTrack's 17 slots or, for COCO's ground truth, COCO's 17 joints.
 
-Joints are found by their names in the file's `categories`, as `poseval` does; without names, they are PoseTrack's 17
-slots. A joint is absent only if its three numbers are all 0, whatever its visibility (as in `poseval`).
+Joints are found by their names in the file's `categories`, as `poseval` does; a ground truth without names has
+PoseTrack's 17 slots, predictions without names have the joints of the ground truth. A joint is absent only if its three
+numbers are all 0, whatever its visibility (as in `poseval`); in COCO's ground truth, if its label is 0.
 
 Entries of another category and crowds are nobody, in either: they are left out, and the notes count them. The box of a
-crowd in the ground truth is an ignore region.
+crowd in PoseTrack's ground truth is an ignore region; COCO's crowds are kept apart, for COCO's own rules.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from sdtc.core.annotation_file import (
 )
 from sdtc.core.errors import InputError
 from sdtc.core.files import visible_files
-from sdtc.core.skeleton import POSETRACK
+from sdtc.core.skeleton import COCO, POSETRACK, Skeleton
 from sdtc.evaluation.ap import GroundTruth, Predictions, estimate_note, head_sizes
 
 MISSING_SCORE = -9999.0  # of joints without a score: they rank last, as in `poseval`
@@ -49,13 +50,15 @@ class TruthImage:
         id: in its file.
         file_name: e.g. ``images/val/012834_mpii_test/000000.jpg``.
         annotations: path of its file.
-        annotated: whether it has annotated people; images without any take no part in AP.
+        annotated: whether it takes part in AP: PoseTrack's if it has annotated people, COCO's always.
+        still: whether its neighbours are no neighbouring frames: ``nframes`` is 1, or is missing in COCO's files.
     """
 
     id: int
     file_name: str
     annotations: Path
     annotated: bool
+    still: bool
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Truth:
         annotations: of the people, as their files have them, in the order of the arrays.
         images: in the order of the files.
         paths: of the files.
+        crowds: COCO's, each with its frame; PoseTrack's are ignore regions.
         notes: sentences about what was assumed.
     """
 
@@ -74,6 +78,7 @@ class Truth:
     annotations: tuple[AnnotationRecord, ...]
     images: tuple[TruthImage, ...]
     paths: tuple[Path, ...]
+    crowds: tuple[tuple[int, AnnotationRecord], ...] = ()
     notes: tuple[str, ...] = ()
 
     def with_label_of_any(self, labels: Iterable[str]) -> Truth:
@@ -118,10 +123,12 @@ class PredictedPoses:
 
     Attributes:
         people: arrays; frames are those of the ground truth.
+        scores: float64 ``[P]``, of the poses as wholes: those in a file, or else the means of their joints' scores.
         notes: sentences about what was skipped or assumed.
     """
 
     people: Predictions
+    scores: np.ndarray
     notes: tuple[str, ...] = ()
 
 
@@ -160,15 +167,18 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
     a labelled joint counts (PoseTrack21 has boxes without poses in such frames). Sizes of heads without a head box are
     estimated (`sdtc.evaluation.ap.head_sizes`), and the notes say so. ``difficulty``, a list of labels of
     an annotation, or of its image where the annotation has none, becomes the person's labels. Entries of another
-    category and crowds are left out, and the boxes of crowds become ignore regions.
+    category and crowds are left out, and the boxes of crowds become ignore regions; COCO's crowds are kept in `crowds`.
 
     Args:
         paths: annotation files, folders of them, or a data set's root folder.
 
     Raises:
-        InputError: a file is missing, damaged, or not such a file (the entry is named); or none of the entries is a
-            person.
+        InputError: a file is missing, damaged, or not such a file (the entry is named); the files' joints differ; or
+            none of the entries is a person.
     """
+    first: Path | None = None
+    skeleton = POSETRACK
+    crowds: list[tuple[int, AnnotationRecord]] = []
     images: list[TruthImage] = []
     keypoints: list[np.ndarray] = []
     frames: list[int] = []
@@ -182,11 +192,22 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
     files = find_json(paths, "ground truth")
     for path in files:
         file = read_annotation_file(path, "ground truth")
+        file.expect_poses()
+        own = file.skeleton or POSETRACK
+        if first is not None and own != skeleton:
+            raise InputError(
+                f"the ground truth mixes joints: those of '{first}' are of the skeleton '{skeleton.name}', those of "
+                f"'{path}' of '{own.name}'; evaluate them apart"
+            )
+        first, skeleton = first or path, own
         ids = file.unique_ids()
         entries: list[AnnotationRecord] = []
         numbers: list[int] = []
         for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
             if nobody := entry.why_nobody:
+                if nobody == CROWD and skeleton == COCO:
+                    crowds.append((len(images) + number, entry))
+                    continue
                 skipped[nobody] += 1
                 if nobody == CROWD and (region := _rectangle(entry.bbox)) is not None:
                     regions.setdefault(len(images) + number, []).append(region)
@@ -194,7 +215,9 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
             else:
                 entries.append(entry)
                 numbers.append(number)
-        joints = file.joints(entries)
+        joints = file.joints(entries, skeleton)
+        if skeleton == COCO:
+            joints[joints[..., 2] <= 0] = 0
         labelled: np.ndarray = np.any(_present(joints), axis=1)  # [N]
         left_out = {number for number, image in enumerate(file.images) if not image.is_labeled}
         left_out -= {number for number, any_joint in zip(numbers, labelled, strict=True) if any_joint}
@@ -215,16 +238,18 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         for number, (identifier, image) in enumerate(zip(ids, file.images, strict=True)):
             if polygons := image.ignore_regions:
                 regions.setdefault(len(images), []).extend(polygons)
-            images.append(TruthImage(identifier, image.file_name, path, number in annotated))
+            takes_part = number in annotated or skeleton == COCO
+            still = (image.num_frames or (1 if skeleton == COCO else None)) == 1
+            images.append(TruthImage(identifier, image.file_name, path, takes_part, still))
     for (identifier, name), count in Counter((image.id, image.file_name) for image in images).items():
         if count > 1:
             raise InputError(f"image '{name}' ({identifier}) is in {count} of the ground truth's files: give each once")
     if skipped and not frames:
         raise InputError(f"the ground truth has no people: {left_out_phrase(skipped)}; {PERSON_RULE}")
-    joints = np.concatenate(keypoints)  # [G, 15, 3]
-    sizes, estimated = head_sizes(_boxes(head_boxes), joints[..., :2], _present(joints), _boxes(boxes))
+    joints = np.concatenate(keypoints)  # [G, J, 3]
+    sizes, estimated = head_sizes(_boxes(head_boxes), joints[..., :2], _present(joints), _boxes(boxes), skeleton)
     counted = _present(joints).any(axis=1)  # [G]
-    if (no_size := counted & (sizes == 0)).any():
+    if skeleton == POSETRACK and (no_size := counted & (sizes == 0)).any():
         raise people_of[no_size.argmax()].refuse(
             "bbox_head", f"{BOX}, or a bbox with an area, since distances are measured in head sizes"
         )
@@ -237,13 +262,14 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         ignore_regions=regions,
         labels=tuple(labels) if any(labels) else (),
         head_estimated=estimated,
+        skeleton=skeleton,
     )
-    guessed = int((estimated & counted).sum())
+    guessed = int((estimated & counted).sum()) if skeleton == POSETRACK else 0  # COCO's AP measures by areas
     notes = [estimate_note(guessed, int(counted.sum()))] if guessed else []
     if skipped:
         ignored = f"; joints in the boxes of {_count(crowded, 'crowd')} count on neither side" if crowded else ""
         notes.append(f"annotations left out: {left_out_phrase(skipped)}{ignored}")
-    return Truth(people, tuple(people_of), tuple(images), tuple(files), tuple(notes))
+    return Truth(people, tuple(people_of), tuple(images), tuple(files), tuple(crowds), tuple(notes))
 
 
 def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bool = False) -> PredictedPoses:
@@ -297,8 +323,9 @@ def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bo
         keypoints=keypoints[..., :2],
         predicted=_present(keypoints),
         scores=np.concatenate([file.scores for file in files]),
+        skeleton=truth.people.skeleton,
     )
-    return PredictedPoses(people, tuple(notes))
+    return PredictedPoses(people, np.concatenate([file.pose_scores for file in files]), tuple(notes))
 
 
 class _PredictionFile:
@@ -306,8 +333,9 @@ class _PredictionFile:
 
     Attributes:
         frames: int64 ``[P]``, of the poses whose image the ground truth has.
-        keypoints: ``[P, 15, 3]``.
-        scores: ``[P, 15]``.
+        keypoints: ``[P, J, 3]``.
+        scores: ``[P, J]``.
+        pose_scores: ``[P]``.
         known: frames of the images in the file, with poses or without.
         listed: names of all images in the file.
         extra: names of images with poses that the ground truth does not have.
@@ -323,6 +351,13 @@ class _PredictionFile:
                 f"predictions file '{path}' is JSON lines: run sdtc-infer again with `format='posetrack'` instead"
             )
         file = read_annotation_file(path, "predictions", or_list=True)
+        file.expect_poses()
+        skeleton = truth.people.skeleton
+        if file.skeleton not in (None, skeleton):
+            raise InputError(
+                f"{file.where} has the joints of the skeleton '{file.skeleton.name}', the ground truth those of "
+                f"'{skeleton.name}': expected the same"
+            )
         if file.is_list:
             entry_ids = [entry.image_id for entry in file.annotations]
             number_of = {identifier: number for number, identifier in enumerate(dict.fromkeys(entry_ids))}
@@ -346,21 +381,24 @@ class _PredictionFile:
             raise InputError(
                 f"{file.where} has two images that are image '{twice}' of the ground truth, by id or by name"
             )
-        keypoints = file.joints(entries)
+        keypoints = file.joints(entries, skeleton)
         # In a list, third numbers that are all 0, 1 or 2 are flags; others are scores.
         in_keypoints = file.is_list and not np.isin(keypoints[..., 2], (0, 1, 2)).all()
-        scores = keypoints[..., 2] if in_keypoints else _scores(file, entries)
+        scores = keypoints[..., 2] if in_keypoints else _scores(file, entries, skeleton)
+        whole = [entry.score for entry in entries]
+        means = scores.mean(axis=1)
+        pose_scores = np.array([m if w is None else w for w, m in zip(whole, means, strict=True)], np.float64)
         kept = [index for index, frame in enumerate(frames) if frame is not None]
         self.frames = np.array([frames[index] for index in kept], np.int64)
-        self.keypoints, self.scores = keypoints[kept], scores[kept]
+        self.keypoints, self.scores, self.pose_scores = keypoints[kept], scores[kept], pose_scores[kept]
         self.known = set(found)
         self.extra = [self.listed[number] for number in dict.fromkeys(numbers) if image_frames[number] is None]
         self.unscored = int((self.scores == MISSING_SCORE).all(axis=1).sum())
 
 
-def _scores(file: AnnotationFile, entries: Sequence[AnnotationRecord]) -> np.ndarray:
-    """Return the joint scores of some entries ``[N, 15]``, from their `scores` or their `score`."""
-    names = file.joint_names()
+def _scores(file: AnnotationFile, entries: Sequence[AnnotationRecord], skeleton: Skeleton) -> np.ndarray:
+    """Return the joint scores of some entries ``[N, J]``, from their `scores` or their `score`."""
+    names = file.joint_names(skeleton)
     count = len(names)
     rows = []
     for entry in entries:
@@ -369,7 +407,7 @@ def _scores(file: AnnotationFile, entries: Sequence[AnnotationRecord]) -> np.nda
             score = entry.score
             scores = [MISSING_SCORE if score is None else score] * count
         rows.append(scores)
-    return np.array(rows, np.float64).reshape(-1, count)[:, [names.index(joint) for joint in POSETRACK.keypoints]]
+    return np.array(rows, np.float64).reshape(-1, count)[:, [names.index(joint) for joint in skeleton.keypoints]]
 
 
 def _rectangle(box: Sequence[float] | None) -> np.ndarray | None:

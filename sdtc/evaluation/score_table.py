@@ -1,16 +1,19 @@
-"""Evaluation results as text in the layout of the paper's tables, as a summary, and as a JSON document."""
+"""Evaluation results as text in the layout of the paper's tables, as a summary, and as a JSON document.
+
+Results are of PoseTrack's AP or of COCO's, as the ground truth is.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import sdtc
-from sdtc.evaluation.ap import COLUMNS, HEAD_SIZE_FACTOR, JOINTS, MATCH_DISTANCE, Evaluation, Scores
+from sdtc.evaluation.ap import COLUMNS, HEAD_SIZE_FACTOR, JOINTS, MATCH_DISTANCE, Counts, Evaluation, Scores
 from sdtc.evaluation.pck import PCK_DISTANCE, Pck
 
 SCHEMA_VERSION = 1
@@ -44,21 +47,35 @@ class Result:
         name: in the table.
         kind: a key of `KINDS`.
         sources: paths of the predictions, the engine or the checkpoint.
-        evaluation: the scores.
-        backend: what computed the poses; "" for files.
-        notes: sentences about what was skipped or assumed.
+        counts: of frames, people and predictions.
+        evaluation: PoseTrack's AP; None for COCO's joints.
+        oks: COCO's AP and AR, percent by column, see `sdtc.evaluation.oks`; None for PoseTrack's joints.
         pck: PCK and PCKh of everybody.
         pck_by_label: the same of the people who carry a label, by label.
+        backend: what computed the poses; "" for files.
+        notes: sentences about what was skipped or assumed.
     """
 
     name: str
     kind: str
     sources: tuple[str, ...]
-    evaluation: Evaluation
+    counts: Counts
+    evaluation: Evaluation | None
+    oks: dict[str, float] | None
+    pck: tuple[Pck, ...]
+    pck_by_label: dict[str, tuple[Pck, ...]]
     backend: str = ""
     notes: tuple[str, ...] = ()
-    pck: tuple[Pck, ...] = ()
-    pck_by_label: dict[str, tuple[Pck, ...]] = field(default_factory=dict)
+
+    @property
+    def ap(self) -> dict[str, float]:
+        """AP in percent by column, PoseTrack's or COCO's."""
+        return self.oks if self.evaluation is None else self.evaluation.scores.columns
+
+    @property
+    def by_label(self) -> dict[str, Scores]:
+        """PoseTrack's scores by label."""
+        return {} if self.evaluation is None else self.evaluation.by_label
 
     @property
     def all_notes(self) -> list[str]:
@@ -67,16 +84,16 @@ class Result:
 
 
 def table(results: Sequence[Result], paper: PaperRow | None = None) -> str:
-    """Return a table of AP with a row for each result, for each of its labels, and for the paper's values; and those
-    of PCK and PCKh where anybody could be measured."""
+    """Return tables with a row for each result, for each of its labels, and for the paper's values: of AP, and of PCK
+    and PCKh where anybody could be measured."""
     rows: list[tuple[str, dict[str, float]]] = []
     for result in results:
-        rows.append((result.name, result.evaluation.scores.columns))
-        for label, scores in result.evaluation.by_label.items():
+        rows.append((result.name, result.ap))
+        for label, scores in result.by_label.items():
             rows.append((_label_row(label, scores.people), scores.columns))
     if paper is not None:
         rows.append((paper.name, paper.columns))
-    tables = [("AP", rows)]
+    tables = [("AP" if results[0].oks is None else "COCO", rows)]
     for number, measure in enumerate(results[0].pck):
         if measure.people:
             rows = []
@@ -111,17 +128,18 @@ def _label_row(label: str, people: int) -> str:
 
 def summary(results: Sequence[Result]) -> str:
     """Return sentences about what was evaluated: frames, people, and what was skipped."""
-    truth = results[0].evaluation.counts
+    truth = results[0].counts
     lines = [f"truth    {count(truth.people, 'person', 'people')} in {count(truth.frames, 'frame')}"]
     if truth.frames_unannotated:
         lines.append(f"note     {count(truth.frames_unannotated, 'frame')} without annotation left out on both sides")
     for result in results:
-        counts, error = result.evaluation.counts, result.evaluation.scores.mean_error
+        counts = result.counts
         lines.append(
             f"{KINDS[result.kind]:8} {result.name}: {count(counts.predictions, 'pose')}, {counts.people_found:,} of "
             f"{count(counts.people, 'person', 'people')} found"
         )
-        if counts.people_found:
+        if counts.people_found and result.evaluation is not None:
+            error = result.evaluation.scores.mean_error
             lines[-1] += f", their joints {error:.2f} pixels from the truth on average"
         if counts.frames_unpredicted:
             frames = count(counts.frames_unpredicted, "frame")
@@ -156,12 +174,13 @@ def document(results: Sequence[Result], settings: dict[str, Any], dataset: str |
                 "kind": result.kind,
                 "sources": list(result.sources),
                 "backend": result.backend or None,
-                "counts": vars(result.evaluation.counts),
-                **_scores(result.evaluation.scores),
+                "counts": vars(result.counts),
+                **({} if result.evaluation is None else _scores(result.evaluation.scores)),
+                **({} if result.oks is None else {"coco": {name: _number(x) for name, x in result.oks.items()}}),
                 **_pck(result.pck),
                 "difficulty": {
-                    label: _scores(scores) | _pck(result.pck_by_label.get(label, ()))
-                    for label, scores in result.evaluation.by_label.items()
+                    label: (_scores(result.by_label[label]) if label in result.by_label else {}) | _pck(measures)
+                    for label, measures in result.pck_by_label.items()
                 },
                 "notes": result.all_notes,
             }

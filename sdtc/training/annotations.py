@@ -39,6 +39,7 @@ from sdtc.core.annotation_file import (
     NO_JOINT,
     PERSON_RULE,
     AnnotationFile,
+    image_folders,
     left_out_phrase,
     read_annotation_file,
 )
@@ -228,8 +229,7 @@ def _find_images(file: AnnotationFile, path: Path, root: Path, split: str) -> li
     """Return the paths of a file's images; of names without a folder, all in the first folder that has some."""
     names = [image.file_name for image in file.images]
     bare = [name for name in names if Path(name).name == name]
-    own = path.stem.rsplit("_", 1)[-1]  # train2017
-    folders = [root, root / "images" / split, root / own, root / "images" / own]
+    folders = [root / folder for folder in image_folders(path, split)]
     tried = bare[:_TRIES]
     home = next((folder for folder in folders if any(os.path.isfile(folder / name) for name in tried)), root)
     return [(home if Path(name).name == name else root) / name for name in names]

@@ -301,7 +301,7 @@ def test_a_frame_of_a_sequence_needs_a_number(tmp_path) -> None:
         ([{"image_id": 1, "keypoints": [1, 2, 0.5] * 17, "score": 0.9}], "is a list of poses, a result file"),
         ({"annolist": []}, "is in the old PoseTrack17 format"),
         ({"annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 18}]}, "has boxes but no keypoints"),
-        ({"annotations": [{"image_id": 1, "caption": "a dog"}]}, "has annotations but no keypoints"),
+        ({"annotations": [{"image_id": 1, "caption": "a dog"}]}, "has captions but no keypoints"),
         ({"annotations": [entry(scores=[0.5] * 17)]}, "annotation 0 has scores: the file holds predictions"),
         ({"annotations": [], "categories": [{"keypoints": ["wing", "tail"]}]}, "names 2 joints, but not nose"),
     ],
