@@ -179,22 +179,22 @@ class Scores:
     @property
     def columns(self) -> dict[str, float]:
         """AP in percent by column of the paper's tables, Head to Total; NaN where a column has no labelled joint."""
-        return {name: _mean(self.ap[list(joints)]) for name, joints in COLUMNS.items()}
+        return {name: known_mean(self.ap[list(joints)]) for name, joints in COLUMNS.items()}
 
     @property
     def total(self) -> float:
         """Mean AP over the joints, percent."""
-        return _mean(self.ap)
+        return known_mean(self.ap)
 
     @property
     def precision(self) -> np.ndarray:
         """Share of predicted joints that match ``[15]``, percent, at the lowest score; NaN where none is predicted."""
-        return _percent(self.matched, self.predicted)
+        return percent(self.matched, self.predicted)
 
     @property
     def recall(self) -> np.ndarray:
         """Share of labelled joints that are matched ``[15]``, percent; NaN where none is labelled."""
-        return _percent(self.matched, self.labelled)
+        return percent(self.matched, self.labelled)
 
 
 @dataclass(frozen=True)
@@ -560,7 +560,7 @@ def _score(
         predicted=present.sum(axis=0),
         matched=matched.sum(axis=0),
         people=int(people_kept.sum()),
-        mean_error=_mean(errors),
+        mean_error=known_mean(errors),
     )
 
 
@@ -595,13 +595,14 @@ def _curve(scores: np.ndarray, matched: np.ndarray, labelled: int) -> Curve:
     return Curve(true_positives / labelled, precision, envelope)
 
 
-def _mean(values: np.ndarray) -> float:
+def known_mean(values: np.ndarray) -> float:
     """Return the mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
 
-def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return how much parts are of wholes, percent; NaN of a whole that is 0."""
     return np.divide(100.0 * part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 

@@ -204,10 +204,13 @@ def _compare(
     prediction_of: np.ndarray | None = None,
 ) -> Result:
     """Evaluate predictions; `prediction_of` says whose they are where that is known, see `sdtc.evaluation.pck`."""
+    from sdtc.core.errors import InputError, MissingExtraError
     from sdtc.core.skeleton import COCO
     from sdtc.evaluation.ap import evaluate, match_counts, people_by_label
+    from sdtc.evaluation.mota import evaluate_tracks
     from sdtc.evaluation.oks import evaluate_oks
     from sdtc.evaluation.pck import pck, pckh
+    from sdtc.evaluation.reading import NO_TRACK
     from sdtc.evaluation.score_table import Result
 
     evaluation, oks = None, None
@@ -231,7 +234,15 @@ def _compare(
         label: tuple(measure.of(people) for measure in measures)
         for label, people in people_by_label(truth.people).items()
     }
-    return Result(name, kind, sources, counts, evaluation, oks, measures, by_label, backend, notes)
+    tracks = None
+    if evaluation is not None and (poses.track_ids != NO_TRACK).any():
+        try:
+            tracks = evaluate_tracks(
+                truth.people, poses.people, truth.track_ids, poses.track_ids, truth.sequences
+            )  # fmt: skip
+        except (InputError, MissingExtraError) as error:  # what was asked for is AP
+            notes = (*notes, f"tracks are not evaluated: {error}")
+    return Result(name, kind, sources, counts, evaluation, oks, measures, by_label, tracks, backend, notes)
 
 
 if __name__ == "__main__":

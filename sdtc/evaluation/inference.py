@@ -16,7 +16,7 @@ from sdtc.core.annotation_file import MIN_SIDE, NO_AREA, NO_JOINT, image_folders
 from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes
 from sdtc.core.errors import InputError, require
 from sdtc.evaluation.ap import Predictions
-from sdtc.evaluation.reading import PredictedPoses, Truth, TruthImage
+from sdtc.evaluation.reading import NO_TRACK, PredictedPoses, Truth, TruthImage
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.sources.open import open_source
 from sdtc.runtime.sources.windows import windows
@@ -257,4 +257,5 @@ def predict(
         scores=keypoints[..., 2],
         skeleton=skeleton,
     )
-    return PredictedPoses(people, keypoints[..., 2].mean(axis=1), tuple(notes))
+    tracks = np.full(len(keypoints), NO_TRACK)
+    return PredictedPoses(people, keypoints[..., 2].mean(axis=1), tracks, tuple(notes))

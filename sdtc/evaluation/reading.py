@@ -38,6 +38,7 @@ from sdtc.core.skeleton import COCO, POSETRACK, Skeleton
 from sdtc.evaluation.ap import GroundTruth, Predictions, estimate_note, head_sizes
 
 MISSING_SCORE = -9999.0  # of joints without a score: they rank last, as in `poseval`
+NO_TRACK = -1  # the track id of those who have none
 # Folders of validation annotations below a data set's root: of PoseTrack18 and `sdtc-synth`, then of PoseTrack21.
 ANNOTATION_FOLDERS = ("", "annotations/val", "posetrack_data/val", "annotations")
 
@@ -96,6 +97,18 @@ class Truth:
         marked = tuple(mine | union if mine.intersection(wanted) else mine for mine in self.people.labels)
         return replace(self, people=replace(self.people, labels=marked))
 
+    @property
+    def track_ids(self) -> np.ndarray:
+        """Track ids of the people, int64 ``[G]``, `NO_TRACK` for those without one."""
+        return np.array([_track_id(annotation) for annotation in self.annotations], np.int64)
+
+    @property
+    def sequences(self) -> np.ndarray:
+        """The sequence of each image, int64 ``[F]``: the images of a file that lie in one folder."""
+        names = [(image.annotations, PurePosixPath(image.file_name.replace("\\", "/")).parent) for image in self.images]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return np.array([numbers[name] for name in names], np.int64)
+
     @cached_property
     def _by_id(self) -> dict[int, int]:
         ids = {image.id: frame for frame, image in enumerate(self.images)}
@@ -124,11 +137,13 @@ class PredictedPoses:
     Attributes:
         people: arrays; frames are those of the ground truth.
         scores: float64 ``[P]``, of the poses as wholes: those in a file, or else the means of their joints' scores.
+        track_ids: int64 ``[P]``, `NO_TRACK` for poses without one.
         notes: sentences about what was skipped or assumed.
     """
 
     people: Predictions
     scores: np.ndarray
+    track_ids: np.ndarray
     notes: tuple[str, ...] = ()
 
 
@@ -325,7 +340,8 @@ def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bo
         scores=np.concatenate([file.scores for file in files]),
         skeleton=truth.people.skeleton,
     )
-    return PredictedPoses(people, np.concatenate([file.pose_scores for file in files]), tuple(notes))
+    scores, track_ids = (np.concatenate([getattr(file, name) for file in files]) for name in ("pose_scores", "tracks"))
+    return PredictedPoses(people, scores, track_ids, tuple(notes))
 
 
 class _PredictionFile:
@@ -335,7 +351,7 @@ class _PredictionFile:
         frames: int64 ``[P]``, of the poses whose image the ground truth has.
         keypoints: ``[P, J, 3]``.
         scores: ``[P, J]``.
-        pose_scores: ``[P]``.
+        pose_scores, tracks: ``[P]``, see `PredictedPoses`.
         known: frames of the images in the file, with poses or without.
         listed: names of all images in the file.
         extra: names of images with poses that the ground truth does not have.
@@ -391,6 +407,7 @@ class _PredictionFile:
         kept = [index for index, frame in enumerate(frames) if frame is not None]
         self.frames = np.array([frames[index] for index in kept], np.int64)
         self.keypoints, self.scores, self.pose_scores = keypoints[kept], scores[kept], pose_scores[kept]
+        self.tracks = np.array([_track_id(entries[index]) for index in kept], np.int64)
         self.known = set(found)
         self.extra = [self.listed[number] for number in dict.fromkeys(numbers) if image_frames[number] is None]
         self.unscored = int((self.scores == MISSING_SCORE).all(axis=1).sum())
@@ -408,6 +425,11 @@ def _scores(file: AnnotationFile, entries: Sequence[AnnotationRecord], skeleton:
             scores = [MISSING_SCORE if score is None else score] * count
         rows.append(scores)
     return np.array(rows, np.float64).reshape(-1, count)[:, [names.index(joint) for joint in skeleton.keypoints]]
+
+
+def _track_id(entry: AnnotationRecord) -> int:
+    found = None if entry.fields.get("track_id") == NO_TRACK else entry.track_id
+    return NO_TRACK if found is None else found
 
 
 def _rectangle(box: Sequence[float] | None) -> np.ndarray | None:

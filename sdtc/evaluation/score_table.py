@@ -14,6 +14,7 @@ import numpy as np
 
 import sdtc
 from sdtc.evaluation.ap import COLUMNS, HEAD_SIZE_FACTOR, JOINTS, MATCH_DISTANCE, Counts, Evaluation, Scores
+from sdtc.evaluation.mota import TrackScores
 from sdtc.evaluation.pck import PCK_DISTANCE, Pck
 
 SCHEMA_VERSION = 1
@@ -52,6 +53,7 @@ class Result:
         oks: COCO's AP and AR, percent by column, see `sdtc.evaluation.oks`; None for PoseTrack's joints.
         pck: PCK and PCKh of everybody.
         pck_by_label: the same of the people who carry a label, by label.
+        tracks: the accuracy of tracks; None if the predictions have no track ids, or if it cannot be measured.
         backend: what computed the poses; "" for files.
         notes: sentences about what was skipped or assumed.
     """
@@ -64,6 +66,7 @@ class Result:
     oks: dict[str, float] | None
     pck: tuple[Pck, ...]
     pck_by_label: dict[str, tuple[Pck, ...]]
+    tracks: TrackScores | None = None
     backend: str = ""
     notes: tuple[str, ...] = ()
 
@@ -84,8 +87,8 @@ class Result:
 
 
 def table(results: Sequence[Result], paper: PaperRow | None = None) -> str:
-    """Return tables with a row for each result, for each of its labels, and for the paper's values: of AP, and of PCK
-    and PCKh where anybody could be measured."""
+    """Return tables with a row for each result, for each of its labels, and for the paper's values: of AP; of PCK
+    and PCKh where anybody could be measured; and of the accuracy of tracks where there are any."""
     rows: list[tuple[str, dict[str, float]]] = []
     for result in results:
         rows.append((result.name, result.ap))
@@ -102,6 +105,9 @@ def table(results: Sequence[Result], paper: PaperRow | None = None) -> str:
                 for label, of_label in result.pck_by_label.items():
                     rows.append((_label_row(label, of_label[number].people), of_label[number].columns))
             tables.append((measure.name, rows))
+    tracked = [(result.name, result.tracks.columns) for result in results if result.tracks is not None]
+    if tracked:
+        tables.append(("MOTA", tracked))
     return text_tables(tables)
 
 
@@ -178,6 +184,7 @@ def document(results: Sequence[Result], settings: dict[str, Any], dataset: str |
                 **({} if result.evaluation is None else _scores(result.evaluation.scores)),
                 **({} if result.oks is None else {"coco": {name: _number(x) for name, x in result.oks.items()}}),
                 **_pck(result.pck),
+                "tracks": None if result.tracks is None else _tracks(result.tracks),
                 "difficulty": {
                     label: (_scores(result.by_label[label]) if label in result.by_label else {}) | _pck(measures)
                     for label, measures in result.pck_by_label.items()
@@ -221,6 +228,19 @@ def _pck(measures: Sequence[Pck]) -> dict[str, Any]:
             "joints": dict(zip(measure.skeleton.keypoints, map(_number, measure.by_joint), strict=True)),
         }
         for measure in measures
+    }
+
+
+def _tracks(scores: TrackScores) -> dict[str, Any]:
+    counts = ("misses", "switches", "false_positives", "objects", "pairs", "idtp", "idfp", "idfn")
+    percents = ("mota", "motp", "precision", "recall", "idf1")
+    return {
+        "columns": {name: _number(value) for name, value in scores.columns.items()},
+        "joints": {
+            joint: {name: _number(getattr(scores, name)[j]) for name in percents}
+            | {name: int(getattr(scores, name)[j]) for name in counts}
+            for j, joint in enumerate(JOINTS)
+        },
     }
 
 

@@ -425,6 +425,8 @@ class TestTorchSession:
         save_checkpoint(tmp_path / "coco.pth", build(config), trained=True)
         with (
             open_checkpoint(tmp_path / "coco.pth", "cpu") as engine,
-            pytest.raises(InputError, match="needs PoseTrack's 15 joints: this model gives coco's"),
+            pytest.raises(
+                InputError, match="17 joints of the skeleton 'coco', the ground truth has those of 'posetrack'"
+            ),
         ):
             run(engine, dataset)

@@ -22,7 +22,7 @@ from sdtc.evaluation.ap import Predictions
 from sdtc.evaluation.cli import main
 from sdtc.evaluation.inference import find_images, truth_boxes
 from sdtc.evaluation.oks import COLUMNS, evaluate_oks
-from sdtc.evaluation.reading import PredictedPoses
+from sdtc.evaluation.reading import NO_TRACK, PredictedPoses
 from sdtc.model import BackboneConfig, ModelConfig, build, save_checkpoint
 from sdtc.training.annotations import read_annotations
 
@@ -271,7 +271,7 @@ def perfect(path: Path):
     people = truth.people
     scores = np.ones(people.labelled.shape)
     guesses = Predictions(people.frames, people.keypoints, people.labelled, scores, people.skeleton)
-    return truth, PredictedPoses(guesses, np.ones(len(people.frames)))
+    return truth, PredictedPoses(guesses, np.ones(len(people.frames)), np.full(len(people.frames), NO_TRACK))
 
 
 def test_a_coco_model_on_posetracks_people_is_refused(dataset, coco_checkpoint, capsys) -> None:
