@@ -151,7 +151,7 @@ def find_json(paths: Sequence[str | Path], what: str) -> list[Path]:
     """Resolve files and folders to JSON files, in the order given and by name inside a folder.
 
     A folder stands for the JSON files directly inside it, or else for those in the first of `ANNOTATION_FOLDERS` that
-    has any.
+    has any; if COCO's person_keypoints_val*.json is among these, for that alone.
 
     Raises:
         InputError: a path does not exist, or a folder has no JSON files.
@@ -166,7 +166,8 @@ def find_json(paths: Sequence[str | Path], what: str) -> list[Path]:
         for folder in ANNOTATION_FOLDERS:
             files = visible_files(path / folder, "*.json")
             if files:
-                found += files
+                of_coco = [file for file in files if file.name.startswith("person_keypoints_val")]
+                found += of_coco or files
                 break
         else:
             raise InputError(

@@ -81,9 +81,9 @@ class Result:
         return {} if self.evaluation is None else self.evaluation.by_label
 
     @property
-    def all_notes(self) -> list[str]:
-        """The notes, and who is left out of PCK."""
-        return [*self.notes, *filter(None, (measure.note for measure in self.pck))]
+    def pck_notes(self) -> list[str]:
+        """Sentences about who is left out of PCK: the same for all results of one ground truth."""
+        return [measure.note for measure in self.pck if measure.note]
 
 
 def table(results: Sequence[Result], paper: PaperRow | None = None) -> str:
@@ -138,6 +138,7 @@ def summary(results: Sequence[Result]) -> str:
     lines = [f"truth    {count(truth.people, 'person', 'people')} in {count(truth.frames, 'frame')}"]
     if truth.frames_unannotated:
         lines.append(f"note     {count(truth.frames_unannotated, 'frame')} without annotation left out on both sides")
+    lines += [f"note     {note}" for note in results[0].pck_notes]
     for result in results:
         counts = result.counts
         lines.append(
@@ -150,7 +151,7 @@ def summary(results: Sequence[Result]) -> str:
         if counts.frames_unpredicted:
             frames = count(counts.frames_unpredicted, "frame")
             lines.append(f"note     {frames} without any prediction: everybody there counts as missed")
-        lines += [f"note     {note}" for note in result.all_notes]
+        lines += [f"note     {note}" for note in result.notes]
     return "\n".join(lines)
 
 
@@ -189,7 +190,7 @@ def document(results: Sequence[Result], settings: dict[str, Any], dataset: str |
                     label: (_scores(result.by_label[label]) if label in result.by_label else {}) | _pck(measures)
                     for label, measures in result.pck_by_label.items()
                 },
-                "notes": result.all_notes,
+                "notes": [*result.notes, *result.pck_notes],
             }
             for result in results
         ],

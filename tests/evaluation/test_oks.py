@@ -134,6 +134,8 @@ def still_people(dataset, tmp_path) -> Path:
     root = tmp_path / "coco"
     (root / "val2017").mkdir(parents=True)
     (root / "annotations").mkdir()
+    for other in ("captions_val2017.json", "person_keypoints_train2017.json"):
+        (root / "annotations" / other).write_text("{}")
     images, annotations = [], []
     for number, person in enumerate(read_annotations(dataset, "val").people):
         identifier = 100 + number
@@ -219,6 +221,8 @@ def test_a_checkpoint_and_predictions_by_the_command(still_people, coco_checkpoi
     assert lines[3].split()[0] == "PCK@0.2"
     assert "PCKh@0.5 " not in lines[5:6]
     assert "truth    20 people in 20 frames" in lines
+    assert main(["--truth", str(still_people), *map(str, arguments[2:4])]) == 0  # the data set's root
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_stills_are_seen_without_their_neighbours(still_people, coco_checkpoint) -> None:
