@@ -1,4 +1,4 @@
-"""The command `sdtc-eval`: PoseTrack's AP of predictions in files, of an engine bundle, or of a checkpoint."""
+"""The command `sdtc-eval`: AP, PCK and MOTA of predictions in files, of an engine bundle, or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,21 +21,27 @@ if TYPE_CHECKING:
     from sdtc.runtime.engine import PoseEngine
 
 DATASETS = ("posetrack2017", "posetrack2018", "posetrack21")
-_DESCRIPTION = "PoseTrack's average precision, as poseval computes it, in the layout of the paper's tables."
+_DESCRIPTION = """PoseTrack's average precision, as poseval computes it, in the layout of the paper's tables; COCO's
+where the ground truth has COCO's 17 joints; PCK@0.2 and PCKh@0.5; MOTA and IDF1 where predictions carry track ids."""
 _EPILOG = """examples:
   sdtc-eval --truth posetrack18 --predictions poses --dataset posetrack2018
   sdtc-eval --truth posetrack18 --engine model.onnx --boxes detections.json --output ap.json --plot ap.png
   sdtc-eval --truth synthetic --engine bundle/ --checkpoint ckpt.pth
   sdtc-eval --truth annotations/val/012834_mpii_test.json --predictions poses.json --ignore-extra
+  sdtc-eval --truth coco/annotations/person_keypoints_val2017.json --engine vitpose/ --boxes detections.json
 
-The ground truth is PoseTrack18's or PoseTrack21's JSON: files, a folder of them, or a data set's root (then
-annotations/val or posetrack_data/val is meant). Predictions are the same layout with a list of 17 `scores` for each
-pose, as sdtc-infer writes it, or COCO result lists with PoseTrack's 17 slots. Images are matched by id, and by file
+The ground truth is PoseTrack18's or PoseTrack21's JSON, or COCO's person keypoints: files, a folder of them, or a data
+set's root (then annotations/val or posetrack_data/val is meant). Predictions are the same layout with a list of 17
+`scores` for each pose, as sdtc-infer writes it, or COCO result lists with PoseTrack's 17 slots or COCO's 17 joints, as
+the ground truth has. Images are matched by id, and by file
 name where ids differ. --predictions, --engine and --checkpoint can be given together: each becomes a row.
 
 Where annotations, or else their images, carry "difficulty": ["occluded", ...], there is a row for each label over the
 people who carry it: predictions of other people are ignored in it, and a false positive counts in the rows of the
 person that it is nearest to. --any-of occluded,blur adds a row for those who carry at least one of several labels.
+
+PCK@0.2 is measured in torsos, from the left shoulder to the right hip; PCKh@0.5 in head sizes. COCO's AP and MOTA need
+the extra `eval`.
 
 The paper's numbers come from detector boxes. The annotated boxes, the default here, give higher ones: compare like with
 like.
