@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sdtc.core.annotation_file import MIN_SIDE, NO_AREA, NO_JOINT, image_folders, left_out_phrase
-from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes
+from sdtc.core.boxes import EMPTY, MIN_SCORE, BoxFile, FrameBoxes
 from sdtc.core.errors import InputError, require
+from sdtc.core.skeleton import COCO
 from sdtc.evaluation.ap import Predictions
 from sdtc.evaluation.reading import NO_TRACK, PredictedPoses, Truth, TruthImage
 from sdtc.runtime.engine import PoseEngine
@@ -122,13 +123,13 @@ def file_boxes(path: str | Path, truth: Truth) -> PeopleBoxes:
 
     Args:
         path: a COCO detection list with the ground truth's image ids, or annotations. Boxes below
-            `sdtc.core.boxes.MIN_SCORE` are dropped.
+            `sdtc.core.boxes.MIN_SCORE` are dropped (paper, section 8), but none where COCO's AP is meant.
         truth: the ground truth, whose frames are meant.
 
     Raises:
         InputError: not such a file, or none of its boxes is of an image of the ground truth.
     """
-    file = BoxFile(Path(path))
+    file = BoxFile(Path(path), 0.0 if truth.people.skeleton == COCO else MIN_SCORE)
     names = {identifier: name for name, identifier in file.image_ids.items()}
     found = {}
     for identifier, boxes in file.by_image.items():

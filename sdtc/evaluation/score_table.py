@@ -73,7 +73,10 @@ class Result:
     @property
     def ap(self) -> dict[str, float]:
         """AP in percent by column, PoseTrack's or COCO's."""
-        return self.oks if self.evaluation is None else self.evaluation.scores.columns
+        if self.oks is not None:
+            return self.oks
+        assert self.evaluation is not None  # one of the two is there
+        return self.evaluation.scores.columns
 
     @property
     def by_label(self) -> dict[str, Scores]:

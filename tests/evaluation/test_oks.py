@@ -20,7 +20,7 @@ from sdtc.core.skeleton import COCO, POSETRACK
 from sdtc.evaluation import open_checkpoint, predict, read_predictions, read_truth
 from sdtc.evaluation.ap import Predictions
 from sdtc.evaluation.cli import main
-from sdtc.evaluation.inference import find_images, truth_boxes
+from sdtc.evaluation.inference import file_boxes, find_images, truth_boxes
 from sdtc.evaluation.oks import COLUMNS, evaluate_oks
 from sdtc.evaluation.reading import NO_TRACK, PredictedPoses
 from sdtc.model import BackboneConfig, ModelConfig, build, save_checkpoint
@@ -223,6 +223,15 @@ def test_a_checkpoint_and_predictions_by_the_command(still_people, coco_checkpoi
     assert "truth    20 people in 20 frames" in lines
     assert main(["--truth", str(still_people), *map(str, arguments[2:4])]) == 0  # the data set's root
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_boxes_of_low_scores_count_for_coco(still_people, dataset, tmp_path) -> None:
+    """COCO's protocol keeps them; PoseTrack's, as the paper uses it, does not."""
+    for data, count in ((truth_file(still_people), 1), (dataset, 0)):
+        truth = read_truth([data])
+        boxes = [{"image_id": truth.images[0].id, "bbox": [9, 9, 50, 90], "score": 0.05}]
+        (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+        assert len(file_boxes(tmp_path / "boxes.json", truth)) == count
 
 
 def test_stills_are_seen_without_their_neighbours(still_people, coco_checkpoint) -> None:
