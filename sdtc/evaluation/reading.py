@@ -192,100 +192,58 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         InputError: a file is missing, damaged, or not such a file (the entry is named); the files' joints differ; or
             none of the entries is a person.
     """
-    first: Path | None = None
-    skeleton = POSETRACK
-    crowds: list[tuple[int, AnnotationRecord]] = []
-    images: list[TruthImage] = []
-    keypoints: list[np.ndarray] = []
-    frames: list[int] = []
-    boxes: list[list[float]] = []
-    head_boxes: list[list[float]] = []
-    people_of: list[AnnotationRecord] = []
-    labels: list[frozenset[str]] = []
-    regions: dict[int, list[np.ndarray]] = {}
-    skipped: Counter[str] = Counter()
-    crowded = 0
-    files = find_json(paths, "ground truth")
-    for path in files:
-        file = read_annotation_file(path, "ground truth")
-        file.expect_poses()
-        own = file.skeleton or POSETRACK
-        if first is not None and own != skeleton:
+    files = [_TruthFile(path) for path in find_json(paths, "ground truth")]
+    skeleton = files[0].skeleton
+    for file in files:
+        if file.skeleton != skeleton:
             raise InputError(
-                f"the ground truth mixes joints: those of '{first}' are of the skeleton '{skeleton.name}', those of "
-                f"'{path}' of '{own.name}'; evaluate them apart"
+                f"the ground truth mixes joints: those of '{files[0].path}' are of the skeleton '{skeleton.name}', "
+                f"those of '{file.path}' of '{file.skeleton.name}'; evaluate them apart"
             )
-        first, skeleton = first or path, own
-        ids = file.unique_ids()
-        entries: list[AnnotationRecord] = []
-        numbers: list[int] = []
-        for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
-            if nobody := entry.why_nobody:
-                if nobody == CROWD and skeleton == COCO:
-                    crowds.append((len(images) + number, entry))
-                    continue
-                skipped[nobody] += 1
-                if nobody == CROWD and (region := _rectangle(entry.bbox)) is not None:
-                    regions.setdefault(len(images) + number, []).append(region)
-                    crowded += 1
-            else:
-                entries.append(entry)
-                numbers.append(number)
-        joints = file.joints(entries, skeleton)
-        if skeleton == COCO:
-            joints[joints[..., 2] <= 0] = 0
-        labelled: np.ndarray = np.any(_present(joints), axis=1)  # [N]
-        left_out = {number for number, image in enumerate(file.images) if not image.is_labeled}
-        left_out -= {number for number, any_joint in zip(numbers, labelled, strict=True) if any_joint}
-        kept = [index for index, number in enumerate(numbers) if number not in left_out]
-        image_labels = [image.difficulty or frozenset() for image in file.images]
-        for index in kept:
-            annotation, number = entries[index], numbers[index]
-            head_box = (annotation.head_box if labelled[index] else None) or [0.0] * 4
-            needs_box = labelled[index] and not any(head_box[2:])
-            difficulty = annotation.difficulty
-            frames.append(len(images) + number)
-            head_boxes.append(head_box)
-            boxes.append((annotation.bbox if needs_box else None) or [0.0] * 4)
-            people_of.append(annotation)
-            labels.append(image_labels[number] if difficulty is None else difficulty)
-        keypoints.append(joints[kept])
-        annotated = {numbers[index] for index in kept}
-        for number, (identifier, image) in enumerate(zip(ids, file.images, strict=True)):
-            if polygons := image.ignore_regions:
-                regions.setdefault(len(images), []).extend(polygons)
-            takes_part = number in annotated or skeleton == COCO
-            still = (image.num_frames or (1 if skeleton == COCO else None)) == 1
-            images.append(TruthImage(identifier, image.file_name, path, takes_part, still))
+    images = [image for file in files for image in file.images]
     for (identifier, name), count in Counter((image.id, image.file_name) for image in images).items():
         if count > 1:
             raise InputError(f"image '{name}' ({identifier}) is in {count} of the ground truth's files: give each once")
-    if skipped and not frames:
+    starts = np.cumsum([0, *(len(file.images) for file in files[:-1])]).tolist()
+    placed = list(zip(starts, files, strict=True))  # each file and its first frame
+    annotations = [annotation for file in files for annotation in file.people]
+    skipped = sum((file.skipped for file in files), Counter[str]())
+    if skipped and not annotations:
         raise InputError(f"the ground truth has no people: {left_out_phrase(skipped)}; {PERSON_RULE}")
-    joints = np.concatenate(keypoints)  # [G, J, 3]
-    sizes, estimated = head_sizes(_boxes(head_boxes), joints[..., :2], _present(joints), _boxes(boxes), skeleton)
-    counted = _present(joints).any(axis=1)  # [G]
+    joints = np.concatenate([file.joints for file in files])  # [G, J, 3]
+    present = _present(joints)
+    counted = present.any(axis=1)  # [G]
+    who = list(zip(annotations, counted, strict=True))  # boxes are asked for only of those who need them
+    head_boxes = _boxes([(annotation.head_box if any_joint else None) or [0.0] * 4 for annotation, any_joint in who])
+    boxes = [
+        (annotation.bbox if any_joint and not any(head_box[2:]) else None) or [0.0] * 4
+        for (annotation, any_joint), head_box in zip(who, head_boxes, strict=True)
+    ]
+    sizes, estimated = head_sizes(head_boxes, joints[..., :2], present, _boxes(boxes), skeleton)
     if skeleton == POSETRACK and (no_size := counted & (sizes == 0)).any():
-        raise people_of[no_size.argmax()].refuse(
+        raise annotations[no_size.argmax()].refuse(
             "bbox_head", f"{BOX}, or a bbox with an area, since distances are measured in head sizes"
         )
+    labels = tuple(labels for file in files for labels in file.labels)
     people = GroundTruth(
         num_frames=len(images),
-        frames=np.array(frames, np.int64),
+        frames=np.array([start + n for start, file in placed for n in file.numbers], np.int64),
         keypoints=joints[..., :2],
-        labelled=_present(joints),
+        labelled=present,
         head_sizes=sizes,
-        ignore_regions=regions,
-        labels=tuple(labels) if any(labels) else (),
+        ignore_regions={start + n: found for start, file in placed for n, found in file.regions.items()},
+        labels=labels if any(labels) else (),
         head_estimated=estimated,
         skeleton=skeleton,
     )
+    crowds = tuple((start + number, crowd) for start, file in placed for number, crowd in file.crowds)
     guessed = int((estimated & counted).sum()) if skeleton == POSETRACK else 0  # COCO's AP measures by areas
     notes = [estimate_note(guessed, int(counted.sum()))] if guessed else []
     if skipped:
+        crowded = sum(file.crowded for file in files)
         ignored = f"; joints in the boxes of {_count(crowded, 'crowd')} count on neither side" if crowded else ""
         notes.append(f"annotations left out: {left_out_phrase(skipped)}{ignored}")
-    return Truth(people, tuple(people_of), tuple(images), tuple(files), tuple(crowds), tuple(notes))
+    return Truth(people, tuple(annotations), tuple(images), tuple(f.path for f in files), crowds, tuple(notes))
 
 
 def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bool = False) -> PredictedPoses:
@@ -343,6 +301,69 @@ def read_predictions(paths: Sequence[str | Path], truth: Truth, ignore_extra: bo
     )
     scores, track_ids = (np.concatenate([getattr(file, name) for file in files]) for name in ("pose_scores", "tracks"))
     return PredictedPoses(people, scores, track_ids, tuple(notes))
+
+
+class _TruthFile:
+    """One file of ground truth.
+
+    Attributes:
+        skeleton: of its joints.
+        images: in its order.
+        people: annotations of the P people who count.
+        numbers: of each person, which of the images, from 0.
+        joints: float64 ``[P, J, 3]``, zeros where not labelled.
+        labels: of each person.
+        regions: ignore regions by image, crowds of PoseTrack's among them.
+        crowded: how many of them are crowds.
+        crowds: COCO's, each with its image.
+        skipped: number of entries that are nobody, by reason.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        file = read_annotation_file(path, "ground truth")
+        file.expect_poses()
+        self.skeleton = file.skeleton or POSETRACK
+        is_coco = self.skeleton == COCO
+        ids = file.unique_ids()
+        self.regions: dict[int, list[np.ndarray]] = {}
+        self.crowds: list[tuple[int, AnnotationRecord]] = []
+        self.crowded = 0
+        self.skipped: Counter[str] = Counter()
+        entries: list[AnnotationRecord] = []
+        numbers: list[int] = []
+        for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
+            nobody = entry.why_nobody
+            if not nobody:
+                entries.append(entry)
+                numbers.append(number)
+            elif nobody == CROWD and is_coco:
+                self.crowds.append((number, entry))
+            else:
+                self.skipped[nobody] += 1
+                if nobody == CROWD and (region := _rectangle(entry.bbox)) is not None:
+                    self.regions.setdefault(number, []).append(region)
+                    self.crowded += 1
+        joints = file.joints(entries, self.skeleton)
+        if is_coco:
+            joints[joints[..., 2] <= 0] = 0
+            file.joints([crowd for _, crowd in self.crowds if crowd.keypoints], self.skeleton)  # they are right, too
+        unlabelled = {number for number, image in enumerate(file.images) if not image.is_labeled}
+        unlabelled -= {number for number, labelled in zip(numbers, _present(joints), strict=True) if labelled.any()}
+        kept = [index for index, number in enumerate(numbers) if number not in unlabelled]
+        self.people = [entries[index] for index in kept]
+        self.numbers = [numbers[index] for index in kept]
+        self.joints = joints[kept]
+        of_images = [image.difficulty or frozenset() for image in file.images]
+        own = [annotation.difficulty for annotation in self.people]
+        self.labels = [of_images[n] if mine is None else mine for n, mine in zip(self.numbers, own, strict=True)]
+        annotated = set(self.numbers)
+        self.images: list[TruthImage] = []
+        for number, (identifier, image) in enumerate(zip(ids, file.images, strict=True)):
+            if polygons := image.ignore_regions:
+                self.regions.setdefault(number, []).extend(polygons)
+            still = (image.num_frames or (1 if is_coco else None)) == 1
+            self.images.append(TruthImage(identifier, image.file_name, path, number in annotated or is_coco, still))
 
 
 class _PredictionFile:

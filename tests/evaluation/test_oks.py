@@ -234,6 +234,20 @@ def test_boxes_of_low_scores_count_for_coco(still_people, dataset, tmp_path) -> 
         assert len(file_boxes(tmp_path / "boxes.json", truth)) == count
 
 
+def test_crowds_are_checked_too(still_people) -> None:
+    path = truth_file(still_people)
+    data = json.loads(path.read_text())
+    crowd = data["annotations"][0] | {"iscrowd": 1}
+    for points, fits in (([], True), (None, True), ([0] * 51, True), ([1] * 48, False), ([float("nan")] * 51, False)):
+        data["annotations"][0] = crowd | {"keypoints": points}
+        path.write_text(json.dumps(data))
+        if fits:
+            assert len(read_truth([path]).crowds) == 1
+            continue
+        with pytest.raises(InputError, match=r"annotation 0: keypoints is .* expected 51 finite numbers"):
+            read_truth([path])
+
+
 def test_stills_are_seen_without_their_neighbours(still_people, coco_checkpoint) -> None:
     """Each image alone in its folder gives the same poses."""
     truth = read_truth([truth_file(still_people)])
