@@ -212,8 +212,8 @@ def read_truth(paths: Sequence[str | Path]) -> Truth:
         raise InputError(f"the ground truth has no people: {left_out_phrase(skipped)}; {PERSON_RULE}")
     joints = np.concatenate([file.joints for file in files])  # [G, J, 3]
     present = _present(joints)
-    counted = present.any(axis=1)  # [G]
-    who = list(zip(annotations, counted, strict=True))  # boxes are asked for only of those who need them
+    counted: np.ndarray = np.any(present, axis=1)  # [G]
+    who = list(zip(annotations, counted.tolist(), strict=True))  # boxes are asked for only of those who need them
     head_boxes = _boxes([(annotation.head_box if any_joint else None) or [0.0] * 4 for annotation, any_joint in who])
     boxes = [
         (annotation.bbox if any_joint and not any(head_box[2:]) else None) or [0.0] * 4

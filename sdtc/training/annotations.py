@@ -181,10 +181,10 @@ def _read_file(path: Path, root: Path, split: str, lengths: _Lengths, result: An
             result.skipped[NO_AREA] += 1
         elif not entry.keypoints:
             result.skipped[NO_JOINT] += 1
-        elif entry.fields.get("scores"):
+        elif entry.fields.get("scores") and "id" not in entry.fields:
             raise InputError(
-                f"{entry.where} has scores: the file holds predictions, not annotations; remove 'scores' from the "
-                "poses to train on them"
+                f"{entry.where} has scores and no id: the file holds predictions, not annotations; remove 'scores' "
+                "from the poses to train on them"
             )
         else:
             kept.append((entry, box, images[number], file.images[number].size))

@@ -302,7 +302,7 @@ def test_a_frame_of_a_sequence_needs_a_number(tmp_path) -> None:
         ({"annolist": []}, "is in the old PoseTrack17 format"),
         ({"annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 18}]}, "has boxes but no keypoints"),
         ({"annotations": [{"image_id": 1, "caption": "a dog"}]}, "has captions but no keypoints"),
-        ({"annotations": [entry(scores=[0.5] * 17)]}, "annotation 0 has scores: the file holds predictions"),
+        ({"annotations": [entry(scores=[0.5] * 17)]}, "annotation 0 has scores and no id: the file holds predictions"),
         ({"annotations": [], "categories": [{"keypoints": ["wing", "tail"]}]}, "names 2 joints, but not nose"),
     ],
     ids=["detections", "poses", "posetrack17", "instances", "captions", "predictions", "other joints"],
