@@ -53,15 +53,21 @@ TRAIN = [
     "tensorboard>=2.14",
     "matplotlib>=3.8",
 ]
+EVAL = [
+    "faster-coco-eval>=1.6",  # COCO's AP; Apache-2.0, needs NumPy alone
+    "motmetrics>=1.4",  # MOTA and IDF1, as poseval itself takes them from it; MIT
+]
 KERNELS = ["torch>=2.9", "triton>=3.4; platform_system == 'Linux'"]
 SUPERVISION = ["supervision>=0.29"]  # 0.29 names the confidences of a KeyPoints as we do
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 DEV = [
+    *EVAL,
     "coverage>=7.6",
     "hypothesis>=6.100",
     "mypy>=1.13",
     "pandas>=2.2",  # an example puts poses into a data frame
     "psutil>=6",
+    "pycocotools>=2.0.8",  # COCO's own AP, to compare ours with
     "pytest>=8.3",
     "ruff>=0.8",
     "setuptools>=77",  # a test builds the wheel
@@ -118,6 +124,7 @@ setup(
         "gpu-rtx": GPU_RTX,
         "export": EXPORT,
         "train": TRAIN,
+        "eval": EVAL,
         "kernels": KERNELS,
         "supervision": SUPERVISION,
         "docs": DOCS,

@@ -1,7 +1,8 @@
 """PoseTrack and COCO files, read by one set of rules: annotations, detections and poses. NumPy only.
 
 Two layouts are read: an annotation file ``{"images": […], "annotations": […], "categories": […]}``, as PoseTrack18,
-PoseTrack21 and COCO have it, and a plain list of entries, as COCO's results are.
+PoseTrack21 and COCO have it, and a plain list of entries, as COCO's results are. Whose joints a pose has is told by the
+names in the file's first category; where there are none, by who reads it.
 
 The layout is checked when a file is read, a field when it is asked for: poses can be scored whatever their boxes hold.
 Numbers are JSON numbers and finite; ids and counts may also be written as 3.0 or "3", as some programs do. Which
@@ -26,7 +27,7 @@ import numpy as np
 from sdtc.core.errors import InputError
 from sdtc.core.files import read_json
 from sdtc.core.numbers import whole_number
-from sdtc.core.skeleton import COCO, POSETRACK, POSETRACK_SLOTS
+from sdtc.core.skeleton import COCO, POSETRACK, POSETRACK_SLOTS, Skeleton
 
 MAX_ID = 2**63 - 1
 MAX_PIXELS = 1e6  # no image is larger; what lies beyond would overflow somewhere further on
@@ -195,6 +196,19 @@ class AnnotationRecord(_Record):
         return self._box("bbox_head")
 
     @property
+    def area(self) -> float | None:
+        """Of the person's segment, square pixels."""
+        if self.fields.get("area") is None:
+            return None
+        if not _are_finite([self.fields["area"]]) or self.fields["area"] < 0:
+            raise self.refuse("area", "a number of square pixels")
+        return float(self.fields["area"])
+
+    @property
+    def num_keypoints(self) -> int | None:
+        return self._optional_whole("num_keypoints")
+
+    @property
     def keypoints(self) -> list[float] | None:
         """x, y and visibility (or score) of joint after joint; see `AnnotationFile.joints`, which checks more."""
         points = self.fields.get("keypoints")
@@ -270,16 +284,19 @@ class AnnotationFile:
             numbers.append(number)
         return numbers
 
-    def joints(self, annotations: Sequence[AnnotationRecord]) -> np.ndarray:
-        """Return the keypoints of some annotations of this file, in the order of ``sdtc.core.skeleton.POSETRACK``.
+    def joints(self, annotations: Sequence[AnnotationRecord], skeleton: Skeleton = POSETRACK) -> np.ndarray:
+        """Return the keypoints of some annotations of this file, in the order of a skeleton.
+
+        Joints that the file's poses lack are zeros: head_bottom and head_top of COCO's.
 
         Returns:
-            float64 ``[N, 15, 3]``: x, y in image pixels and the third number as it is.
+            float64 ``[N, J, 3]``: x, y in image pixels and the third number as it is.
 
         Raises:
             InputError: an annotation has no keypoints, too few, too many, or some that are not finite, or too far away.
         """
-        count, order = self.slots
+        names = self.joint_names(skeleton)
+        count = len(names)
         rows = []
         for annotation in annotations:
             points = annotation.keypoints
@@ -289,31 +306,62 @@ class AnnotationFile:
         joints = np.array(rows, np.float64).reshape(-1, count, 3)
         for far in np.flatnonzero((np.abs(joints) > MAX_PIXELS).any(axis=(1, 2)))[:1]:
             raise annotations[far].refuse("keypoints", f"numbers of at most {MAX_PIXELS:,.0f}")
-        return joints[:, order]
+        found = np.zeros((len(joints), len(skeleton.keypoints), 3))
+        mine = [j for j, name in enumerate(skeleton.keypoints) if name in names]
+        found[:, mine] = joints[:, [names.index(skeleton.keypoints[j]) for j in mine]]
+        return found
 
     @cached_property
-    def slots(self) -> tuple[int, list[int]]:
-        """How many joints a pose of this file has, and which of them each of PoseTrack's 15 joints is.
+    def skeleton(self) -> Skeleton | None:
+        """The skeleton whose joints all have a name in the file's first category; None if it names no joints.
 
-        Joints are found by the names in the file's first category; without names, they are PoseTrack's 17 slots.
+        Raises:
+            InputError: it names others.
         """
-        first = self.categories[0] if isinstance(self.categories, list) and self.categories else None
-        names = (first.get("keypoints") if isinstance(first, dict) else None) or list(POSETRACK_SLOTS)
-        if not isinstance(names, list):
-            raise InputError(f"{self.where}: its category's keypoints is {_shown(names)}, expected a list of names")
+        names = self._names
+        if names is None:
+            return None
+        for skeleton in (POSETRACK, COCO):
+            if set(skeleton.keypoints).issubset(names):
+                return skeleton
         missing = [joint for joint in POSETRACK.keypoints if joint not in names]
-        if missing and set(COCO.keypoints).issubset(name for name in names if isinstance(name, str)):
+        raise InputError(
+            f"{self.where} names {len(names)} joints, but not {', '.join(missing[:4])}: expected PoseTrack's "
+            f"{len(POSETRACK_SLOTS)} slots or its {len(POSETRACK.keypoints)} joints, or COCO's {len(COCO.keypoints)}"
+        )
+
+    def joint_names(self, skeleton: Skeleton = POSETRACK) -> list[str]:
+        """Return the names of a pose's joints in the file's order.
+
+        Args:
+            skeleton: whose joints they are where the file names none: COCO's 17, or PoseTrack's 17 slots.
+        """
+        if self.skeleton is None:
+            return list(COCO.keypoints if skeleton == COCO else POSETRACK_SLOTS)
+        assert self._names is not None
+        return self._names
+
+    @property
+    def _names(self) -> list[str] | None:
+        first = self.categories[0] if isinstance(self.categories, list) and self.categories else None
+        names = (first.get("keypoints") if isinstance(first, dict) else None) or None
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise InputError(f"{self.where}: its category's keypoints is {_shown(names)}, expected a list of names")
+        return names
+
+    def expect_poses(self) -> None:
+        """Check that the file is about poses.
+
+        Raises:
+            InputError: its annotations are boxes or captions, and none has keypoints.
+        """
+        kinds = {"bbox": "boxes", "caption": "captions"}
+        has = [what for key, what in kinds.items() if any(key in entry.fields for entry in self.annotations)]
+        if has and not any("keypoints" in entry.fields for entry in self.annotations):
             raise InputError(
-                f"{self.where} has COCO's joints, without {', '.join(missing)}: expected PoseTrack's "
-                f"{len(POSETRACK_SLOTS)} slots or its {len(POSETRACK.keypoints)} joints; COCO's own AP comes from "
-                "pycocotools, which takes the poses of sdtc-infer with `format='coco'`"
+                f"{self.where} has {has[0]} but no keypoints, as a detector's results or COCO's instances_*.json: "
+                "expected poses, as in person_keypoints_*.json or PoseTrack's files"
             )
-        if missing:
-            raise InputError(
-                f"{self.where} names {len(names)} joints, but not {', '.join(missing[:4])}: expected PoseTrack's "
-                f"{len(POSETRACK_SLOTS)} slots or its {len(POSETRACK.keypoints)} joints"
-            )
-        return len(names), [names.index(joint) for joint in POSETRACK.keypoints]
 
 
 def read_annotation_file(path: Path, noun: str, or_list: bool = False) -> AnnotationFile:
@@ -338,6 +386,12 @@ def read_annotation_file(path: Path, noun: str, or_list: bool = False) -> Annota
         )
     for key in ("images", "annotations"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
+            first = data[0] if isinstance(data, list) and data else None
+            if isinstance(first, dict) and ("keypoints" in first or "bbox" in first):
+                what = "poses" if "keypoints" in first else "detections"
+                raise InputError(
+                    f"{where} is a list of {what}, a result file: expected annotations, with a list under '{key}'"
+                )
             keys = isinstance(data, dict) and ", ".join(list(data)[:5])
             has = f"has the keys {keys}" if keys else f"is {_shown(data)}"
             other = ", or a list of detections or poses" if or_list else ""
@@ -345,6 +399,18 @@ def read_annotation_file(path: Path, noun: str, or_list: bool = False) -> Annota
     images = tuple(ImageRecord(*record) for record in _records(data["images"], f"{where}, image"))
     people = tuple(AnnotationRecord(*record) for record in _records(data["annotations"], f"{where}, annotation"))
     return AnnotationFile(where, images, people, data.get("categories"), is_list=False)
+
+
+def image_folders(annotations: Path, split: str) -> tuple[Path, ...]:
+    """Return where images whose names have no folder, as COCO's, may lie below a data set's root.
+
+    Args:
+        annotations: the file that names them; its own name may end with that of their folder:
+            ``person_keypoints_train2017.json``.
+        split: ``"train"`` or ``"val"``.
+    """
+    own = annotations.stem.rsplit("_", 1)[-1]
+    return Path(), Path("images", split), Path(own), Path("images", own)
 
 
 def left_out_phrase(counts: Mapping[str, int]) -> str:

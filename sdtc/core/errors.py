@@ -63,6 +63,7 @@ class MissingExtraError(SdtcError, ImportError):
 _PACKAGES = {  # installed under another name
     "cuda.bindings.driver": "cuda-python",
     "cuda.bindings.runtime": "cuda-python",
+    "faster_coco_eval": "faster-coco-eval",
     "tensorrt_rtx": "tensorrt-rtx",
 }
 

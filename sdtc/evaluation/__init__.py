@@ -1,7 +1,8 @@
-"""Evaluation: PoseTrack's AP of predictions in files, of engine bundles and of checkpoints; the command is `sdtc-eval`.
+"""Evaluation: AP, PCK and MOTA of predictions in files, of engine bundles and of checkpoints: the command `sdtc-eval`.
 
 In: ground truth, and predictions, a bundle or a checkpoint (`reading`, `inference`).
-Out: AP by joint and by difficulty (`ap`), as a table, JSON and a plot (`score_table`, `plot`).
+Out: PoseTrack's AP by joint and by difficulty (`ap`), COCO's (`oks`), PCK (`pck`) and the accuracy of tracks (`mota`),
+as a table, JSON and a plot (`score_table`, `plot`).
 
     truth = sdtc.evaluation.read_truth(["posetrack18/annotations/val"])
     result = sdtc.evaluation.evaluate(truth.people, sdtc.evaluation.read_predictions(["poses"], truth).people)

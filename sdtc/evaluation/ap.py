@@ -43,7 +43,7 @@ from itertools import pairwise
 import numpy as np
 
 from sdtc.core.errors import InputError
-from sdtc.core.skeleton import POSETRACK
+from sdtc.core.skeleton import POSETRACK, Skeleton
 
 MATCH_DISTANCE = 0.5  # head sizes
 HEAD_SIZE_FACTOR = 0.6
@@ -77,11 +77,13 @@ class GroundTruth:
     Attributes:
         num_frames: frames in the set, those without people included.
         frames: int64 ``[G]``, 0 to num_frames - 1.
-        keypoints: float64 ``[G, 15, 2]``, image pixels, joints in the order of ``sdtc.core.skeleton.POSETRACK``.
-        labelled: bool ``[G, 15]``.
+        keypoints: float64 ``[G, J, 2]``, image pixels, joints in the order of `skeleton`.
+        labelled: bool ``[G, J]``.
         head_sizes: float64 ``[G]``, pixels; see :func:`head_sizes`.
         ignore_regions: polygons ``[K, 2]`` in image pixels, by frame.
         labels: labels of every person, e.g. its difficulties; empty if nobody has any.
+        head_estimated: bool ``[G]``, whose head size is an estimate; None: nobody's.
+        skeleton: of the J joints; :func:`evaluate` takes PoseTrack's only.
 
     Raises:
         InputError: shapes do not agree, or a value is not finite.
@@ -94,12 +96,16 @@ class GroundTruth:
     head_sizes: np.ndarray
     ignore_regions: dict[int, list[np.ndarray]] = field(default_factory=dict)
     labels: tuple[frozenset[str], ...] = ()
+    head_estimated: np.ndarray | None = None
+    skeleton: Skeleton = POSETRACK
 
     def __post_init__(self) -> None:
-        people = len(self.frames)
-        _expect("ground truth keypoints", self.keypoints, (people, len(JOINTS), 2), self.labelled)
-        _expect("ground truth labelled", self.labelled, (people, len(JOINTS)))
+        people, joints = len(self.frames), len(self.skeleton.keypoints)
+        _expect("ground truth keypoints", self.keypoints, (people, joints, 2), self.labelled)
+        _expect("ground truth labelled", self.labelled, (people, joints))
         _expect("ground truth head_sizes", self.head_sizes, (people,))
+        if self.head_estimated is not None:
+            _expect("ground truth head_estimated", self.head_estimated, (people,))
         if self.labels and len(self.labels) != people:
             raise InputError(f"ground truth has labels for {len(self.labels)} people: expected {people}")
         if people and not 0 <= self.frames.min() <= self.frames.max() < self.num_frames:
@@ -112,9 +118,10 @@ class Predictions:
 
     Attributes:
         frames: int64 ``[P]``, frames of the ground truth.
-        keypoints: float64 ``[P, 15, 2]``, image pixels.
-        predicted: bool ``[P, 15]``, which joints the prediction has.
-        scores: float64 ``[P, 15]``; only their order matters.
+        keypoints: float64 ``[P, J, 2]``, image pixels, joints in the order of `skeleton`.
+        predicted: bool ``[P, J]``, which joints the prediction has.
+        scores: float64 ``[P, J]``; only their order matters.
+        skeleton: of the J joints, that of the ground truth.
 
     Raises:
         InputError: shapes do not agree, or a value is not finite.
@@ -124,12 +131,13 @@ class Predictions:
     keypoints: np.ndarray
     predicted: np.ndarray
     scores: np.ndarray
+    skeleton: Skeleton = POSETRACK
 
     def __post_init__(self) -> None:
-        people = len(self.frames)
-        _expect("predicted keypoints", self.keypoints, (people, len(JOINTS), 2), self.predicted)
-        _expect("predicted", self.predicted, (people, len(JOINTS)))
-        _expect("predicted scores", self.scores, (people, len(JOINTS)), self.predicted)
+        people, joints = len(self.frames), len(self.skeleton.keypoints)
+        _expect("predicted keypoints", self.keypoints, (people, joints, 2), self.predicted)
+        _expect("predicted", self.predicted, (people, joints))
+        _expect("predicted scores", self.scores, (people, joints), self.predicted)
 
 
 @dataclass(frozen=True)
@@ -171,22 +179,22 @@ class Scores:
     @property
     def columns(self) -> dict[str, float]:
         """AP in percent by column of the paper's tables, Head to Total; NaN where a column has no labelled joint."""
-        return {name: _mean(self.ap[list(joints)]) for name, joints in COLUMNS.items()}
+        return {name: known_mean(self.ap[list(joints)]) for name, joints in COLUMNS.items()}
 
     @property
     def total(self) -> float:
         """Mean AP over the joints, percent."""
-        return _mean(self.ap)
+        return known_mean(self.ap)
 
     @property
     def precision(self) -> np.ndarray:
         """Share of predicted joints that match ``[15]``, percent, at the lowest score; NaN where none is predicted."""
-        return _percent(self.matched, self.predicted)
+        return percent(self.matched, self.predicted)
 
     @property
     def recall(self) -> np.ndarray:
         """Share of labelled joints that are matched ``[15]``, percent; NaN where none is labelled."""
-        return _percent(self.matched, self.labelled)
+        return percent(self.matched, self.labelled)
 
 
 @dataclass(frozen=True)
@@ -220,11 +228,13 @@ class Evaluation:
         scores: of all people.
         by_label: scores of the people with one label, by label in alphabetical order, `NO_LABEL` last.
         counts: of frames, people and predictions.
+        prediction_of: int64 ``[G]``, the prediction that each annotated person keeps, -1 for none.
     """
 
     scores: Scores
     by_label: dict[str, Scores]
     counts: Counts
+    prediction_of: np.ndarray
 
 
 def head_size(bbox_head: np.ndarray) -> np.ndarray:
@@ -234,7 +244,11 @@ def head_size(bbox_head: np.ndarray) -> np.ndarray:
 
 
 def head_sizes(
-    head_boxes: np.ndarray, keypoints: np.ndarray, labelled: np.ndarray, boxes: np.ndarray
+    head_boxes: np.ndarray,
+    keypoints: np.ndarray,
+    labelled: np.ndarray,
+    boxes: np.ndarray,
+    skeleton: Skeleton = POSETRACK,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the size of people's heads, estimated where there is no head box.
 
@@ -243,18 +257,21 @@ def head_sizes(
 
     Args:
         head_boxes: ``[G, 4]`` (x, y, width, height), image pixels; zeros where there is none.
-        keypoints: ``[G, 15, 2]``, image pixels.
-        labelled: bool ``[G, 15]``.
+        keypoints: ``[G, J, 2]``, image pixels.
+        labelled: bool ``[G, J]``.
         boxes: of the people ``[G, 4]``; zeros where there is none.
+        skeleton: of the J joints.
 
     Returns:
         Head sizes float64 ``[G]``, pixels, 0 where nothing tells; and bool ``[G]``, which of them are estimates.
     """
     sizes = head_size(head_boxes)
     estimated = ~(sizes > 0)
-    top, bottom = (JOINTS.index(name) for name in ("head_top", "head_bottom"))
-    joints = np.asarray(keypoints, np.float64)
-    neck = np.where(labelled[:, top] & labelled[:, bottom], np.hypot(*(joints[:, top] - joints[:, bottom]).T), 0.0)
+    neck = np.zeros(len(sizes))
+    if skeleton == POSETRACK:  # COCO has neither joint
+        top, bottom = (JOINTS.index(name) for name in ("head_top", "head_bottom"))
+        joints = np.asarray(keypoints, np.float64)
+        neck = np.where(labelled[:, top] & labelled[:, bottom], np.hypot(*(joints[:, top] - joints[:, bottom]).T), 0.0)
     longer_side = np.asarray(boxes, np.float64)[:, 2:].max(axis=1, initial=0.0)
     estimate = np.where(neck > 0, HEAD_SIZE_OVER_NECK * neck, HEAD_SIZE_OVER_BOX * longer_side)
     return np.where(estimated, estimate, sizes), estimated
@@ -279,35 +296,69 @@ def evaluate(truth: GroundTruth, predictions: Predictions) -> Evaluation:
         AP per joint and column, of all people and by label.
 
     Raises:
-        InputError: the ground truth has no annotated person at all.
+        InputError: the ground truth has no annotated person at all, or joints that are not PoseTrack's.
     """
-    if not len(truth.frames):
-        raise InputError("the ground truth has no annotated person: there is nothing to evaluate against")
-    evaluated = np.unique(truth.frames)
-    kept = np.flatnonzero(np.isin(predictions.frames, evaluated))
-    # Sorted by frame; stable, since the order of the arrays decides between equals.
-    kept = kept[np.argsort(predictions.frames[kept], kind="stable")]
-    order = np.argsort(truth.frames, kind="stable")
-    people = _People(truth.frames[order], truth.keypoints[order], truth.labelled[order])
-    guesses = _People(predictions.frames[kept], predictions.keypoints[kept], predictions.predicted[kept])
-    people, guesses = people.without(truth.ignore_regions), guesses.without(truth.ignore_regions)
-    assigned = _assign(people, truth.head_sizes[order], guesses)
-
-    scores = predictions.scores[kept]
+    if truth.skeleton != POSETRACK:
+        raise InputError(f"PoseTrack's AP needs PoseTrack's joints: the ground truth has {truth.skeleton.name}'s")
+    matched = _match(truth, predictions)
+    order, people, guesses, assigned = matched.order, matched.people, matched.guesses, matched.who
+    scores = predictions.scores[matched.kept]
     everything = _score(people, guesses, scores, assigned, np.ones(len(people), bool), np.ones(len(guesses), bool))
     return Evaluation(
         everything,
         _score_labels(truth, order, people, guesses, scores, assigned),
-        Counts(
-            frames=len(evaluated),
-            frames_unannotated=truth.num_frames - len(evaluated),
-            frames_unpredicted=len(np.setdiff1d(evaluated, guesses.frames)),
-            people=len(people),
-            people_found=int((assigned.person >= 0).sum()),
-            predictions=int(guesses.present.any(axis=1).sum()),
-            predictions_dropped=len(predictions.frames) - len(kept),
-        ),
+        matched.counts,
+        matched.prediction_of,
     )
+
+
+def match_counts(truth: GroundTruth, predictions: Predictions) -> tuple[np.ndarray, Counts]:
+    """Return which prediction each annotated person keeps by rules 1 to 4, and the counts, for any skeleton.
+
+    Returns:
+        int64 ``[G]``, -1 for people who keep none; and the counts.
+
+    Raises:
+        InputError: the ground truth has no annotated person, or the skeletons differ.
+    """
+    matched = _match(truth, predictions)
+    return matched.prediction_of, matched.counts
+
+
+def people_by_label(truth: GroundTruth) -> dict[str, np.ndarray]:
+    """Return who carries each label, bool ``[G]``, by label in alphabetical order, `NO_LABEL` last."""
+    names = sorted(set().union(*truth.labels))
+    if not names:
+        return {}
+    rows = {name: np.array([name in mine for mine in truth.labels]) for name in names}
+    bare = np.array([not mine for mine in truth.labels])
+    if bare.any():
+        rows[NO_LABEL] = bare | rows.pop(NO_LABEL, False)
+    return rows
+
+
+def outside_regions(
+    frames: np.ndarray, keypoints: np.ndarray, present: np.ndarray, regions: dict[int, list[np.ndarray]]
+) -> np.ndarray:
+    """Return which of people's present joints lie in no ignore region (rule 2).
+
+    Args:
+        frames: ``[N]``, in any order.
+        keypoints: ``[N, J, 2]``, image pixels.
+        present: bool ``[N, J]``.
+        regions: polygons ``[K, 2]``, by frame.
+
+    Returns:
+        bool ``[N, J]``.
+    """
+    outside = present.copy()
+    order = np.argsort(frames, kind="stable")
+    for frame, polygons in regions.items():
+        rows = order[slice(*np.searchsorted(frames[order], [frame, frame + 1]))]
+        points = keypoints[rows].reshape(-1, 2)
+        for polygon in polygons if len(points) else []:
+            outside[rows] &= ~inside_polygon(points, polygon).reshape(len(rows), -1)
+    return outside
 
 
 def inside_polygon(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
@@ -332,7 +383,7 @@ def inside_polygon(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _People:
-    """People sorted by frame, annotated or predicted: frames ``[N]``, keypoints ``[N, 15, 2]``, present ``[N, 15]``."""
+    """People sorted by frame, annotated or predicted: frames ``[N]``, keypoints ``[N, J, 2]``, present ``[N, J]``."""
 
     frames: np.ndarray
     keypoints: np.ndarray
@@ -343,12 +394,7 @@ class _People:
 
     def without(self, ignore_regions: dict[int, list[np.ndarray]]) -> _People:
         """Return the same people without their joints inside ignore regions."""
-        present = self.present.copy()
-        for frame, polygons in ignore_regions.items():
-            first, last = np.searchsorted(self.frames, [frame, frame + 1])
-            points = self.keypoints[first:last].reshape(-1, 2)
-            for polygon in polygons if len(points) else []:
-                present[first:last] &= ~inside_polygon(points, polygon).reshape(-1, len(JOINTS))
+        present = outside_regions(self.frames, self.keypoints, self.present, ignore_regions)
         return _People(self.frames, self.keypoints, present)
 
 
@@ -359,8 +405,8 @@ class _Assignment:
     Attributes:
         person: int64 ``[P]``, the person who keeps it; -1 for a false positive.
         charged: int64 ``[P]``, the person in whose rows by label it counts; -1 for nobody's.
-        matched: bool ``[P, 15]``, joints that match (rule 3) those of the person who keeps it.
-        errors: float64 ``[P, 15]``, distance to the joints of the person who keeps it, pixels; NaN where either joint
+        matched: bool ``[P, J]``, joints that match (rule 3) those of the person who keeps it.
+        errors: float64 ``[P, J]``, distance to the joints of the person who keeps it, pixels; NaN where either joint
             is absent.
     """
 
@@ -368,6 +414,61 @@ class _Assignment:
     charged: np.ndarray
     matched: np.ndarray
     errors: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """Both sides after rules 1 and 2, sorted by frame, and who belongs to whom.
+
+    Attributes:
+        order: int64 ``[G]``, which of the ground truth's people each of `people` is.
+        kept: int64 ``[P]``, which of the predictions each of `guesses` is.
+        people, guesses: sorted by frame.
+        who: the assignment between them.
+        prediction_of: int64 ``[G]``, see `Evaluation`.
+        counts: of frames, people and predictions.
+    """
+
+    order: np.ndarray
+    kept: np.ndarray
+    people: _People
+    guesses: _People
+    who: _Assignment
+    prediction_of: np.ndarray
+    counts: Counts
+
+
+def _match(truth: GroundTruth, predictions: Predictions) -> _Matched:
+    """Apply rules 1 to 4."""
+    if not len(truth.frames):
+        raise InputError("the ground truth has no annotated person: there is nothing to evaluate against")
+    if truth.skeleton != predictions.skeleton:
+        raise InputError(
+            f"the predictions have the joints of the skeleton '{predictions.skeleton.name}', the ground truth those of "
+            f"'{truth.skeleton.name}': expected the same"
+        )
+    kept = np.flatnonzero(np.isin(predictions.frames, truth.frames))
+    # Sorted by frame; stable, since the order of the arrays decides between equals.
+    kept = kept[np.argsort(predictions.frames[kept], kind="stable")]
+    order = np.argsort(truth.frames, kind="stable")
+    people = _People(truth.frames[order], truth.keypoints[order], truth.labelled[order])
+    guesses = _People(predictions.frames[kept], predictions.keypoints[kept], predictions.predicted[kept])
+    people, guesses = people.without(truth.ignore_regions), guesses.without(truth.ignore_regions)
+    who = _assign(people, truth.head_sizes[order], guesses)
+    prediction_of = np.full(len(people), -1)
+    found = who.person >= 0
+    prediction_of[order[who.person[found]]] = kept[found]
+    evaluated = np.unique(truth.frames)
+    counts = Counts(
+        frames=len(evaluated),
+        frames_unannotated=truth.num_frames - len(evaluated),
+        frames_unpredicted=len(np.setdiff1d(evaluated, guesses.frames)),
+        people=len(people),
+        people_found=int(found.sum()),
+        predictions=int(guesses.present.any(axis=1).sum()),
+        predictions_dropped=len(predictions.frames) - len(kept),
+    )
+    return _Matched(order, kept, people, guesses, who, prediction_of, counts)
 
 
 def _assign(people: _People, head_sizes: np.ndarray, guesses: _People) -> _Assignment:
@@ -459,7 +560,7 @@ def _score(
         predicted=present.sum(axis=0),
         matched=matched.sum(axis=0),
         people=int(people_kept.sum()),
-        mean_error=_mean(errors),
+        mean_error=known_mean(errors),
     )
 
 
@@ -472,14 +573,7 @@ def _score_labels(
     assigned: _Assignment,
 ) -> dict[str, Scores]:
     """Score every label's people and the predictions charged to them; `order` sorted the people."""
-    labels = [truth.labels[i] for i in order] if truth.labels else []
-    names = sorted(set().union(*labels))
-    if not names:
-        return {}
-    rows = {name: np.array([name in mine for mine in labels]) for name in names}
-    bare = np.array([not mine for mine in labels])
-    if bare.any():
-        rows[NO_LABEL] = bare | rows.pop(NO_LABEL, False)
+    rows = {name: carried[order] for name, carried in people_by_label(truth).items()}
     return {
         name: _score(
             people, guesses, scores, assigned, carried, (assigned.charged >= 0) & carried[assigned.charged]
@@ -501,13 +595,14 @@ def _curve(scores: np.ndarray, matched: np.ndarray, labelled: int) -> Curve:
     return Curve(true_positives / labelled, precision, envelope)
 
 
-def _mean(values: np.ndarray) -> float:
+def known_mean(values: np.ndarray) -> float:
     """Return the mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
 
-def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return how much parts are of wholes, percent; NaN of a whole that is 0."""
     return np.divide(100.0 * part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 

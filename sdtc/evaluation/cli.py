@@ -1,10 +1,11 @@
-"""The command `sdtc-eval`: PoseTrack's AP of predictions in files, of an engine bundle, or of a checkpoint."""
+"""The command `sdtc-eval`: AP, PCK and MOTA of predictions in files, of an engine bundle, or of a checkpoint."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,27 +13,35 @@ from sdtc.core.command_line import command, given_path, say
 from sdtc.runtime.backends.arguments import add_backend_arguments
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sdtc.evaluation.inference import PeopleBoxes
-    from sdtc.evaluation.reading import Truth
+    from sdtc.evaluation.reading import PredictedPoses, Truth
     from sdtc.evaluation.score_table import Result
     from sdtc.runtime.engine import PoseEngine
 
 DATASETS = ("posetrack2017", "posetrack2018", "posetrack21")
-_DESCRIPTION = "PoseTrack's average precision, as poseval computes it, in the layout of the paper's tables."
+_DESCRIPTION = """PoseTrack's average precision, as poseval computes it, in the layout of the paper's tables; COCO's
+where the ground truth has COCO's 17 joints; PCK@0.2 and PCKh@0.5; MOTA and IDF1 where predictions carry track ids."""
 _EPILOG = """examples:
   sdtc-eval --truth posetrack18 --predictions poses --dataset posetrack2018
   sdtc-eval --truth posetrack18 --engine model.onnx --boxes detections.json --output ap.json --plot ap.png
   sdtc-eval --truth synthetic --engine bundle/ --checkpoint ckpt.pth
   sdtc-eval --truth annotations/val/012834_mpii_test.json --predictions poses.json --ignore-extra
+  sdtc-eval --truth coco/annotations/person_keypoints_val2017.json --engine vitpose/ --boxes detections.json
 
-The ground truth is PoseTrack18's or PoseTrack21's JSON: files, a folder of them, or a data set's root (then
-annotations/val or posetrack_data/val is meant). Predictions are the same layout with a list of 17 `scores` for each
-pose, as sdtc-infer writes it, or COCO result lists with PoseTrack's 17 slots. Images are matched by id, and by file
+The ground truth is PoseTrack18's or PoseTrack21's JSON, or COCO's person keypoints: files, a folder of them, or a data
+set's root (then annotations/val or posetrack_data/val is meant). Predictions are the same layout with a list of 17
+`scores` for each pose, as sdtc-infer writes it, or COCO result lists with PoseTrack's 17 slots or COCO's 17 joints, as
+the ground truth has. Images are matched by id, and by file
 name where ids differ. --predictions, --engine and --checkpoint can be given together: each becomes a row.
 
 Where annotations, or else their images, carry "difficulty": ["occluded", ...], there is a row for each label over the
 people who carry it: predictions of other people are ignored in it, and a false positive counts in the rows of the
 person that it is nearest to. --any-of occluded,blur adds a row for those who carry at least one of several labels.
+
+PCK@0.2 is measured in torsos, from the left shoulder to the right hip; PCKh@0.5 in head sizes. COCO's AP and MOTA need
+the extra `eval`.
 
 The paper's numbers come from detector boxes. The annotated boxes, the default here, give higher ones: compare like with
 like.
@@ -89,9 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only now: `--help` and a mistyped option need none of this.
     from sdtc.core.errors import InputError
     from sdtc.core.files import write_json
-    from sdtc.evaluation.ap import evaluate
+    from sdtc.core.skeleton import COCO
     from sdtc.evaluation.reading import read_predictions, read_truth
-    from sdtc.evaluation.score_table import PAPER, Result, document, summary, table
+    from sdtc.evaluation.score_table import PAPER, document, summary, table
 
     for option, value in (("--batch-size", args.batch_size), ("--threads", args.threads)):
         if value is not None and value < 1:
@@ -105,6 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_matplotlib()
 
     truth = read_truth(args.truth)
+    if truth.people.skeleton == COCO:
+        from sdtc.evaluation.oks import require_library
+
+        require_library()
+        if args.dataset:
+            raise InputError(f"--dataset {args.dataset} is for PoseTrack's joints: the ground truth has COCO's")
     for labels in args.any_of:
         truth = truth.with_label_of_any(label.strip() for label in labels.split(","))
     results: list[Result] = []
@@ -113,9 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = Path(args.predictions[0]).name or str(args.predictions[0])
         if len(args.predictions) > 1:
             name += f" and {len(args.predictions) - 1} more"
-        evaluation = evaluate(truth.people, poses.people)
         notes = truth.notes + poses.notes
-        results.append(Result(name, "predictions", tuple(args.predictions), evaluation, notes=notes))
+        results.append(_compare(truth, poses, name, "predictions", tuple(args.predictions), notes=notes))
     if args.engine or args.checkpoint:
         results += _run(args, truth)
 
@@ -167,9 +181,8 @@ def _run_one(
 ) -> Result:
     from tqdm import tqdm
 
-    from sdtc.evaluation.ap import evaluate
-    from sdtc.evaluation.inference import predict
-    from sdtc.evaluation.score_table import KINDS, Result
+    from sdtc.evaluation.inference import predict, predictions_in_boxes
+    from sdtc.evaluation.score_table import KINDS
 
     say(f"{KINDS[kind]:8} {engine.manifest.name}, {engine.manifest.precision}, on {engine.backend}", quiet=args.quiet)
     if engine.notice:
@@ -181,7 +194,61 @@ def _run_one(
     if not engine.manifest.trained:
         notes = ("its checkpoint is untrained: its poses mean nothing", *notes)
     name = f"{Path(path).name or path} ({engine.backend.split(' ')[0]})"
-    return Result(name, kind, (str(path),), evaluate(truth.people, poses.people), engine.backend, notes)
+    return _compare(
+        truth, poses, name, kind, (str(path),), engine.backend, notes, predictions_in_boxes(truth, boxes, poses)
+    )
+
+
+def _compare(
+    truth: Truth,
+    poses: PredictedPoses,
+    name: str,
+    kind: str,
+    sources: tuple[str, ...],
+    backend: str = "",
+    notes: tuple[str, ...] = (),
+    prediction_of: np.ndarray | None = None,
+) -> Result:
+    """Evaluate predictions; `prediction_of` says whose they are where that is known, see `sdtc.evaluation.pck`."""
+    from sdtc.core.errors import InputError, MissingExtraError
+    from sdtc.core.skeleton import COCO
+    from sdtc.evaluation.ap import evaluate, match_counts, people_by_label
+    from sdtc.evaluation.mota import evaluate_tracks
+    from sdtc.evaluation.oks import evaluate_oks
+    from sdtc.evaluation.pck import pck, pckh
+    from sdtc.evaluation.reading import NO_TRACK
+    from sdtc.evaluation.score_table import Result
+
+    evaluation, oks = None, None
+    if truth.people.skeleton == COCO:
+        oks = evaluate_oks(truth, poses)
+        matched, counts = match_counts(truth.people, poses.people)
+        counts = replace(  # no image is left out, as by PoseTrack's rules
+            counts,
+            frames=truth.people.num_frames,
+            frames_unannotated=0,
+            people=int(truth.people.labelled.any(axis=1).sum()),
+            predictions=len(poses.scores),
+            predictions_dropped=0,
+        )
+    else:
+        evaluation = evaluate(truth.people, poses.people)
+        matched, counts = evaluation.prediction_of, evaluation.counts
+    whose = matched if prediction_of is None else prediction_of
+    measures = tuple(measure(truth.people, poses.people, whose) for measure in (pck, pckh))
+    by_label = {
+        label: tuple(measure.of(people) for measure in measures)
+        for label, people in people_by_label(truth.people).items()
+    }
+    tracks = None
+    if evaluation is not None and (poses.track_ids != NO_TRACK).any():
+        try:
+            tracks = evaluate_tracks(
+                truth.people, poses.people, truth.track_ids, poses.track_ids, truth.sequences
+            )  # fmt: skip
+        except (InputError, MissingExtraError) as error:  # what was asked for is AP
+            notes = (*notes, f"tracks are not evaluated: {error}")
+    return Result(name, kind, sources, counts, evaluation, oks, measures, by_label, tracks, backend, notes)
 
 
 if __name__ == "__main__":

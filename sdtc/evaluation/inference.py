@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sdtc.core.annotation_file import CROWD, OTHER_CATEGORY, left_out_phrase
-from sdtc.core.boxes import EMPTY, BoxFile, FrameBoxes
+from sdtc.core.annotation_file import MIN_SIDE, NO_AREA, NO_JOINT, image_folders, left_out_phrase
+from sdtc.core.boxes import EMPTY, MIN_SCORE, BoxFile, FrameBoxes
 from sdtc.core.errors import InputError, require
-from sdtc.core.skeleton import POSETRACK
-from sdtc.evaluation.ap import JOINTS, Predictions
-from sdtc.evaluation.reading import PredictedPoses, Truth, TruthImage
+from sdtc.core.skeleton import COCO
+from sdtc.evaluation.ap import Predictions
+from sdtc.evaluation.reading import NO_TRACK, PredictedPoses, Truth, TruthImage
 from sdtc.runtime.engine import PoseEngine
 from sdtc.runtime.sources.open import open_source
 from sdtc.runtime.sources.windows import windows
@@ -52,36 +52,70 @@ class PeopleBoxes(dict[int, FrameBoxes]):
     """The boxes of people, by frame of the ground truth.
 
     Attributes:
+        people: by frame, whom of the ground truth's people each of its boxes is of, int64 ``[N]``; empty for boxes of a
+            detector.
         notes: sentences about what was left out.
     """
 
-    def __init__(self, boxes: Mapping[int, FrameBoxes], left_out: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        boxes: Mapping[int, FrameBoxes],
+        left_out: Mapping[str, int],
+        people: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
         super().__init__(boxes)
+        self.people = dict(people or {})
         self.notes = (f"boxes left out: {left_out_phrase(left_out)}",) if left_out else ()
+
+
+def predictions_in_boxes(truth: Truth, boxes: PeopleBoxes, poses: PredictedPoses) -> np.ndarray | None:
+    """Return which prediction was made in each annotated person's own box.
+
+    Args:
+        truth: the ground truth.
+        boxes: of its people.
+        poses: from `predict`, in these boxes.
+
+    Returns:
+        int64 ``[G]``, -1 for people without a pose; None if the boxes are a detector's.
+    """
+    if not boxes.people:
+        return None
+    order = np.argsort(poses.people.frames, kind="stable")  # every frame's in the order of its boxes
+    owners = [boxes.people[frame] for frame in np.unique(poses.people.frames).tolist()]
+    found = np.full(len(truth.people.frames), -1)
+    found[np.concatenate([np.zeros(0, np.int64), *owners])] = order
+    return found
 
 
 def truth_boxes(truth: Truth) -> PeopleBoxes:
     """Return the annotated boxes by frame, with score 1; people without a box area or a labelled joint are skipped.
 
     Raises:
-        InputError: nobody in the ground truth has a usable box.
+        InputError: a box is not usable, or nobody in the ground truth has one.
     """
-    # A file without people is not asked for any.
-    files = {path: BoxFile(path) for path in dict.fromkeys(i.annotations for i in truth.images if i.annotated)}
-    left_out = sum((file.skipped for file in files.values()), Counter[str]())
-    for reason in (OTHER_CATEGORY, CROWD):  # the ground truth's own notes count them
-        del left_out[reason]
-    found = {
-        frame: boxes
-        for frame, image in enumerate(truth.images)
-        if image.annotated and (boxes := files[image.annotations].by_image.get(image.id)) is not None
-    }
+    left_out: Counter[str] = Counter()
+    rows: dict[int, list[int]] = {}
+    found: dict[int, list[list[float]]] = {}
+    for row, (frame, annotation) in enumerate(zip(truth.people.frames.tolist(), truth.annotations, strict=True)):
+        box, keypoints = annotation.bbox, annotation.keypoints
+        if box is None or min(box[2:]) < MIN_SIDE:
+            left_out[NO_AREA] += 1
+        elif not any(label > 0 for label in (keypoints or [])[2::3]):
+            left_out[NO_JOINT] += 1
+        else:
+            rows.setdefault(frame, []).append(row)
+            found.setdefault(frame, []).append(box)
     if left_out and not found:
         raise InputError(
             f"the ground truth has no boxes to look for people in ({left_out_phrase(left_out)}): give a detector's "
             "with `boxes`"
         )
-    return PeopleBoxes(found, left_out)
+    frames = {
+        frame: FrameBoxes(np.array(boxes, np.float32), np.ones(len(boxes), np.float32), None)
+        for frame, boxes in found.items()
+    }
+    return PeopleBoxes(frames, left_out, {frame: np.array(owners, np.int64) for frame, owners in rows.items()})
 
 
 def file_boxes(path: str | Path, truth: Truth) -> PeopleBoxes:
@@ -89,13 +123,13 @@ def file_boxes(path: str | Path, truth: Truth) -> PeopleBoxes:
 
     Args:
         path: a COCO detection list with the ground truth's image ids, or annotations. Boxes below
-            `sdtc.core.boxes.MIN_SCORE` are dropped.
+            `sdtc.core.boxes.MIN_SCORE` are dropped (paper, section 8), but none where COCO's AP is meant.
         truth: the ground truth, whose frames are meant.
 
     Raises:
         InputError: not such a file, or none of its boxes is of an image of the ground truth.
     """
-    file = BoxFile(Path(path))
+    file = BoxFile(Path(path), 0.0 if truth.people.skeleton == COCO else MIN_SCORE)
     names = {identifier: name for name, identifier in file.image_ids.items()}
     found = {}
     for identifier, boxes in file.by_image.items():
@@ -133,7 +167,7 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
         key = (image.annotations, name.parent)
         if key not in places:
             bases = [folder] if folder is not None else list(image.annotations.resolve().parents)[:4]
-            places[key] = _folder_of(name, bases)
+            places[key] = _folder_of(name, bases, image.annotations)
         place = places[key]
         if place is None or not os.path.isfile(place / name.name):
             missing.append(image)
@@ -149,9 +183,15 @@ def find_images(truth: Truth, folder: Path | None = None) -> dict[Path, dict[str
     return found
 
 
-def _folder_of(name: PurePosixPath, bases: list[Path]) -> Path | None:
-    """Return the folder with an image: its path below a base, first as a whole, then without its first folders."""
+def _folder_of(name: PurePosixPath, bases: list[Path], annotations: Path) -> Path | None:
+    """Return the folder with an image: its path below a base, first as a whole, then without its first folders.
+
+    An image whose name has no folder, as COCO's, may lie in any of `image_folders`.
+    """
     for base in bases:
+        for folder in image_folders(annotations, "val") if len(name.parts) == 1 else ():
+            if os.path.isfile(base / folder / name):
+                return base / folder
         for parts in (name.parts[start:] for start in range(len(name.parts))):
             if os.path.isfile(base / Path(*parts)):
                 return (base / Path(*parts)).parent
@@ -180,15 +220,17 @@ def predict(
         Poses whose joint scores are heatmap maximum × box score.
 
     Raises:
-        InputError: the engine's joints are not PoseTrack's.
+        InputError: the engine's joints are not the ground truth's.
         VideoError: a folder of images cannot be read.
     """
-    if engine.skeleton != POSETRACK:
+    skeleton = truth.people.skeleton
+    if engine.skeleton != skeleton:
         raise InputError(
-            f"PoseTrack's AP needs PoseTrack's {len(JOINTS)} joints: this model gives {engine.skeleton.name}'s"
+            f"the model gives the {len(engine.skeleton.keypoints)} joints of the skeleton '{engine.skeleton.name}', "
+            f"the ground truth has those of '{skeleton.name}': expected the same"
         )
     frames: list[np.ndarray] = [np.zeros(0, np.int64)]
-    poses: list[np.ndarray] = [np.zeros((0, len(JOINTS), 3), np.float32)]
+    poses: list[np.ndarray] = [np.zeros((0, len(skeleton.keypoints), 3), np.float32)]
     notes: list[str] = []
     for folder, names in images.items():
         with open_source(folder) as source:
@@ -198,6 +240,8 @@ def predict(
                     continue
                 found = boxes.get(frame, EMPTY)
                 if window and len(found.boxes):  # no window where the keyframe cannot be read
+                    if truth.images[frame].still:
+                        window = [keyframe] * len(window)
                     pictures = [image.image for image in window if image.image is not None]  # that is, all of them
                     keypoints = engine.estimate(pictures, found.boxes, batch_size)  # [P, 15, 3]
                     keypoints[..., 2] *= found.scores[:, None]
@@ -212,5 +256,7 @@ def predict(
         keypoints=keypoints[..., :2],
         predicted=np.ones(keypoints.shape[:2], bool),
         scores=keypoints[..., 2],
+        skeleton=skeleton,
     )
-    return PredictedPoses(people, tuple(notes))
+    tracks = np.full(len(keypoints), NO_TRACK)
+    return PredictedPoses(people, keypoints[..., 2].mean(axis=1), tracks, tuple(notes))

@@ -1,4 +1,4 @@
-"""PoseTrack 2017, 2018 and 21 annotations, and synthetic sets written in the same layout. NumPy only.
+"""PoseTrack 2017, 2018 and 21 annotations, COCO's person keypoints, and synthetic sets. NumPy only.
 
 Layout below a root folder, as the data sets are distributed:
 
@@ -7,10 +7,19 @@ Layout below a root folder, as the data sets are distributed:
     annotations/<split>/<sequence>.json           a file per sequence, or
     annotations/<split>.json                      one COCO-style file for the split
 
-`file_name` in the JSON is relative to the root. Annotations of another category, crowds, and annotations without a box
-area or without a labelled joint (paper, section 8) are skipped, and counted. A folder of images is a sequence. Its
-length is what the JSON says (`nframes`, where 1 is a still); where that is missing or contradicts the numbers of the
-images, it is found out from the images themselves.
+    train2017/000000000139.jpg                    COCO
+    annotations/person_keypoints_train2017.json   its name ends with that of the images' folder
+
+`file_name` in the JSON is relative to the root. One without a folder, as COCO's are, is that of an image in the root,
+in images/<split>, or in the folder that the annotation file's name ends with, directly in the root or in images.
+
+Annotations of another category, crowds, and annotations without a box area or without a labelled joint (paper, section
+8) are skipped, and counted. COCO's joints become PoseTrack's 15; head_bottom and head_top, which COCO lacks, are not
+labelled.
+
+A folder of images is a sequence. Its length is what the JSON says (`nframes`, where 1 is a still); where that is
+missing or contradicts the numbers of the images, it is found out from the images themselves. COCO's images are stills,
+whose numbers are no order, unless the file says otherwise.
 """
 
 from __future__ import annotations
@@ -29,15 +38,19 @@ from sdtc.core.annotation_file import (
     NO_AREA,
     NO_JOINT,
     PERSON_RULE,
+    AnnotationFile,
+    image_folders,
     left_out_phrase,
     read_annotation_file,
 )
 from sdtc.core.errors import InputError
 from sdtc.core.files import visible_files
+from sdtc.core.skeleton import COCO
 from sdtc.evaluation.ap import head_sizes
 
 NO_TRACK = -1  # the track id of people whose annotation has none
 _POSETRACK17_DIGITS = 8
+_TRIES = 10  # images that are looked for in every folder before the next folder is tried
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class AnnotatedPerson:
     Attributes:
         image: path of the keyframe.
         image_id: PoseTrack's.
-        number: frame number of the keyframe, from its file name.
+        number: frame number of the keyframe, from its file name; of a still with another name, its image id.
         first, last: numbers of the sequence's first and last frame.
         track_id: the same in all frames of a sequence that show the person; `NO_TRACK` if the file has none.
         box: float32 ``[4]`` (x, y, width, height), image pixels.
@@ -76,6 +89,8 @@ class AnnotatedPerson:
     def frame(self, offset: int) -> Path:
         """Return the path of the supporting frame at an offset; frame numbers are clamped to the sequence."""
         number = min(max(self.number + offset, self.first), self.last)
+        if number == self.number:
+            return self.image  # a still's name need not be a number
         return self.image.with_name(f"{number:0{len(self.image.stem)}d}{self.image.suffix}")
 
 
@@ -128,15 +143,15 @@ def read_annotations(root: Path, split: str, annotations: Path | None = None) ->
     """
     result, lengths = AnnotationSet(), _Lengths()
     for path in _annotation_files(root, split, annotations):
-        _read_file(path, root, lengths, result)
+        _read_file(path, root, split, lengths, result)
     if not result.people:
         why = f"{left_out_phrase(result.skipped)}; {PERSON_RULE}" if result.skipped else "its files list none"
         raise InputError(f"'{root}' has no usable annotation in split '{split}': {why}")
-    missing = [person.image for person in result.people if not os.path.isfile(person.image)]
+    missing = [image for image in dict.fromkeys(p.image for p in result.people) if not os.path.isfile(image)]
     if missing:
         raise InputError(
             f"{len(missing)} labelled images are missing below '{root}', the first is '{missing[0]}': expected the "
-            "layout images/<split>/<sequence>/<frame>.jpg"
+            "layout images/<split>/<sequence>/<frame>.jpg, or COCO's, <split>2017/<image>.jpg"
         )
     return result
 
@@ -144,9 +159,10 @@ def read_annotations(root: Path, split: str, annotations: Path | None = None) ->
 def _annotation_files(root: Path, split: str, annotations: Path | None) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"data folder '{root}' does not exist")
-    candidates = (
-        [annotations] if annotations else [root / "annotations" / split, root / "annotations" / f"{split}.json"]
-    )
+    folder = root / "annotations"
+    candidates = [folder / split, folder / f"{split}.json", folder / f"person_keypoints_{split}2017.json"]
+    if annotations:
+        candidates = [annotations]
     for candidate in candidates:
         if candidate.is_file():
             return [candidate]
@@ -155,9 +171,13 @@ def _annotation_files(root: Path, split: str, annotations: Path | None) -> list[
     raise InputError(f"no annotations found: looked for {' and '.join(map(str, candidates))}")
 
 
-def _read_file(path: Path, root: Path, lengths: _Lengths, result: AnnotationSet) -> None:
+def _read_file(path: Path, root: Path, split: str, lengths: _Lengths, result: AnnotationSet) -> None:
     file = read_annotation_file(path, "annotation")
-    images = [root / image.file_name for image in file.images]
+    file.expect_poses()
+    images = _find_images(file, path, root, split)
+    nframes = [image.num_frames for image in file.images]
+    if file.skeleton == COCO:
+        nframes = [length or 1 for length in nframes]
     kept = []
     for entry, number in zip(file.annotations, file.image_numbers(), strict=True):
         if nobody := entry.why_nobody:
@@ -168,10 +188,16 @@ def _read_file(path: Path, root: Path, lengths: _Lengths, result: AnnotationSet)
             result.skipped[NO_AREA] += 1
         elif not entry.keypoints:
             result.skipped[NO_JOINT] += 1
+        elif entry.fields.get("scores") and "id" not in entry.fields:
+            raise InputError(
+                f"{entry.where} has scores and no id: the file holds predictions, not annotations; remove 'scores' "
+                "from the poses to train on them"
+            )
         else:
             kept.append((entry, box, images[number], file.images[number].size))
     joints = file.joints([entry for entry, *_ in kept])  # [N, 15, 3]
-    extents = lengths.find(images, [image.num_frames for image in file.images])
+    extents = lengths.find(images, nframes)
+    stills = {image for image, length in zip(images, nframes, strict=True) if length == 1}
     for keypoints, (entry, box, image, size) in zip(joints.astype(np.float32), kept, strict=True):
         if size is not None:  # PoseTrack has joints that were extrapolated beyond the picture
             x, y = keypoints[:, 0], keypoints[:, 1]
@@ -180,10 +206,16 @@ def _read_file(path: Path, root: Path, lengths: _Lengths, result: AnnotationSet)
         if not keypoints[:, 2].any():
             result.skipped[NO_JOINT] += 1
             continue
-        if not image.stem.isdecimal():
-            raise InputError(f"{entry.where}: image '{image.name}' has no frame number as its name")
-        number = int(image.stem)
-        first, last = extents[image]
+        if image.stem.isdecimal():
+            number = int(image.stem)
+            first, last = extents[image]
+        elif image in stills:
+            number = first = last = entry.image_id
+        else:
+            raise InputError(
+                f"{entry.where}: image '{image.name}' has no frame number as its name: expected one, or 'nframes' of 1 "
+                "for a still"
+            )
         track_id = None if entry.fields.get("track_id") == NO_TRACK else entry.track_id
         person = AnnotatedPerson(
             image=image,
@@ -198,6 +230,16 @@ def _read_file(path: Path, root: Path, lengths: _Lengths, result: AnnotationSet)
             difficulty=entry.difficulty or frozenset(),
         )
         result.people.append(person)
+
+
+def _find_images(file: AnnotationFile, path: Path, root: Path, split: str) -> list[Path]:
+    """Return the paths of a file's images; of names without a folder, all in the first folder that has some."""
+    names = [image.file_name for image in file.images]
+    bare = [name for name in names if Path(name).name == name]
+    folders = [root / folder for folder in image_folders(path, split)]
+    tried = bare[:_TRIES]
+    home = next((folder for folder in folders if any(os.path.isfile(folder / name) for name in tried)), root)
+    return [(home if Path(name).name == name else root) / name for name in names]
 
 
 @dataclass(frozen=True)

@@ -124,10 +124,52 @@ def test_ids_that_are_none(value) -> None:
             _ = annotation(track_id=value).track_id
 
 
-def test_cocos_joints_are_told_where_to_go(tmp_path) -> None:
-    content = {"images": [], "annotations": [], "categories": [{"keypoints": list(COCO.keypoints)}]}
-    with pytest.raises(InputError, match=r"has COCO's joints, without head_bottom, head_top: .*pycocotools"):
-        read(tmp_path, content).joints([])
+def test_cocos_joints_are_posetracks_but_for_two(tmp_path) -> None:
+    points = np.arange(51.0).reshape(17, 3)
+    entries = [{"keypoints": points.ravel().tolist()}]
+    file = read(tmp_path, {"images": [], "annotations": entries, "categories": [{"keypoints": list(COCO.keypoints)}]})
+    assert file.skeleton == COCO
+    np.testing.assert_array_equal(file.joints(file.annotations, COCO), [points])
+    found = file.joints(file.annotations)[0]
+    for name, joint in zip(POSETRACK.keypoints, found, strict=True):
+        known = points[COCO.keypoints.index(name)] if name in COCO.keypoints else np.zeros(3)
+        np.testing.assert_array_equal(joint, known)
+    assert np.flatnonzero(~found.any(axis=1)).tolist() == [1, 2]  # head_bottom and head_top
+
+
+def test_a_file_without_names_has_the_joints_that_the_reader_expects(tmp_path) -> None:
+    points = np.arange(51.0).reshape(17, 3)
+    file = read(tmp_path, {"images": [], "annotations": [{"keypoints": points.ravel().tolist()}]})
+    assert file.skeleton is None
+    np.testing.assert_array_equal(file.joints(file.annotations), [from_slots(points)])
+    np.testing.assert_array_equal(file.joints(file.annotations, COCO), [points])
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["nose", "left_eye"], r"names 2 joints, but not head_bottom, head_top, left_shoulder, right_sho.*COCO's 17"),
+        ([1, 2], r"keypoints is \[1, 2\], expected a list of names"),
+        ("nose", r"keypoints is 'nose', expected a list of names"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_joints_are_refused(tmp_path, names, sentence) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read(tmp_path, {"images": [], "annotations": [], "categories": [{"keypoints": names}]}).joints([])
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}, "is a list of detections, a result file: expected annotat"),
+        ({"image_id": 1, "keypoints": [1, 2, 3] * 17, "score": 1}, "is a list of poses, a result file: expected annot"),
+    ],
+    ids=["detections", "poses"],
+)
+def test_results_are_named(tmp_path, entry, sentence) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read(tmp_path, [entry])
 
 
 @pytest.mark.parametrize("far", [1e7, -1e300])

@@ -13,6 +13,7 @@ import pytest
 
 from sdtc.evaluation.ap import COLUMNS
 from sdtc.evaluation.cli import DATASETS, main
+from sdtc.evaluation.pck import COLUMNS as COLUMNS_OF_PCK
 from sdtc.evaluation.plot import column_curve
 from sdtc.evaluation.score_table import PAPER
 
@@ -69,6 +70,9 @@ def test_table_json_and_plot(labelled, poses, tmp_path, capsys, figures) -> None
     assert lines[2].startswith("  hard (")
     assert lines[3].startswith("  none (")
     assert lines[4].split()[-8:] == ["84.9", "88.6", "86.1", "83.1", "82.3", "85.2", "80.7", "84.3"]
+    assert lines[6].split() == ["PCK@0.2", *COLUMNS_OF_PCK]
+    assert lines[8].startswith("  hard (")
+    assert lines[11].split() == ["PCKh@0.5", *COLUMNS_OF_PCK]
     assert "2 frames without any prediction: everybody there counts as missed" in out
 
     assert result["kind"] == "predictions"
@@ -77,6 +81,11 @@ def test_table_json_and_plot(labelled, poses, tmp_path, capsys, figures) -> None
     assert list(result["ap"]) == list(COLUMNS)
     hard, none = result["difficulty"]["hard"], result["difficulty"]["none"]
     assert hard["ap"]["Wrist"] == 0 < none["ap"]["Wrist"]
+    for measure in ("PCK@0.2", "PCKh@0.5"):  # two of ten frames are missing
+        assert hard[measure]["columns"]["Wrist"] == 0 < none[measure]["columns"]["Wrist"] < 100
+        assert 50 < result[measure]["columns"]["Limbs"] < 80 == pytest.approx(none[measure]["columns"]["Limbs"], abs=9)
+        cells = [f"{value:.1f}" for value in result[measure]["columns"].values()]
+        assert next(line for line in lines[6:] if line.startswith("poses ") and line.split()[1:] == cells)
     assert hard["people"] + none["people"] == result["people"] == result["counts"]["people"]
     wrist = result["joints"]["left_wrist"]
     assert wrist["labelled"] > wrist["predicted"] > wrist["matched"] > 0

@@ -19,7 +19,7 @@ from sdtc.core.crops import expand_boxes, image_to_crop
 from sdtc.core.errors import CheckpointError, EngineError, InputError
 from sdtc.core.posetrack import to_slots
 from sdtc.evaluation import evaluate, open_checkpoint, predict, read_predictions, read_truth
-from sdtc.evaluation.inference import file_boxes, find_images, truth_boxes
+from sdtc.evaluation.inference import file_boxes, find_images, predictions_in_boxes, truth_boxes
 from sdtc.evaluation.torch_session import TorchSession, choose_device
 from sdtc.model import BackboneConfig, ModelConfig, build, load_checkpoint, save_checkpoint
 from sdtc.runtime.backends.session import TensorSpec
@@ -295,6 +295,32 @@ class TestImages:
         assert (counts.frames, counts.people, counts.frames_unpredicted) == (3, 14, 0)
 
 
+def test_whose_box_a_prediction_was_made_in(dataset, micro_engine, tmp_path) -> None:
+    """Whatever the pose is, and where a person has no box or an image is missing."""
+    root = Path(shutil.copytree(dataset, tmp_path / "copy"))
+    path = root / "annotations" / "val" / "000005_synthetic.json"
+    data = json.loads(path.read_text())
+    data["annotations"][1]["bbox"] = []
+    path.write_text(json.dumps(data))
+    truth = read_truth([root])
+    boxes = truth_boxes(truth)
+    images = dict(reversed(find_images(truth).items()))  # the predictions' frames are not in order
+    poses = predict(micro_engine, truth, boxes, images)
+    whose = predictions_in_boxes(truth, boxes, poses)
+    assert whose is not None
+    assert np.flatnonzero(whose < 0).tolist() == [1]
+    kept = np.delete(np.arange(len(whose)), 1)
+    np.testing.assert_array_equal(poses.people.frames[whose[kept]], truth.people.frames[kept])
+    for person in kept.tolist():  # the pose lies in the crop of the person's own box
+        box = expand_boxes(np.array(truth.annotations[person].bbox, np.float32), micro_engine.manifest.input_size)
+        points = poses.people.keypoints[whose[person]]
+        assert (points >= box[:2] - 1).all()
+        assert (points <= box[:2] + box[2:] + 1).all()
+    assert len(set(whose[kept].tolist())) == len(kept)
+    (tmp_path / "b.json").write_text(json.dumps([{"image_id": truth.images[0].id, "bbox": [9, 9, 99, 99]}]))
+    assert predictions_in_boxes(truth, file_boxes(tmp_path / "b.json", truth), poses) is None
+
+
 class TestBoxes:
     def test_annotations_as_boxes_by_name(self, dataset, tmp_path) -> None:
         """Other ids, the same names."""
@@ -399,6 +425,8 @@ class TestTorchSession:
         save_checkpoint(tmp_path / "coco.pth", build(config), trained=True)
         with (
             open_checkpoint(tmp_path / "coco.pth", "cpu") as engine,
-            pytest.raises(InputError, match="needs PoseTrack's 15 joints: this model gives coco's"),
+            pytest.raises(
+                InputError, match="17 joints of the skeleton 'coco', the ground truth has those of 'posetrack'"
+            ),
         ):
             run(engine, dataset)

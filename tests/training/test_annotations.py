@@ -12,6 +12,7 @@ import pytest
 
 from sdtc.core.boxes import BoxFile
 from sdtc.core.errors import InputError
+from sdtc.core.skeleton import COCO, POSETRACK
 from sdtc.evaluation.reading import read_predictions, read_truth
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 from sdtc.training.annotations import NO_TRACK, measure_heads, read_annotations
@@ -205,6 +206,113 @@ def test_a_track_id_that_two_people_share_in_a_frame_tells_nothing_there(tmp_pat
     shutil.copy(root / "images/val/000007_seq/000002.jpg", root / "images/val/000007_seq/000003.jpg")
     tracks = read_annotations(root, "val").tracks()
     assert sorted((track, number) for _, track, number in tracks) == [(4, 3), (5, 2)]
+
+
+def coco_entry(image_id: int, **changes) -> dict:
+    """One annotation as COCO has them: eyes and ears too, and label 1 for a joint that is hidden."""
+    points = np.array([[3.0 * j, 2.0 * j, 2 - j % 2] for j in range(17)])
+    points[4] = 0  # the right ear
+    base = {
+        "id": 10 * image_id, "image_id": image_id, "category_id": 1, "iscrowd": 0, "num_keypoints": 16, "area": 300.5,
+        "bbox": [1.5, 2, 30, 40], "keypoints": points.ravel().tolist(), "segmentation": [],
+    }  # fmt: skip
+    return base | changes
+
+
+def write_coco(root: Path, entries: list[dict], folder: str = "train2017", names=("000000000139.jpg",), **more) -> Path:
+    (root / folder).mkdir(parents=True)
+    images = []
+    for number, name in enumerate(names):
+        cv2.imwrite(str(root / folder / name), np.zeros((60, 80, 3), np.uint8))
+        images.append({"id": number + 1, "file_name": name, "width": 80, "height": 60, **more})
+    category = {"id": 1, "name": "person", "keypoints": list(COCO.keypoints), "skeleton": [[16, 14]]}
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / "person_keypoints_train2017.json").write_text(
+        json.dumps({"info": {}, "images": images, "annotations": entries, "categories": [category]})
+    )
+    return root
+
+
+def test_coco_is_read_as_posetracks_joints(tmp_path) -> None:
+    """Neighbours in the folder are no neighbouring frames; crowds and people without joints are skipped."""
+    entries = [
+        coco_entry(2), coco_entry(1, iscrowd=1, keypoints=[0] * 51, num_keypoints=0, segmentation={"counts": [1]}),
+        coco_entry(3, keypoints=[0] * 51, num_keypoints=0),
+    ]  # fmt: skip
+    names = ["000000000138.jpg", "000000000139.jpg", "000000000140.jpg"]
+    found = read_annotations(write_coco(tmp_path, entries, names=names), "train")
+    assert found.skipped == {"marked as a crowd": 1, "with no labelled joint": 1}
+    (person,) = found.people
+    assert person.image == tmp_path / "train2017" / "000000000139.jpg"
+    assert [person.frame(offset) for offset in (-2, 0, 1)] == [person.image] * 3
+    assert (person.track_id, person.image_id) == (NO_TRACK, 2)
+    for name, (x, y, v) in zip(POSETRACK.keypoints, person.keypoints.tolist(), strict=True):
+        if name in COCO.keypoints:
+            j = COCO.keypoints.index(name)
+            assert (x, y, v) == (3 * j, 2 * j, 1)
+        else:
+            assert (x, y, v) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("folder", [".", "images/train", "train2017", "images/train2017"])
+def test_where_cocos_images_may_lie(tmp_path, folder) -> None:
+    """Their file names have no folder."""
+    root = write_coco(tmp_path / "root", [coco_entry(1)], folder)
+    assert read_annotations(root, "train").people[0].image.samefile(root / folder / "000000000139.jpg")
+    elsewhere = root / "annotations" / "person_keypoints_train2017.json"
+    (root / "annotations").rename(root / "labels")
+    assert read_annotations(root, "train", root / "labels" / elsewhere.name).people
+    with pytest.raises(InputError, match=r"no annotations found: looked for .*person_keypoints_train2017.json"):
+        read_annotations(root, "train")
+
+
+def test_missing_images_of_coco_are_counted_once(tmp_path) -> None:
+    root = write_coco(tmp_path, [coco_entry(1), coco_entry(1)])
+    (root / "train2017" / "000000000139.jpg").unlink()
+    with pytest.raises(InputError, match=r"1 labelled images are missing .*000000000139.jpg'.*<split>2017/<image>.jpg"):
+        read_annotations(root, "train")
+
+
+def test_stills_may_have_any_name(tmp_path) -> None:
+    root = write_coco(tmp_path, [coco_entry(1), coco_entry(2)], names=["COCO_train2014_000000000009.jpg", "dog.png"])
+    people = read_annotations(root, "train").people
+    assert [person.frame(1).name for person in people] == ["COCO_train2014_000000000009.jpg", "dog.png"]
+    assert people[0].number != people[1].number
+
+
+def test_clips_with_cocos_joints_say_how_long_they_are(tmp_path) -> None:
+    entries = [coco_entry(1)]
+    root = write_coco(tmp_path, entries, names=["000004.jpg", "000005.jpg"], nframes=9)
+    person = read_annotations(root, "train").people[0]
+    assert (person.first, person.last, person.frame(1).name) == (0, 8, "000005.jpg")
+
+
+def test_a_frame_of_a_sequence_needs_a_number(tmp_path) -> None:
+    with pytest.raises(
+        InputError, match=r"image 'a.jpg' has no frame number as its name: .*'nframes' of 1 for a still"
+    ):
+        read_annotations(write_set(tmp_path, [entry()], name="a.jpg"), "val")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ([{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9}], "is a list of detections, a result file"),
+        ([{"image_id": 1, "keypoints": [1, 2, 0.5] * 17, "score": 0.9}], "is a list of poses, a result file"),
+        ({"annolist": []}, "is in the old PoseTrack17 format"),
+        ({"annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 18}]}, "has boxes but no keypoints"),
+        ({"annotations": [{"image_id": 1, "caption": "a dog"}]}, "has captions but no keypoints"),
+        ({"annotations": [entry(scores=[0.5] * 17)]}, "annotation 0 has scores and no id: the file holds predictions"),
+        ({"annotations": [], "categories": [{"keypoints": ["wing", "tail"]}]}, "names 2 joints, but not nose"),
+    ],
+    ids=["detections", "poses", "posetrack17", "instances", "captions", "predictions", "other joints"],
+)  # fmt: skip
+def test_files_of_the_other_kind_are_named(tmp_path, content, sentence) -> None:
+    if isinstance(content, dict) and "annotations" in content:
+        content = {"images": [{"id": 1, "file_name": "1.jpg", "nframes": 1}], **content}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=sentence):
+        read_annotations(tmp_path, "train", tmp_path / "a.json")
 
 
 def test_two_images_of_one_id_are_refused(tmp_path) -> None:
