@@ -172,6 +172,8 @@ class WindowDataset(Dataset[Sample]):
     def _window(self, person: AnnotatedPerson) -> list[AnnotatedPerson | None]:
         """Return the person as annotated in each of the T frames, None where nobody says who that is."""
         delta = self.config.delta
+        if person.is_still:
+            return [person] * self.config.num_frames
         frames: list[AnnotatedPerson | None] = [None] * self.config.num_frames
         frames[delta] = person
         folder, track = person.image.parent, person.track_id

@@ -29,6 +29,7 @@ from sdtc.core.errors import CheckpointError, ConfigError, SdtcError, require
 from sdtc.core.files import make_directory
 from sdtc.core.image_file import ImageCache
 from sdtc.core.numbers import whole_number
+from sdtc.core.skeleton import POSETRACK
 from sdtc.evaluation.ap import estimate_note
 from sdtc.model.builder import build
 from sdtc.model.checkpoint import (
@@ -78,6 +79,11 @@ class Trainer:
         if config.batch_size % self.world:
             raise ConfigError(f"batch_size {config.batch_size} cannot be divided among {self.world} processes")
         self.quiet = quiet or self.rank > 0
+        if config.model.skeleton != POSETRACK.name:
+            raise ConfigError(
+                f"model.skeleton is '{config.model.skeleton}': data sets are read with the joints of "
+                f"'{POSETRACK.name}', those of COCO too; train a network with these"
+            )
         self.training, self.validation = ([_read(part) for part in parts] for parts in (config.train, config.val))
         self.data = WindowDataset(
             self.training,

@@ -205,8 +205,10 @@ def test_a_photograph_becomes_a_clip_whose_labels_follow_its_pixels(tmp_path) ->
 def test_photographs_are_stills_unless_they_are_to_be_clips(data) -> None:
     annotations = read_annotations(data, "val")
     stills = AnnotationSet([dataclasses.replace(p, first=p.number, last=p.number) for p in annotations.people])
-    plain = WindowDataset(stills, CONFIG)[0]
+    plain = WindowDataset(AnnotationSet([dataclasses.replace(p, track_id=NO_TRACK) for p in stills.people]), CONFIG)[0]
     assert all(torch.equal(crop, plain["clip"][0]) for crop in plain["clip"])
+    assert all(torch.equal(weights, plain["weights"][2]) for weights in plain["weights"])
+    assert plain["weights"].any()
     none = WindowDataset(stills, CONFIG, dataclasses.replace(NONE, still_clip=StillClipConfig.none()))[0]
     assert torch.equal(none["clip"], plain["clip"])
     # Those of a sequence are no stills, and have light of their own.
