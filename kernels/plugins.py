@@ -72,8 +72,8 @@ OPERATORS = {
     "TemporalAttention": _attention(temporal_attention),
     "SpatialAttention": _attention(spatial_attention),
     "SelfRefinement": Operator(
-        ("x",), {"axis": int}, self_refinement.TACTICS, lambda shape: tuple(shape[1:]), self_refinement.configure, tuple,
-        choices=("axis",), defaults={"axis": CONTEXT_AXES["channels"]},
+        ("x",), {"axis": int}, self_refinement.TACTICS, lambda shape: tuple(shape[1:]), self_refinement.configure,
+        tuple, choices=("axis",), defaults={"axis": CONTEXT_AXES["channels"]},
     ),
     "CrossAttention": Operator(
         ("q", "k", "v"), {"scale": float}, cross_attention.TACTICS, lambda shape: tuple(shape[1:]),

@@ -4,8 +4,8 @@ An sdtc checkpoint is a dictionary of plain values and tensors, ``{"format", "ve
 "state_dict"}``, written by `torch.save`, or a safetensors file with the same fields in its metadata. Files are always
 read with ``weights_only=True``, so that loading a file cannot run code.
 
-Files of version 1 are from before a configuration told how SMML reads Eq. 6 and Eq. 8: their networks are `LITERAL`. The
-weights fit the other readings too, and mean nothing there.
+Files of version 1 are from before a configuration told how SMML reads Eq. 6 and Eq. 8: their networks are `LITERAL`.
+The weights fit the other readings too, and mean nothing there.
 
 A name without a suffix, such as ``tiny``, means the checkpoint of that name in the package, unless a file of that name
 exists.

@@ -70,8 +70,8 @@ class ModelConfig:
         motion_encoder: ``"vit"``, ``"patch"`` or ``"patch+frame"`` (Table 5).
         joint_layers, divided_layers: number of each in every level of the motion encoder (Eq. 2, Eq. 3).
         fusion: how motion and appearance are fused, ``"add"``, ``"conv"`` or ``"smml"`` (Table 4).
-        context_softmax: the axis of Eq. 6's softmax, ``"pixels"`` as in OCR (Yuan et al., 2020), which the paper follows,
-            or ``"channels"`` as its words say.
+        context_softmax: the axis of Eq. 6's softmax, ``"pixels"`` as in OCR (Yuan et al., 2020), which the paper
+            follows, or ``"channels"`` as its words say.
         refinement: how Eq. 8 uses the weighted contexts Y of X: ``"add"``, X + Conv(Y); ``"concatenate"``, Conv([X, Y])
             as in OCR; ``"replace"``, Conv(Y) as written.
         cross_propagation, adaptive_fusion: whether SMML has these later stages (Table 6).

@@ -7,9 +7,9 @@ For a map X of C channels and N = h·w pixels:
     A  = softmax over contexts (Xᵀ · OC)      [N, C]  how much each pixel takes of each context
     out = OC · Aᵀ                             [C, N]  Eq. 8, already in map layout
 
-Eq. 6 can be read in two ways. Its words say "along the channel dimension". It follows OCR (Yuan et al., 2020), whose soft
-object regions are normalised over the pixels of each region: then a context map is a distribution over the image, and
-column c of OC the mean feature of region c. `axis` chooses.
+Eq. 6 can be read in two ways. Its words say "along the channel dimension". It follows OCR (Yuan et al., 2020), whose
+soft object regions are normalised over the pixels of each region: then a context map is a distribution over the image,
+and column c of OC the mean feature of region c. `axis` chooses.
 
 The products sum up to N terms of features that are not normalised, and easily exceed fp16's largest number, 65,504. So
 both softmaxes and all products are computed in fp32, whatever the dtype of the input.

@@ -44,8 +44,8 @@ def configure(C: int, N: int, axis: int, dtype: str, tactic: str = "", architect
     check_range("self_refinement", "C", C, MIN_C, MAX_C)
     check_range("self_refinement", "N", N, 1, MAX_N)
     N_PAD = max(16, next_power_of_2(N))
-    # On sm_75, 512 pixels take 66,624 bytes of shared memory or more, of 65,536; and over channels, the unrolled loop over
-    # few of them spills.
+    # On sm_75, 512 pixels take 66,624 bytes of shared memory or more, of 65,536; and in a softmax over channels, the
+    # unrolled loop over few of them spills.
     fits = has_tensor_cores(architecture) or (N_PAD < 512 and (C > 32 or axis != CONTEXT_AXES["channels"]))
     check_fits("self_refinement", f"a map of {C} channels and {N} pixels", fits, architecture)
     return Launch(
