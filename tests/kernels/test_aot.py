@@ -43,7 +43,7 @@ def test_the_largest_shapes_compile_without_spills_too(script) -> None:
               for D in (64, 128) for dtype in ("fp16", "fp32") for tactic in temporal_attention.TACTICS),
             *(spatial_attention.configure(1, 3072, 2, D, dtype, tactic)
               for D in (64, 128) for dtype in ("fp16", "fp32") for tactic in spatial_attention.TACTICS),
-            *(self_refinement.configure(384, N, dtype, tactic) for N in (256, 512)
+            *(self_refinement.configure(384, N, axis, dtype, tactic) for N in (256, 512) for axis in (1, 2)
               for dtype in ("fp16", "fp32") for tactic in self_refinement.TACTICS),
             *(cross_attention.configure(384, N, dtype) for N in (256, 512) for dtype in ("fp16", "fp32")),
             decode_heatmaps.configure(17, 256, 256, (1024, 1024), "fp32"),

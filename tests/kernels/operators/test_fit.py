@@ -37,7 +37,8 @@ def launched(monkeypatch) -> list[str]:
     return names
 
 
-# the operator, its input and other arguments, and the kernel that is launched on sm_75 and on newer GPUs; None for PyTorch's operators
+# the operator, its input and other arguments, and the kernel that is launched on sm_75 and on newer GPUs; None for
+# PyTorch's operators
 CASES = [
     *(("self_refinement", (1, 33, 256), (axis,), *["self_refinement_tiles"] * 2) for axis in (1, 2)),
     *(("self_refinement", (1, 33, 257), (axis,), None, "self_refinement_tiles") for axis in (1, 2)),  # too much memory
