@@ -7,7 +7,12 @@ Each row is the `tiny` network with one change. The backbone is the packaged sin
 the paper. Its features are computed once, for one augmented view of every window, and all rows train on them, so that
 rows differ in nothing else. A row trains for a few minutes on one core and does not converge: compare the order of the
 rows, and the range over seeds, not the absolute AP. Rows that are in the CSV file are not trained again, so that an
-interrupted run continues.
+interrupted run continues. A row says only what differs from the full network, whose defaults may change: its column
+`network`, a digest of the full network's configuration, tells rows apart that were measured with other defaults. Those,
+and rows from before there was the column, are not taken for today's, and are dropped when new ones are written.
+
+The table "readings" holds the readings of Eq. 6 (softmax over pixels or channels) and Eq. 8 (contexts are added, joined
+or put in the map's place), with masks and without.
 
 Writes ablations.csv (a line per row and seed), ablations.md (measured and paper side by side) and ablations.png. Needs
 the extra `train`.
@@ -17,6 +22,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import json
 import multiprocessing
 import os
 import sys
@@ -62,7 +69,7 @@ class AblationRow:
     """One row of the paper's Tables 4-9, or one of our own.
 
     Attributes:
-        table: number of the paper's table; "-" for our own rows.
+        table: number of the paper's table; "readings" or "-" for our own rows.
         name: of the row.
         change: fields of `ModelConfig` that differ from the full network's, with dots for nested ones; also ``masked``.
         paper: the paper's mean AP on PoseTrack2017; None if the paper has no such row.
@@ -72,6 +79,19 @@ class AblationRow:
     name: str
     change: dict[str, Any] = field(default_factory=dict)
     paper: float | None = None
+
+
+def _readings() -> Iterator[AblationRow]:
+    """Yield the rows of the readings of Eq. 6 and Eq. 8."""
+    for name, change in (
+        ("pixels, added (full)", {}),
+        ("pixels, joined", {"refinement": "concatenate"}),
+        ("pixels, replaced", {"refinement": "replace"}),
+        ("channels, added", {"context_softmax": "channels"}),
+        ("channels, replaced: the words as written", {"context_softmax": "channels", "refinement": "replace"}),
+    ):
+        yield AblationRow("readings", name, change)
+        yield AblationRow("readings", f"{name}, no masks", {**change, "reconstruction.mask_ratio": 0.0})
 
 
 ROWS = (
@@ -100,8 +120,9 @@ ROWS = (
     AblationRow("-", "δ = 0: the same network on single frames", {"delta": 0}),
     AblationRow("-", "no masks, but reconstruction", {"reconstruction.mask_ratio": 0.0}),
     AblationRow("-", "no masks, no reconstruction", {"masked": False}),
+    *_readings(),
 )
-COLUMNS = ("change", "seed", "windows", "epochs", "backbone", "ap", "hard_ap", "seconds")
+COLUMNS = ("change", "seed", "windows", "epochs", "backbone", "network", "ap", "hard_ap", "seconds")
 
 
 @command("ablations.py")
@@ -121,7 +142,12 @@ def main(argv: list[str] | None = None) -> int:
     _write_cache(cache / "train", train, base, backbone, args.windows, AUGMENTATION)
     _write_cache(cache / "val", val, base, backbone, len(val.people), None)
 
-    budget = {"windows": str(args.windows), "epochs": str(args.epochs), "backbone": sha256(backbone)[:12]}
+    budget = {
+        "windows": str(args.windows),
+        "epochs": str(args.epochs),
+        "backbone": sha256(backbone)[:12],
+        "network": _digest(base),
+    }
     done = [
         row
         for row in read_rows(output / "ablations.csv")
@@ -201,7 +227,8 @@ def _write_cache(
         return
     stamp.unlink(missing_ok=True)
     config = dataclasses.replace(base, delta=MAX_DELTA)
-    data = WindowDataset(annotations, config, augmentation)
+    # As in the paper, one box crops a window: rows of optical flow need that, and all rows have the same windows.
+    data = WindowDataset(annotations, config, augmentation, own_boxes=False)
     if count > len(data):
         raise InputError(f"--windows is {count}: the training set has {len(data)} people")
     # Without augmentation, every window is used once, in the order of the people, as `score` requires.
@@ -344,6 +371,11 @@ def _full_network() -> ModelConfig:
     return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, frozen=True))
 
 
+def _digest(config: ModelConfig) -> str:
+    """Return a hash of every field of a configuration."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
 def markdown(done: list[dict[str, str]]) -> str:
     """Return a table of measured and paper AP, a line per row: means over seeds, ± half their range."""
     first, seeds = done[0], len({row["seed"] for row in done})
@@ -377,7 +409,7 @@ def _plot(path: Path, done: list[dict[str, str]]) -> None:
     """Plot the difference from the full network, measured and in the paper, with a bar per row and a dot per seed."""
     rows = [row for row in ROWS if row.change]
     full = _spread(done, "full", "ap")[0]
-    figure = Figure(figsize=(9, 7), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 1 + 0.3 * len(rows)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for y, row in enumerate(rows):
         change = _describe(row.change)

@@ -38,6 +38,7 @@ from sdtc.core.files import make_directory
 from sdtc.kernels.operators.cross_attention.reference import cross_attention_plain, cross_attention_reference
 from sdtc.kernels.operators.decode_heatmaps.reference import decode_heatmaps_reference
 from sdtc.kernels.operators.gather_tokens.reference import gather_tokens_reference
+from sdtc.kernels.operators.self_refinement import CONTEXT_AXES
 from sdtc.kernels.operators.self_refinement.reference import self_refinement_plain, self_refinement_reference
 from sdtc.kernels.operators.spatial_attention.reference import spatial_attention_plain, spatial_attention_reference
 from sdtc.kernels.operators.temporal_attention.reference import temporal_attention_plain, temporal_attention_reference
@@ -46,12 +47,16 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SHAPES = {"base": (5, (16, 12), 8, 32), "tiny": (5, (8, 6), 4, 16)}  # T, grid of tokens, H, D
 JOINTS = 15
 FRAME = (1080, 1920)
+REFINEMENTS = {
+    "pixel_refinement": CONTEXT_AXES["pixels"],
+    "channel_refinement": CONTEXT_AXES["channels"],
+}  # self-refinement's readings
 # The formula, and the plain path that runs where our kernel does not.
 FORMULAS = {
     "temporal_attention": (temporal_attention_reference, temporal_attention_plain),
     "spatial_attention": (spatial_attention_reference, spatial_attention_plain),
     "joint_attention": (spatial_attention_reference, spatial_attention_plain),
-    "self_refinement": (self_refinement_reference, self_refinement_plain),
+    **dict.fromkeys(REFINEMENTS, (self_refinement_reference, self_refinement_plain)),
     "cross_attention": (cross_attention_reference, cross_attention_plain),
 }
 OPERATORS = (*FORMULAS, "decode_heatmaps", "gather_tokens", "crop_frame")
@@ -156,6 +161,7 @@ def _formulas(
 ) -> Iterator[Candidate]:
     T, (rows, columns), H, D = shape
     L = rows * columns
+    inputs: list[Any]
     if operator == "joint_attention":
         inputs = [torch.randn(batch, 1, T * L, 3, H, D, device=device, dtype=dtype)]
     elif operator in ("temporal_attention", "spatial_attention"):
@@ -163,12 +169,14 @@ def _formulas(
     else:
         count = 3 if operator == "cross_attention" else 1
         inputs = [torch.randn(batch, H * D, L, device=device, dtype=dtype) for _ in range(count)]
+        inputs += [REFINEMENTS[operator]] if operator in REFINEMENTS else []
     reference, plain = FORMULAS[operator]
     yield Candidate("eager", lambda: reference(*inputs))
-    yield Candidate("fp32 operators" if operator == "self_refinement" else "sdpa", lambda: plain(*inputs))
+    yield Candidate("fp32 operators" if operator in REFINEMENTS else "sdpa", lambda: plain(*inputs))
     if device == "cuda":
         yield Candidate("torch.compile", _compiled(reference, *inputs))
-        ours = import_module(f"sdtc.kernels.operators.{operator.replace('joint', 'spatial')}.launch")
+        folder = "self_refinement" if operator in REFINEMENTS else operator.replace("joint", "spatial")
+        ours = import_module(f"sdtc.kernels.operators.{folder}.launch")
         for tactic in ours.TACTICS:
             yield Candidate(f"ours, {tactic}", lambda tactic=tactic: ours.run(*inputs, tactic))
 

@@ -21,6 +21,7 @@ from sdtc.core.files import atomic_write
 from sdtc.core.manifest import FLAVOURS as ENGINE_FLAVOURS
 from sdtc.core.manifest import EngineInfo
 from sdtc.kernels.common.onnx_node import DOMAIN
+from sdtc.kernels.operators.self_refinement import CONTEXT_AXES
 from sdtc.model.config import ModelConfig
 from sdtc.runtime.backends.cuda import gpu_or_reason
 from sdtc.runtime.backends.tensorrt_session import MODULES
@@ -129,7 +130,8 @@ def use_plugins(choice: str, target: Target | None, config: ModelConfig) -> bool
     (capability,) = target.compute_capabilities
     try:
         number = int(capability.replace(".", ""))
-        plugins.check(config.num_frames, config.token_shape[0], config.width, config.heads, number)
+        axis = CONTEXT_AXES[config.context_softmax]
+        plugins.check(config.num_frames, config.token_shape[0], config.width, config.heads, axis, number)
         plugins.register(number)
     except (KernelError, ImportError):
         if choice == "on":

@@ -51,10 +51,13 @@ def TemporalAttention(qkv, scale: float):
 
 
 @script(_sdtc, default_opset=op)
-def SelfRefinement(x):
-    """x [B, C, N] -> [B, C, N] (`sdtc.kernels.operators.self_refinement`, Eq. 6-8), in fp32 for every dtype of x."""
+def SelfRefinement(x, axis: int = 1):
+    """x [B, C, N] -> [B, C, N] (`sdtc.kernels.operators.self_refinement`, Eq. 6-8), in fp32 for every dtype of x.
+
+    Nodes of older exports have no axis: they mean 1, channels.
+    """
     features = op.Cast(x, to=TensorProto.FLOAT)
-    maps = op.Softmax(features, axis=1)  # O   [B, C, N]
+    maps = op.Softmax(features, axis=axis)  # O   [B, C, N]
     contexts = op.MatMul(features, op.Transpose(maps, perm=[0, 2, 1]))  # OC  [B, C, C]
     weights = op.Softmax(op.MatMul(op.Transpose(features, perm=[0, 2, 1]), contexts), axis=2)  # A  [B, N, C]
     return op.CastLike(op.MatMul(contexts, op.Transpose(weights, perm=[0, 2, 1])), x)

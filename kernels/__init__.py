@@ -21,8 +21,15 @@ require("torch", "export", "sdtc.kernels")
 
 from sdtc.kernels.operators.cross_attention import cross_attention  # noqa: E402
 from sdtc.kernels.operators.decode_heatmaps import decode_heatmaps  # noqa: E402
-from sdtc.kernels.operators.self_refinement import self_refinement  # noqa: E402
+from sdtc.kernels.operators.self_refinement import CONTEXT_AXES, self_refinement  # noqa: E402
 from sdtc.kernels.operators.spatial_attention import spatial_attention  # noqa: E402
 from sdtc.kernels.operators.temporal_attention import temporal_attention  # noqa: E402
 
-__all__ = ["cross_attention", "decode_heatmaps", "self_refinement", "spatial_attention", "temporal_attention"]
+__all__ = [
+    "CONTEXT_AXES",
+    "cross_attention",
+    "decode_heatmaps",
+    "self_refinement",
+    "spatial_attention",
+    "temporal_attention",
+]

@@ -8,9 +8,9 @@ TensorRT-RTX aborts on them, so they must never be registered in a process that 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from sdtc.kernels.common.multiprocessors import MULTIPROCESSORS
 from sdtc.kernels.common.onnx_node import DOMAIN
 from sdtc.kernels.common.torch_operators import UnfitError
 from sdtc.kernels.operators.cross_attention import launch as cross_attention
+from sdtc.kernels.operators.self_refinement import CONTEXT_AXES
 from sdtc.kernels.operators.self_refinement import launch as self_refinement
 from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
 from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
@@ -37,11 +38,13 @@ class Operator:
 
     Attributes:
         inputs: names of the input tensors.
-        attributes: of the ONNX node, with their types.
+        attributes: of the ONNX node, with their types. Each is a constant of the kernel, in capitals.
+        defaults: of attributes that nodes of older exports lack.
         tactics: names; TensorRT numbers them from 1.
         static: takes the input's shape to the sizes that the kernel is compiled for; the batch is not one of them.
-        configure: takes (*sizes, dtype, tactic, architecture) to the launch.
+        configure: takes (*sizes, *choices, dtype, tactic, architecture) to the launch.
         output: takes the input's shape to the output's.
+        choices: attributes that `configure` takes; the others follow from the sizes.
     """
 
     inputs: tuple[str, ...]
@@ -50,6 +53,8 @@ class Operator:
     static: Callable[[Sequence[Any]], tuple[Any, ...]]
     configure: Callable[..., Launch]
     output: Callable[[Sequence[Any]], tuple[Any, ...]]
+    choices: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _attention(module: Any) -> Operator:
@@ -67,7 +72,8 @@ OPERATORS = {
     "TemporalAttention": _attention(temporal_attention),
     "SpatialAttention": _attention(spatial_attention),
     "SelfRefinement": Operator(
-        ("x",), {}, self_refinement.TACTICS, lambda shape: tuple(shape[1:]), self_refinement.configure, tuple
+        ("x",), {"axis": int}, self_refinement.TACTICS, lambda shape: tuple(shape[1:]), self_refinement.configure,
+        tuple, choices=("axis",), defaults={"axis": CONTEXT_AXES["channels"]},
     ),
     "CrossAttention": Operator(
         ("q", "k", "v"), {"scale": float}, cross_attention.TACTICS, lambda shape: tuple(shape[1:]),
@@ -118,7 +124,7 @@ def are_registered() -> bool:
     return _registered is not None
 
 
-def check(frames: int, tokens: int, width: int, heads: int, capability: int) -> None:
+def check(frames: int, tokens: int, width: int, heads: int, axis: int, capability: int) -> None:
     """Check that the kernels take a network of some sizes, in every dtype that a GPU supports, and fit that GPU.
 
     Args:
@@ -126,6 +132,7 @@ def check(frames: int, tokens: int, width: int, heads: int, capability: int) -> 
         tokens: L, of a frame.
         width: C.
         heads: attention heads.
+        axis: of self-refinement.
         capability: compute capability of the GPU, e.g. 89 for 8.9.
 
     Raises:
@@ -137,7 +144,7 @@ def check(frames: int, tokens: int, width: int, heads: int, capability: int) -> 
     sizes = {
         "TemporalAttention": (frames, tokens, *attention),
         "SpatialAttention": (1, frames * tokens, *attention),  # joint attention, which is the larger
-        "SelfRefinement": (width, tokens),
+        "SelfRefinement": (width, tokens, axis),
         "CrossAttention": (width, tokens),
     }
     for name, operator in OPERATORS.items():
@@ -153,7 +160,7 @@ def fitting_launch(operator: Operator, sizes: Sequence[int], dtype: str, tactic:
 
     Args:
         operator: one of `OPERATORS`.
-        sizes: as `Operator.static` returns them.
+        sizes: as `Operator.static` returns them, and the operator's choices.
         dtype: of the tensors.
         tactic: one of the operator's.
         architecture: e.g. 75 for sm_75.
@@ -179,6 +186,7 @@ def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache
         result.shape_expr = trtp.ShapeExprs.from_tuple(operator.output(list(inputs[0].shape_expr)))
         return result
 
+    # Takes no attributes: TensorRT would look for those that a node lacks.
     def autotune(*_: Any) -> list[Any]:
         tactics = list(range(1, len(operator.tactics) + 1))
         # The network is strongly typed: all tensors of an operator have the one dtype that the ONNX graph gives them.
@@ -187,14 +195,17 @@ def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache
         ]
 
     def implement(*arguments: Any) -> tuple[str, str, Any, Any]:
-        inputs, tactic = arguments[:count], arguments[-1]
+        inputs, given, tactic = arguments[:count], arguments[count:-2], arguments[-1]
+        # An attribute that the node lacks is left out, and no operator has more than one.
+        values = {**operator.defaults, **dict(zip(operator.attributes, given, strict=False))}
         shape = list(inputs[0].shape_expr)
-        sizes = [size.constant_value() for size in operator.static(shape)]
+        sizes = [size.constant_value() for size in operator.static(shape)] + [values[each] for each in operator.choices]
         wanted = operator.tactics[tactic - 1]
         launch = fitting_launch(operator, sizes, dtype_name(inputs[0].dtype), wanted, architecture)
-        for scale in arguments[count : count + len(operator.attributes)]:
-            if abs(scale - launch.constants["SCALE"]) > 1e-6:
-                raise KernelError(f"{plugin} has scale {scale}: the kernel is compiled for {launch.constants['SCALE']}")
+        for name, value in values.items():
+            fixed = launch.constants[name.upper()]
+            if abs(value - fixed) > 1e-6:
+                raise KernelError(f"{plugin} has {name} {value}: the kernel is compiled for {fixed}")
         compiled = aot.compile_kernel(launch, architecture, cache)
         available = min(MAX_SHARED, MULTIPROCESSORS[architecture].block_shared)
         if compiled.shared > available:
@@ -211,7 +222,7 @@ def _register(trtp: Any, name: str, operator: Operator, architecture: int, cache
 
     # TensorRT reads names and types of the parameters from the function's signature.
     _sign(describe, parameters, trtp.TensorDesc)
-    _sign(autotune, parameters | outputs, list[trtp.AutoTuneCombination])
+    _sign(autotune, tensors | outputs, list[trtp.AutoTuneCombination])
     _sign(
         implement,
         parameters | outputs | {"tactic": int},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from sdtc.kernels.common.kernel_launch import DTYPES, FLOATS, Launch
@@ -10,11 +11,16 @@ from sdtc.kernels.operators.crop_frame import launch as crop_frame
 from sdtc.kernels.operators.cross_attention import launch as cross_attention
 from sdtc.kernels.operators.decode_heatmaps import launch as decode_heatmaps
 from sdtc.kernels.operators.gather_tokens import launch as gather_tokens
+from sdtc.kernels.operators.self_refinement import CONTEXT_AXES
 from sdtc.kernels.operators.self_refinement import launch as self_refinement
 from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
 from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
 
 SHAPES: dict[str, dict[str, Any]] = {"base": {}, "tiny": {"grid": (8, 6), "C": 64, "heads": 4}}  # by preset, of `cases`
+REFINEMENTS = {
+    "pixel_refinement": CONTEXT_AXES["pixels"],
+    "channel_refinement": CONTEXT_AXES["channels"],
+}  # self-refinement's readings
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,10 @@ def cases(T: int = 5, grid: tuple[int, int] = (16, 12), C: int = 256, heads: int
                     4 * frames * heads * length * length * D,
                 ))  # fmt: skip
         x, contexts = C * L * size, C * C * size
-        for tactic in self_refinement.TACTICS:
+        for (name, axis), tactic in product(REFINEMENTS.items(), self_refinement.TACTICS):
             # softmax; X·Oᵀ; transpose; Xᵀ·OC; softmax; OC·Aᵀ
             found.append(KernelCase(
-                "self_refinement", f"C={C} N={L}", dtype, tactic, self_refinement.configure(C, L, dtype, tactic), 2 * x,
+                name, f"C={C} N={L}", dtype, tactic, self_refinement.configure(C, L, axis, dtype, tactic), 2 * x,
                 2 * x + (2 * x + contexts) + (2 * x + contexts) + 2 * x + (2 * x + contexts), 8 * C * L * L, 0.25,
             ))  # fmt: skip
         for tactic in cross_attention.TACTICS:

@@ -26,6 +26,7 @@ from sdtc.kernels.operators.gather_tokens import launch as gather_tokens
 from sdtc.kernels.operators.self_refinement import launch as self_refinement
 from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
 from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
+from sdtc.kernels.report.cases import REFINEMENTS
 from sdtc.kernels.report.csv_file import write_rows
 
 _D = (16, 32, 64, 128)
@@ -104,13 +105,17 @@ def variants() -> Iterator[Variant]:
                     "spatial_attention", f"T=5 L={L} H={H} D={D}", dtype, tactic,
                     partial(spatial_attention.configure, 5, L, H, D, dtype, tactic),
                 )  # fmt: skip
-        for name, module in (("self_refinement", self_refinement), ("cross_attention", cross_attention)):
-            for C, N in MAPS:
-                for tactic in module.TACTICS:
-                    yield Variant(
-                        name, f"C={C} N={N}", dtype, tactic,
-                        partial(module.configure, C, N, dtype, tactic),
-                    )  # fmt: skip
+        for C, N in MAPS:
+            for (name, axis), tactic in product(REFINEMENTS.items(), self_refinement.TACTICS):
+                yield Variant(
+                    name, f"C={C} N={N}", dtype, tactic,
+                    partial(self_refinement.configure, C, N, axis, dtype, tactic),
+                )  # fmt: skip
+            for tactic in cross_attention.TACTICS:
+                yield Variant(
+                    "cross_attention", f"C={C} N={N}", dtype, tactic,
+                    partial(cross_attention.configure, C, N, dtype, tactic),
+                )  # fmt: skip
         for h, w in HEATMAPS:
             yield Variant(
                 "decode_heatmaps", f"J={J} h={h} w={w}", dtype, "block",

@@ -4,6 +4,9 @@ An sdtc checkpoint is a dictionary of plain values and tensors, ``{"format", "ve
 "state_dict"}``, written by `torch.save`, or a safetensors file with the same fields in its metadata. Files are always
 read with ``weights_only=True``, so that loading a file cannot run code.
 
+Files of version 1 are from before a configuration told how SMML reads Eq. 6 and Eq. 8: their networks are `LITERAL`.
+The weights fit the other readings too, and mean nothing there.
+
 A name without a suffix, such as ``tiny``, means the checkpoint of that name in the package, unless a file of that name
 exists.
 """
@@ -36,7 +39,8 @@ from sdtc.model.network import MEAN, STD, PoseNetwork
 from sdtc.model.vitpose import VitposeWeights, count_keys, is_vitpose, read_vitpose, resize_positions
 
 FORMAT = "sdtc-checkpoint"
-VERSION = 1
+VERSION = 2
+LITERAL = {"context_softmax": "channels", "refinement": "replace"}  # in `ModelConfig`
 MAX_SWELLING = 20
 WEIGHTS = Path(sdtc.__file__).parent / "weights"  # checkpoints that come with the package
 _BACKBONE = "backbone."
@@ -158,13 +162,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     header, state = _read(path)
     try:
         if _is_ours(header):
-            version = whole_number(header.get("version"))
-            if version is None or version > VERSION:
-                given = reprlib.repr(header.get("version"))
-                raise CheckpointError(
-                    f"it has checkpoint version {given}, this sdtc reads up to {VERSION}: update sdtc"
-                )
-            network = build(ModelConfig.from_dict(header.get("config"))).eval()
+            network = build(_config(header)).eval()
             _load_state(network, state)
             return Checkpoint(network, header.get("trained") is True, "sdtc", sha256(path))
         if is_vitpose(state):
@@ -188,15 +186,26 @@ def find_checkpoint(path: str | Path) -> Path:
     return packaged if len(path.parts) == 1 and not os.path.exists(path) and os.path.isfile(packaged) else path
 
 
-def read_checkpoint_data(path: str | Path) -> dict[str, Any]:
+def read_checkpoint_data(path: str | Path, like: ModelConfig | None = None) -> dict[str, Any]:
     """Return the whole contents of an sdtc ``.pth`` file: the fields of `checkpoint_data`, and any added to them.
 
+    Args:
+        path: of the file.
+        like: configuration of the network that the weights are for; None: of any.
+
     Raises:
-        CheckpointError: the file is unreadable, or not an sdtc checkpoint.
+        CheckpointError: the file is unreadable, not an sdtc checkpoint, a newer sdtc's, or its network reads Eq. 6 and
+            Eq. 8 in another way.
     """
     header, _ = _read(Path(path))
     if not header:
         raise CheckpointError(f"'{path}' is not an sdtc checkpoint")
+    try:
+        config = _config(header)
+        if like is not None:
+            _check_reading(config, like)
+    except (CheckpointError, ConfigError, OverflowError) as error:
+        raise CheckpointError(f"checkpoint '{path}' does not fit this network: {error}") from None
     return header
 
 
@@ -234,18 +243,49 @@ def load_weights(network: PoseNetwork, path: str | Path) -> None:
     Weights of a network that sees fewer frames are inflated, see `sdtc.model.inflation`.
 
     Raises:
-        CheckpointError: the file is not an sdtc checkpoint, or its network has another configuration.
+        CheckpointError: the file is not an sdtc checkpoint, or its network has another configuration, the reading of
+            Eq. 6 and Eq. 8 included.
     """
     header, state = _read(find_checkpoint(path))
     try:
         if not _is_ours(header):
             raise CheckpointError("it is not an sdtc checkpoint")
-        config = ModelConfig.from_dict(header.get("config"))
+        config = _config(header)
+        _check_reading(config, network.config)
         if config.delta != network.config.delta:
             state = inflate(state, config, network.config)
         _load_state(network, state)
     except (CheckpointError, ConfigError, OverflowError) as error:
         raise CheckpointError(f"checkpoint '{path}' does not fit this network: {error}") from None
+
+
+def _config(header: Mapping[str, Any]) -> ModelConfig:
+    """Return the configuration of an sdtc checkpoint.
+
+    Raises:
+        CheckpointError: a newer sdtc wrote the file.
+        ConfigError: there is no such network.
+    """
+    version = whole_number(header.get("version"))
+    if version is None or version > VERSION:
+        given = reprlib.repr(header.get("version"))
+        raise CheckpointError(f"it has checkpoint version {given}, this sdtc reads up to {VERSION}: update sdtc")
+    data = header.get("config")
+    if version < 2 and isinstance(data, dict):
+        data = LITERAL | data
+    return ModelConfig.from_dict(data)
+
+
+def _check_reading(theirs: ModelConfig, ours: ModelConfig) -> None:
+    """Check that weights are for the reading of Eq. 6 and 8 that a network has, which their shapes do not tell."""
+    if theirs.reading and ours.reading and theirs.reading != ours.reading:
+        given, expected = (
+            " and ".join(f"model.{name} '{value}'" for name, value in config.reading.items())
+            for config in (theirs, ours)
+        )
+        raise CheckpointError(
+            f"it was trained with {given}, this network has {expected}: set them as in the checkpoint"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

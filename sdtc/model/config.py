@@ -74,6 +74,10 @@ class ModelConfig:
         motion_encoder: ``"vit"``, ``"patch"`` or ``"patch+frame"`` (Table 5).
         joint_layers, divided_layers: number of each in every level of the motion encoder (Eq. 2, Eq. 3).
         fusion: how motion and appearance are fused, ``"add"``, ``"conv"`` or ``"smml"`` (Table 4).
+        context_softmax: the axis of Eq. 6's softmax, ``"pixels"`` as in OCR (Yuan et al., 2020), which the paper
+            follows, or ``"channels"`` as its words say.
+        refinement: how Eq. 8 uses the weighted contexts Y of X: ``"add"``, X + Conv(Y); ``"concatenate"``, Conv([X, Y])
+            as in OCR; ``"replace"``, Conv(Y) as written.
         cross_propagation, adaptive_fusion: whether SMML has these later stages (Table 6).
         head: ``"simple"``; ``"classic"`` (two deconvolutions) only for ViTPose checkpoints.
         reconstruction: masked training.
@@ -95,6 +99,8 @@ class ModelConfig:
     joint_layers: int = 1
     divided_layers: int = 1
     fusion: str = "smml"
+    context_softmax: str = "pixels"
+    refinement: str = "add"
     cross_propagation: bool = True
     adaptive_fusion: bool = True
     head: str = "simple"
@@ -114,6 +120,13 @@ class ModelConfig:
         if self.kind != "sdtc" or self.motion != "mlsme" or self.motion_encoder == "vit":
             return ()
         return tuple(self.motion_encoder.split("+"))
+
+    @property
+    def reading(self) -> dict[str, str]:
+        """The fields that say how Eq. 6 and Eq. 8 are read; empty for a network without self-refinement."""
+        if self.kind != "sdtc" or self.fusion != "smml":
+            return {}
+        return {"context_softmax": self.context_softmax, "refinement": self.refinement}
 
     @property
     def num_keypoints(self) -> int:
@@ -153,7 +166,7 @@ class ModelConfig:
 
     @staticmethod
     def from_dict(data: Any) -> ModelConfig:
-        """Build a configuration from plain types, as a checkpoint holds them.
+        """Build a configuration from plain types, as a checkpoint holds them; fields left out get their defaults.
 
         Raises:
             ConfigError: an unknown key (the nearest known one is named), a wrong type or value.
@@ -174,6 +187,8 @@ def _check(config: ModelConfig) -> None:
     one_of("motion", "mlsme", "optical_flow")
     one_of("motion_encoder", "vit", "patch", "patch+frame")
     one_of("fusion", "add", "conv", "smml")
+    one_of("context_softmax", "pixels", "channels")
+    one_of("refinement", "add", "concatenate", "replace")
     one_of("head", "simple", "classic")
     get_skeleton(config.skeleton)
     for side in config.input_size:

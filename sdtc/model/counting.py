@@ -46,6 +46,7 @@ class NetworkCount:
         trainable_inference = sum(part.trainable for part in self.inference)
         return {
             "name": self.config.name,
+            "reading": self.config.reading,
             "parameters": {
                 "total": sum(part.parameters for part in self.inference + self.training),
                 "trainable": trainable_inference + sum(part.trainable for part in self.training),

@@ -19,6 +19,12 @@ _EPILOG = """examples:
 
 Operations are those of one window of T frames, that is, of one person in one keyframe. A multiply-accumulate counts as
 2 operations (FLOPs). Parts that only masked training uses are listed apart."""
+_EQ_6 = {"pixels": "Eq. 6 as in OCR", "channels": "Eq. 6 as written"}
+_EQ_8 = {
+    "add": "contexts are added to the map (Eq. 8 with a residual)",
+    "concatenate": "contexts are joined to the map (Eq. 8 as in OCR)",
+    "replace": "contexts replace the map (Eq. 8 as written)",
+}
 
 
 @command("sdtc-info")
@@ -49,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _table(data: dict, num_frames: int) -> str:
     parts = data["parts"]
     lines = [f"{data['name']}: one window of T = {num_frames} frame{'s' if num_frames > 1 else ''}", ""]
+    if data["reading"]:
+        axis, refinement = data["reading"]["context_softmax"], data["reading"]["refinement"]
+        lines[-1:] = [f"SMML: softmax over {axis} ({_EQ_6[axis]}), {_EQ_8[refinement]}", ""]
     lines.append(f"{'part':<24}{'parameters':>14}{'trainable':>14}{'GFLOPs':>10}")
     for training_only in (False, True):
         for name, part in parts.items():

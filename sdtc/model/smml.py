@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sdtc.kernels import cross_attention, self_refinement
+from sdtc.kernels import CONTEXT_AXES, cross_attention, self_refinement
 from sdtc.model.config import ModelConfig
 
 
@@ -36,15 +36,21 @@ class Aggregation(nn.Module):
 
 
 class SelfRefinement(nn.Module):
-    """Refines X into X̿ with its own context maps (Eq. 6-8)."""
+    """Refines X into X̿ with its own context maps (Eq. 6-8), in one of the readings of `ModelConfig`."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 1)
+        C = config.width
+        self.axis = CONTEXT_AXES[config.context_softmax]
+        self.refinement = config.refinement
+        self.conv = nn.Conv2d(2 * C if self.refinement == "concatenate" else C, C, 1)
 
     def forward(self, X: Tensor) -> Tensor:
-        refined = self_refinement(X.flatten(2))  # softmax(Xᵀ · OC) · OCᵀ  (Eq. 6-8)
-        return self.conv(refined.view_as(X))
+        refined = self_refinement(X.flatten(2), self.axis).view_as(X)  # softmax(Xᵀ · OC) · OCᵀ  (Eq. 6-8)
+        if self.refinement == "concatenate":
+            return self.conv(torch.cat([X, refined], dim=1))
+        refined = self.conv(refined)
+        return X + refined if self.refinement == "add" else refined
 
 
 class SMCA(nn.Module):
@@ -88,8 +94,8 @@ class Fusion(nn.Module):
         smml = config.fusion == "smml"
         self.aggregate_r = Aggregation(config)
         self.aggregate_m = Aggregation(config)
-        self.refine_r = SelfRefinement(C) if smml else nn.Identity()
-        self.refine_m = SelfRefinement(C) if smml else nn.Identity()
+        self.refine_r = SelfRefinement(config) if smml else nn.Identity()
+        self.refine_m = SelfRefinement(config) if smml else nn.Identity()
         cross = smml and config.cross_propagation
         self.smca_r = SMCA(C) if cross else None
         self.smca_m = SMCA(C) if cross else None

@@ -301,7 +301,7 @@ class Trainer:
         write_checkpoint_data(self.output / LAST, state)
 
     def _load_state(self, path: Path) -> None:
-        data: dict[str, Any] = read_checkpoint_data(path)
+        data: dict[str, Any] = read_checkpoint_data(path, self.config.model)
         state = data.get("training")
         if not isinstance(state, dict):
             raise CheckpointError(f"'{path}' has no training state, only weights: training cannot resume from it")

@@ -52,22 +52,27 @@ class PosedFrame:
     predicted: np.ndarray
 
 
-def draw_contexts(crop: np.ndarray, trace: Trace, channels: Sequence[int] | None, count: int, about: str) -> Page:
+def draw_contexts(
+    crop: np.ndarray, trace: Trace, over: str, channels: Sequence[int] | None, count: int, about: str
+) -> Page:
     """Draw Figure 6: context maps O_S and O_M (Eq. 6) of some channels, over the keyframe's crop.
 
     Args:
         crop: of the keyframe, uint8 ``[H, W, 3]`` RGB.
         trace: of the window.
+        over: the axis of Eq. 6's softmax, ``"pixels"`` or ``"channels"``.
         channels: None: those of O_S, and those of O_M, with the largest variance over the image.
         count: number of channels, if `channels` is None.
         about: clip, person and network, for the caption.
     """
-    rows = {"$O_S$": context_maps(trace.features["R_bar"]), "$O_M$": context_maps(trace.features["M_bar"])}
+    rows = {
+        name: context_maps(trace.features[feature], over) for name, feature in (("$O_S$", "R_bar"), ("$O_M$", "M_bar"))
+    }
     columns = len(channels) if channels is not None else min(count, len(trace.features["R_bar"]))
     which = "selected channels" if channels is not None else "channels with the largest variance over the image"
     page = Page(
         PanelGrid([2, 2], columns + 1, crop.shape[:2], 1.35), "Figure 6: context maps",
-        f"Softmax over channels (Eq. 6) of appearance ($O_S$) and of motion ($O_M$); {which}, each scaled from its "
+        f"Softmax over {over} (Eq. 6) of appearance ($O_S$) and of motion ($O_M$); {which}, each scaled from its "
         f"minimum to its peak. {about}",
     )  # fmt: skip
     for row, (name, maps) in enumerate(rows.items()):
@@ -75,7 +80,7 @@ def draw_contexts(crop: np.ndarray, trace: Trace, channels: Sequence[int] | None
         page.name_row(row, name)
         chosen = list(channels) if channels is not None else most_varied(maps, columns)
         for column, channel in enumerate(chosen, 1):
-            axes = page.show(row, column, grey(crop), f"channel {channel}\npeak {maps[channel].max():.2f}")
+            axes = page.show(row, column, grey(crop), f"channel {channel}\npeak {maps[channel].max():.2g}")
             heat(axes, maps[channel], token_extent(crop.shape[:2]))
     return page
 

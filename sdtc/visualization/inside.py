@@ -55,9 +55,10 @@ def trace(network: PoseNetwork, clip: Tensor) -> Trace:
     return Trace(heatmaps[0].float().cpu().numpy(), features)
 
 
-def context_maps(X: np.ndarray) -> np.ndarray:
-    """Return O, the softmax over channels of a map X ``[C, rows, columns]`` (Eq. 6)."""
-    return torch.from_numpy(X).softmax(0).numpy()
+def context_maps(X: np.ndarray, over: str) -> np.ndarray:
+    """Return O, the softmax of a map X ``[C, rows, columns]`` over ``"pixels"`` or ``"channels"`` (Eq. 6)."""
+    pixels = torch.from_numpy(X).flatten(1)  # [C, N]
+    return pixels.softmax(1 if over == "pixels" else 0).view(X.shape).numpy()
 
 
 def most_varied(maps: np.ndarray, count: int) -> list[int]:

@@ -75,7 +75,8 @@ class FigureScene:
 
     def contexts(self, channels: Sequence[int] | None, count: int) -> Page:
         """Draw Figure 6, of these channels or of the `count` with the largest variance over the image."""
-        return figures.draw_contexts(self.crop, self.trace, channels, count, self._about)
+        over = self.network.config.context_softmax
+        return figures.draw_contexts(self.crop, self.trace, over, channels, count, self._about)
 
     def posed_frames(self, count: int) -> list[figures.PosedFrame]:
         """Return `count` annotated frames, spread over the clip, with all predicted poses; of 1, the keyframe."""

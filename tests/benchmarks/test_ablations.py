@@ -49,8 +49,36 @@ def test_every_row_is_a_network_of_its_own(ablations) -> None:
     described = {ablations._describe(row.change) for row in ablations.ROWS}
     configurations = {ablations._configure(name) for name in described}
     assert len(configurations) == len(described)  # no two rows differ in words only
-    assert {row.table for row in ablations.ROWS} == {"4", "5", "6", "7", "8", "9", "-"}
+    assert {row.table for row in ablations.ROWS} == {"4", "5", "6", "7", "8", "9", "readings", "-"}
     assert all(config.backbone.frozen for config, _ in configurations)
+
+
+def test_readings_are_trained_with_masks_and_without(ablations) -> None:
+    rows = [row for row in ablations.ROWS if row.table == "readings"]
+    found = [(config.reading, config.reconstruction.mask_ratio, masked) for config, masked in (
+        ablations._configure(ablations._describe(row.change)) for row in rows
+    )]  # fmt: skip
+    readings = [
+        ("pixels", "add"), ("pixels", "concatenate"), ("pixels", "replace"),
+        ("channels", "add"), ("channels", "replace"),
+    ]  # fmt: skip
+    assert found == [
+        ({"context_softmax": axis, "refinement": refinement}, ratio, True)
+        for axis, refinement in readings
+        for ratio in (0.5, 0.0)
+    ]
+    assert ablations._describe(rows[0].change) == "full"
+    assert ablations._describe(rows[-1].change) == (
+        "context_softmax=channels, refinement=replace, reconstruction.mask_ratio=0.0"
+    )
+
+
+def test_a_digest_tells_full_networks_apart(ablations) -> None:
+    full = ablations._full_network()
+    digests = {ablations._digest(full), ablations._digest(dataclasses.replace(full, refinement="replace")),
+               ablations._digest(dataclasses.replace(full, context_softmax="channels"))}  # fmt: skip
+    assert len(digests) == 3
+    assert ablations._digest(ablations._full_network()) == ablations._digest(full)
 
 
 @pytest.mark.slow
@@ -65,7 +93,7 @@ def test_features_of_the_cache_are_the_backbones(ablations, data, backbone, tmp_
         torch.manual_seed(1)
         network = build(config).eval()
         ablations.load_backbone(network, backbone)
-        data_set = ablations.WindowDataset(annotations, config)
+        data_set = ablations.WindowDataset(annotations, config, own_boxes=False)
         clips = torch.stack([data_set[i]["clip"] for i in range(3)])
         with torch.inference_mode():
             want = network(clips)
@@ -89,8 +117,15 @@ def test_a_run_goes_on_where_it_stopped_and_tells_measured_beside_paper(
     # Processes of their own would start from the unpatched module.
     monkeypatch.setattr(ablations, "ProcessPoolExecutor", _SameProcess)
     monkeypatch.setattr(ablations, "as_completed", lambda futures: futures)
-    assert ablations.main([*arguments, "--seeds", "1"]) == 0
-    first = list(csv.DictReader((tmp_path / "ablations.csv").open()))
+    # What was measured with another full network, or before rows told, is trained again.
+    digest = ablations._digest(ablations._full_network())
+    stale = {"change": "full", "seed": "0", "windows": "8", "epochs": "1", "backbone": ablations.sha256(backbone)[:12],
+             "ap": "99", "hard_ap": "99", "seconds": "1"}  # fmt: skip
+    for other in ({}, {"network": "0123456789ab"}):
+        ablations.write_rows(tmp_path / "ablations.csv", [*(stale | other)], [stale | other])
+        assert ablations.main([*arguments, "--seeds", "1"]) == 0
+        first = list(csv.DictReader((tmp_path / "ablations.csv").open()))
+        assert [(row["network"], row["ap"] == "99") for row in first] == [(digest, False)]
     assert ablations.main([*arguments, "--seeds", "2"]) == 0
     rows = list(csv.DictReader((tmp_path / "ablations.csv").open()))
     assert [row["seed"] for row in rows] == ["0", "1"]

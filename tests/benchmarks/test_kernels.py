@@ -33,7 +33,7 @@ def test_the_harness_on_the_cpu(kernels, tmp_path, capsys) -> None:
         assert kernels.main([*arguments, "--output", str(tmp_path)]) == 0
         with (tmp_path / "kernels.csv").open() as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == runs * 16 * 2  # what there is to time without a GPU, batches
+        assert len(rows) == runs * 18 * 2  # what there is to time without a GPU, batches
         assert all(float(row["p50_us"]) > 0 and row["torch"] == torch.__version__ for row in rows)
     out = capsys.readouterr().out
     assert "temporal_attention" in out

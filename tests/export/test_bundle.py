@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ from sdtc.core.manifest import Manifest
 from sdtc.export import verify
 from sdtc.export.bundle import ExportOptions, export
 from sdtc.export.engine_builder import plugin_layers
-from sdtc.export.graphs import Temporal, WholeWindow, prepare
+from sdtc.export.graphs import Temporal, WholeWindow, export_graph, graph_specs, prepare
 from sdtc.export.to_trt import main
-from sdtc.model import build, get_preset, load_checkpoint
+from sdtc.kernels import CONTEXT_AXES
+from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, load_checkpoint
+from sdtc.runtime.engine import open as open_engine
+from sdtc.runtime.options import EngineOptions
 
 TENSORRT_RTX = pytest.importorskip("tensorrt_rtx", reason="builds engines")
 
@@ -102,6 +106,56 @@ def test_custom_operators_are_nodes_with_bodies(tiny_bundle) -> None:
         "SpatialAttention": 4, "TemporalAttention": 2, "SelfRefinement": 2, "CrossAttention": 2,
     }  # fmt: skip
     assert {f.name for f in model.functions} == set(ops)
+
+
+@pytest.mark.parametrize("axis", CONTEXT_AXES)
+@pytest.mark.parametrize("refinement", ["add", "concatenate", "replace"])
+def test_every_reading_exports_as_it_is(axis, refinement) -> None:
+    """The graph of a toy network against PyTorch, as it stands and with the axes turned."""
+    config = ModelConfig(
+        name="micro", input_size=(64, 48), backbone=BackboneConfig(32, 1, 2, frozen=False), width=16, heads=1,
+        motion_encoder="patch", delta=1, context_softmax=axis, refinement=refinement,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = build(config).eval()
+    with torch.no_grad():
+        for part in (network.fusion.aggregate_r, network.fusion.aggregate_m):
+            part.conv[0].weight.mul_(10)  # maps that a softmax tells apart
+        network.head.conv.weight.mul_(100)
+    model = export_graph(prepare(network, "fp32"), graph_specs(config)["temporal"])
+    nodes = [node for node in model.graph.node if node.op_type == "SelfRefinement"]
+    assert [{a.name: a.i for a in node.attribute}["axis"] for node in nodes] == [CONTEXT_AXES[axis]] * 2
+
+    tokens = torch.randn(3, 3, *config.token_shape)
+    with torch.inference_mode():
+        want = network.temporal(tokens).numpy()
+
+    def error() -> float:
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return float(np.abs(session.run(["heatmaps"], {"tokens": tokens.numpy()})[0] - want).max() / np.abs(want).max())
+
+    assert error() < 1e-5
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.name == "axis":
+                attribute.i = 3 - attribute.i
+    assert error() > 1e-3  # the attribute is what counts
+
+
+def test_bundles_from_before_the_readings_are_still_read(tiny_bundle, tmp_path) -> None:
+    """Their graphs say all that is computed: nothing reads the fields of a manifest's model."""
+    shutil.copytree(tiny_bundle, tmp_path / "old")
+    data = json.loads((tmp_path / "old" / "model.json").read_text())
+    assert data["model"].pop("context_softmax") == "pixels"
+    assert data["model"].pop("refinement") == "add"
+    (tmp_path / "old" / "model.json").write_text(json.dumps(data))
+    clip = np.random.default_rng(0).integers(0, 256, (2, 128, 96, 3), dtype=np.uint8)
+    boxes = np.array([[10.0, 10.0, 60.0, 90.0]])
+    poses = []
+    for folder in (tiny_bundle, tmp_path / "old"):
+        with open_engine(folder, EngineOptions(backend="onnxruntime", threads=1)) as engine:
+            poses.append(engine.estimate([clip[0]] * engine.manifest.num_frames, boxes))
+    assert np.array_equal(*poses)
 
 
 def test_custom_nodes_ask_for_a_plugin(tiny_bundle) -> None:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from sdtc.export.functions import OPSET, add_functions
 from sdtc.kernels.operators.cross_attention.reference import cross_attention_reference
+from sdtc.kernels.operators.self_refinement import CONTEXT_AXES
 from sdtc.kernels.operators.self_refinement.reference import self_refinement_reference
 from sdtc.kernels.operators.spatial_attention.reference import spatial_attention_reference
 from sdtc.kernels.operators.temporal_attention.reference import temporal_attention_reference
@@ -43,17 +44,29 @@ def test_attention(op_type, reference, shape, rng) -> None:
     np.testing.assert_allclose(run_node(op_type, [qkv], scale=shape[-1] ** -0.5), want, atol=1e-5)
 
 
+over_both_axes = pytest.mark.parametrize("axis", CONTEXT_AXES.values(), ids=CONTEXT_AXES)
+
+
+@over_both_axes
 @pytest.mark.parametrize("shape", [(1, 64, 48), (2, 33, 47), (1, 256, 192)], ids=str)
-def test_refinement(shape, rng) -> None:
+def test_refinement(shape, axis, rng) -> None:
     x = rng.normal(size=shape).astype(np.float32)
-    want = self_refinement_reference(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(run_node("SelfRefinement", [x]), want, atol=1e-4, rtol=1e-4)
+    want = self_refinement_reference(torch.from_numpy(x), axis).numpy()
+    np.testing.assert_allclose(run_node("SelfRefinement", [x], axis=axis), want, atol=1e-4, rtol=1e-4)
 
 
-def test_refinement_in_fp16_does_not_overflow(rng) -> None:
+def test_refinement_without_an_axis_is_over_channels(rng) -> None:
+    """As exports from before there was an axis mean it."""
+    x = rng.normal(size=(2, 33, 47)).astype(np.float32)
+    assert np.array_equal(run_node("SelfRefinement", [x]), run_node("SelfRefinement", [x], axis=1))
+    assert np.abs(run_node("SelfRefinement", [x]) - run_node("SelfRefinement", [x], axis=2)).max() > 0.1
+
+
+@over_both_axes
+def test_refinement_in_fp16_does_not_overflow(axis, rng) -> None:
     x = np.maximum(40 * rng.normal(size=(1, 64, 192)), 0).astype(np.float16)
-    want = self_refinement_reference(torch.from_numpy(x.astype(np.float64))).numpy()
-    got = run_node("SelfRefinement", [x])
+    want = self_refinement_reference(torch.from_numpy(x.astype(np.float64)), axis).numpy()
+    got = run_node("SelfRefinement", [x], axis=axis)
     assert got.dtype == np.float16
     np.testing.assert_allclose(got, want, atol=2e-3 * np.abs(want).max())
 

@@ -94,13 +94,20 @@ WIDE = {  # by which Turing, sm_75, is tried: not every tactic fits it
 }
 
 
-def check(operator, dtype, batch, rest, tactic, answer, capability) -> None:
+def attributes_of(operator, rest) -> list[dict[str, object]]:
+    """The attributes that a node may have: none are those of an older export."""
+    if "axis" in operator.attributes:
+        return [{"axis": 1}, {"axis": 2}, {}]
+    return [{"scale": (rest[4] if len(rest) == 5 else rest[0]) ** -0.5}]
+
+
+def check(operator, dtype, batch, rest, tactic, attributes, answer, capability) -> None:
     """Hold what TensorRT gets to what the kernel takes."""
     from sdtc.kernels import aot, plugins
     from sdtc.kernels.common.multiprocessors import MULTIPROCESSORS
 
     entry, ptx, launch, scalars = answer
-    sizes = operator.static([batch, *rest])
+    sizes = [*operator.static([batch, *rest]), *([attributes.get("axis", 1)] if operator.choices else [])]
     expected = plugins.fitting_launch(operator, sizes, dtype, operator.tactics[tactic - 1], capability)
     assert not aot.misfit(aot.compile_kernel(expected, capability)), (rest, dtype, tactic)
     grid = [getattr(launch, f"grid_{axis}")._expr for axis in "xyz"]
@@ -133,11 +140,10 @@ def main(capability: int) -> None:
         registered = QDP_REGISTRY[f"sdtc::{name}"]
         assert registered.num_outputs == 1
         assert registered.input_tensor_names == list(operator.inputs)
-        assert registered.aot_impl_attr_names == registered.autotune_attr_names == list(operator.attributes)
-        for rest in shapes[name]:
-            packed = len(rest) == 5
-            scale = [(rest[4] if packed else rest[0]) ** -0.5] * len(operator.attributes)
-            attributes = dict(zip(operator.attributes, scale, strict=True))
+        assert registered.aot_impl_attr_names == list(operator.attributes)
+        assert registered.autotune_attr_names == []
+        for rest, attributes in ((sizes, each) for sizes in shapes[name] for each in attributes_of(operator, sizes)):
+            packed, values = len(rest) == 5, list(attributes.values())
             # Before it knows any shape, TensorRT asks for the type of the result.
             unknown = [trtp.TensorDesc() for _ in operator.inputs]
             for desc in unknown:
@@ -152,19 +158,20 @@ def main(capability: int) -> None:
                 expected = [batch, *rest[:2], rest[3] * rest[4]] if packed else [batch, *rest]
                 assert sizes == expected, (sizes, expected)
                 types_, tactics = set(), set()
-                for combination in registered.autotune_func(*inputs, *scale, (output,)):
+                for combination in registered.autotune_func(*inputs, (output,)):
                     for each in combination._get_combinations():
                         types_.add(tuple(each.types))
                         tactics |= set(each.tactics)
                 assert types_ == {(t,) * (len(inputs) + 1) for t in (trt.float32, trt.float16, trt.bfloat16)}
                 assert tactics == set(range(1, len(operator.tactics) + 1))
                 for tactic in tactics if aot.supports(capability, plugins.dtype_name(dtype)) else ():
-                    answer = registered.aot_impl_func(*inputs, *scale, (output,), tactic)
-                    check(operator, plugins.dtype_name(dtype), batch, rest, tactic, answer, capability)
+                    answer = registered.aot_impl_func(*inputs, *values, (output,), tactic)
+                    check(operator, plugins.dtype_name(dtype), batch, rest, tactic, attributes, answer, capability)
                     checked += 1
     assert plugins.register(capability) == tuple(shapes), "registered once, asked for twice"
     refusals = [
         refusal(lambda: registered.aot_impl_func(*inputs, 0.123, (output,), 1)),
+        refusal(lambda: QDP_REGISTRY["sdtc::SelfRefinement"].aot_impl_func(inputs[0], 3, (output,), 1)),
         refusal(lambda: plugins.register(90)),
         refusal(lambda: plugins.register(72)),
     ]

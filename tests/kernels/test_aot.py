@@ -8,6 +8,7 @@ from sdtc.core.errors import KernelError
 
 pytest.importorskip("triton", reason="needs the extra kernels")
 from sdtc.kernels import aot
+from sdtc.kernels.common.multiprocessors import MAX_SPILLED
 
 ENTRY = """
 .visible .entry kernel(
@@ -43,7 +44,7 @@ def test_the_largest_shapes_compile_without_spills_too(script) -> None:
               for D in (64, 128) for dtype in ("fp16", "fp32") for tactic in temporal_attention.TACTICS),
             *(spatial_attention.configure(1, 3072, 2, D, dtype, tactic)
               for D in (64, 128) for dtype in ("fp16", "fp32") for tactic in spatial_attention.TACTICS),
-            *(self_refinement.configure(384, N, dtype, tactic) for N in (256, 512)
+            *(self_refinement.configure(384, N, axis, dtype, tactic) for N in (256, 512) for axis in (1, 2)
               for dtype in ("fp16", "fp32") for tactic in self_refinement.TACTICS),
             *(cross_attention.configure(384, N, dtype) for N in (256, 512) for dtype in ("fp16", "fp32")),
             decode_heatmaps.configure(17, 256, 256, (1024, 1024), "fp32"),
@@ -54,7 +55,11 @@ def test_the_largest_shapes_compile_without_spills_too(script) -> None:
                           for launch, done in zip(launches, compiled)]))
         """
     )
-    assert [kernel for kernel in found if kernel[2] > 0] == []
+    # Over pixels, self-refinement of more than 256 may spill a little, as no plugin does.
+    few = [kernel for kernel in found if "'N': 512" in kernel[1] and "'AXIS': 2" in kernel[1]]
+    assert len(few) == 2
+    assert max(kernel[2] for kernel in few) <= MAX_SPILLED
+    assert [kernel for kernel in found if kernel[2] > 0 and kernel not in few] == []
     # Maps of more than 256 pixels are for PyTorch alone: plugins do not take them.
     assert [kernel for kernel in found if kernel[3] > (99 if "'N': 512" in kernel[1] else 48) << 10] == []
 

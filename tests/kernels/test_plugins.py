@@ -16,8 +16,8 @@ pytest.importorskip("triton", reason="needs the extra kernels")
 
 
 @pytest.mark.slow
-# `checked`: operators x shapes x dtypes x batches x tactics
-@pytest.mark.parametrize(("capability", "checked"), [(80, 192), (75, 72)])
+# `checked`: operators x shapes x attributes x dtypes x batches x tactics
+@pytest.mark.parametrize(("capability", "checked"), [(80, 240), (75, 88)])
 def test_nvidias_decorators_and_expressions_take_our_plugins(capability, checked) -> None:
     """On both architectures a plugin asks for no more shared memory than there is, and no tactic spills."""
     for module in ("tensorrt_rtx", "tensorrt_bindings"):
@@ -32,7 +32,9 @@ def test_nvidias_decorators_and_expressions_take_our_plugins(capability, checked
     result = json.loads(run.stdout.splitlines()[-1])
     assert result["checked"] == checked
     for said, refusal in zip(
-        ("scale 0.123", "registered in this process already", "sm_72 is not supported"), result["refusals"], strict=True
+        ("scale 0.123", "`axis` is 3", "registered in this process already", "sm_72 is not supported"),
+        result["refusals"],
+        strict=True,
     ):
         assert said in refusal
 
@@ -42,14 +44,18 @@ def test_a_network_whose_kernels_do_not_fit_the_gpu_gets_no_plugins() -> None:
     from sdtc.kernels import plugins
 
     for capability in (75, 80, 87, 120):
-        plugins.check(5, 192, 256, 8, capability)  # base
-    plugins.check(5, 192, 1024, 8, 80)
+        for axis in (1, 2):
+            plugins.check(5, 192, 256, 8, axis, capability)  # base
+    plugins.check(5, 192, 1024, 8, 2, 80)
+    for axis, said in ((1, "self_refinement: a map of 32 channels"), (2, "cross_attention: maps of 32 channels")):
+        with pytest.raises(KernelError, match=f"{said}.* does not fit sm_75"):  # over pixels, the former does
+            plugins.check(5, 192, 32, 1, axis, 75)
     with pytest.raises(KernelError, match=r"spatial_attention: .* with D = 128 does not fit sm_75: .*`plugins='auto'`"):
-        plugins.check(5, 192, 1024, 8, 75)
+        plugins.check(5, 192, 1024, 8, 2, 75)
     with pytest.raises(KernelError, match="tokens is 257: the kernel takes 1 to 256"):
-        plugins.check(5, 257, 256, 8, 80)
+        plugins.check(5, 257, 256, 8, 2, 80)
     with pytest.raises(KernelError, match="sm_72 is not supported"):
-        plugins.check(5, 192, 256, 8, 72)
+        plugins.check(5, 192, 256, 8, 2, 72)
 
 
 def _installed(module: str) -> bool:

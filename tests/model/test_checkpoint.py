@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import math
 import pickle
 import random
@@ -20,7 +21,15 @@ import torch
 import sdtc.model
 from sdtc.core.errors import CheckpointError, OutputError
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, load_checkpoint, save_checkpoint
-from sdtc.model.checkpoint import WEIGHTS, checkpoint_data, load_backbone
+from sdtc.model.checkpoint import (
+    LITERAL,
+    VERSION,
+    WEIGHTS,
+    checkpoint_data,
+    load_backbone,
+    load_weights,
+    read_checkpoint_data,
+)
 from sdtc.model.init import main as init_main
 
 MICRO: dict[str, Any] = {
@@ -54,6 +63,101 @@ def test_half_precision_files_load_as_fp32(tmp_path, network) -> None:
     loaded = load_checkpoint(tmp_path / "half.pth").network
     assert loaded.head.conv.weight.dtype == torch.float32
     torch.testing.assert_close(loaded.head.conv.weight, network.head.conv.weight, atol=1e-5, rtol=1e-3)
+
+
+def written(path: Path, network, version: int) -> Path:
+    """Write a checkpoint as an sdtc of that version of checkpoints did."""
+    data = checkpoint_data(network, trained=True)
+    data["version"] = version
+    if version < 2:
+        assert [data["config"].pop(name) for name in LITERAL] == [*LITERAL.values()]
+    if path.suffix == ".safetensors":
+        state = data.pop("state_dict")
+        safetensors.torch.save_file(state, path, metadata={"sdtc": json.dumps(data)})
+    else:
+        torch.save(data | {"training": {}}, path)
+    return path
+
+
+def with_waves(**changes):
+    """A small network whose weights are sine waves, the same on every machine."""
+    network = build(ModelConfig.from_dict(MICRO | changes)).eval()
+    state = network.state_dict()
+    for index, (key, value) in enumerate(state.items()):
+        if value.is_floating_point():
+            wave = torch.sin(1.7 * torch.arange(value.numel(), dtype=torch.float64) + index).view(value.shape)
+            state[key] = (wave.abs() + 0.5 if key.endswith("running_var") else 0.3 * wave).float()
+    network.load_state_dict(state)
+    return network
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_checkpoints_from_before_the_readings_give_what_they_gave(tmp_path, suffix) -> None:
+    """The numbers are the largest value of each heatmap, as the last sdtc that wrote version 1 computed them."""
+    loaded = load_checkpoint(written(tmp_path / f"old{suffix}", with_waves(**LITERAL), 1)).network
+    assert loaded.config.reading == LITERAL
+    clip = (torch.arange(3 * 64 * 48 * 3) * 7 % 256).to(torch.uint8).view(1, 3, 64, 48, 3)
+    want = [0.248436, -0.270389, -0.119683, 0.38109, 0.256441, -0.071055, 0.256818, 0.589282, 0.230508, 0.017798,
+            0.45512, 0.556952, 0.089936, 0.105853, 0.54439]  # fmt: skip
+    with torch.inference_mode():
+        assert loaded(clip)[0].amax(dim=(1, 2)).tolist() == pytest.approx(want, abs=1e-5)
+        for change in ({"context_softmax": "pixels"}, {"refinement": "add"}):  # the other readings do not
+            other = with_waves(**LITERAL | change)
+            assert other(clip)[0].amax(dim=(1, 2)).tolist() != pytest.approx(want, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-vitpose"])
+def test_packaged_checkpoints_say_their_reading(name) -> None:
+    data = read_checkpoint_data(WEIGHTS / f"{name}.pth")
+    config = load_checkpoint(name).network.config
+    stored = LITERAL if data["version"] == 1 else {key: data["config"][key] for key in LITERAL}
+    assert {key: getattr(config, key) for key in LITERAL} == stored
+    assert config.reading == ({} if config.kind == "vitpose" else stored)
+
+
+READINGS = [
+    {"context_softmax": axis, "refinement": refinement}
+    for axis in ("pixels", "channels")
+    for refinement in ("add", "concatenate", "replace")
+]
+
+
+@pytest.mark.parametrize("reading", READINGS, ids=lambda reading: "-".join(reading.values()))
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_checkpoints_keep_their_reading(tmp_path, suffix, reading) -> None:
+    save_checkpoint(tmp_path / f"x{suffix}", with_waves(**reading), trained=True)
+    assert load_checkpoint(tmp_path / f"x{suffix}").network.config.reading == reading
+    assert VERSION == 2
+
+
+def test_weights_of_another_reading_are_refused(tmp_path) -> None:
+    """Their shapes are the same, and without a word the network would compute something else than it was trained to."""
+    old, ours = written(tmp_path / "last.pth", with_waves(**LITERAL), 1), with_waves()
+    said = (
+        r"last.pth' does not fit this network: it was trained with model.context_softmax 'channels' and "
+        r"model.refinement 'replace', this network has model.context_softmax 'pixels' and model.refinement 'add': set "
+        "them as in the checkpoint"
+    )
+    with pytest.raises(CheckpointError, match=said):
+        load_weights(ours, old)
+    with pytest.raises(CheckpointError, match=said):
+        read_checkpoint_data(old, ours.config)
+    literal = with_waves(**LITERAL)
+    load_weights(literal, old)
+    assert read_checkpoint_data(old, literal.config)["training"] == {}
+    assert read_checkpoint_data(old)["version"] == 1
+    new = written(tmp_path / "new.pth", ours, 2)
+    load_weights(with_waves(), new)
+    with pytest.raises(CheckpointError, match="'add', this network has"):
+        load_weights(literal, new)
+
+
+@pytest.mark.parametrize("change", [{"fusion": "add"}, {"kind": "vitpose", "delta": 0}], ids=str)
+def test_networks_without_refinement_have_no_reading(tmp_path, change) -> None:
+    network = with_waves(**change, **LITERAL)
+    old = written(tmp_path / "old.pth", network, 1)
+    assert read_checkpoint_data(old, with_waves(**change).config)["version"] == 1
+    load_weights(with_waves(**change), old)
 
 
 class Evil:
@@ -137,8 +241,10 @@ def test_newer_checkpoints_name_both_versions(tmp_path, network) -> None:
     save_checkpoint(tmp_path / "ckpt.pth", network, trained=False)
     data = torch.load(tmp_path / "ckpt.pth", weights_only=True)
     torch.save({**data, "version": 9}, tmp_path / "ckpt.pth")
-    with pytest.raises(CheckpointError, match="version 9, this sdtc reads up to 1"):
-        load_checkpoint(tmp_path / "ckpt.pth")
+    said = "version 9, this sdtc reads up to 2: update sdtc"
+    for read in (load_checkpoint, read_checkpoint_data, lambda path: load_weights(network, path)):
+        with pytest.raises(CheckpointError, match=said):
+            read(tmp_path / "ckpt.pth")
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path, network, monkeypatch) -> None:
@@ -352,7 +458,7 @@ def test_the_packaged_checkpoint_by_its_name_unless_a_file_has_it(tmp_path, monk
     assert tiny.trained
     preset = get_preset("tiny")
     reconstruction = tiny.network.config.reconstruction  # its last training had other masks than its first
-    assert tiny.network.config == dataclasses.replace(preset, reconstruction=reconstruction)
+    assert tiny.network.config == dataclasses.replace(preset, reconstruction=reconstruction, **LITERAL)
     assert (WEIGHTS / "tiny.pth").stat().st_size < 6e6
 
     monkeypatch.chdir(tmp_path)
@@ -395,12 +501,12 @@ def test_configurations_and_versions_that_no_network_has(tmp_path) -> None:
         {"config": None}, {"config": config | {"width": 10**9}}, {"config": config | {"width": math.nan}},
         {"config": config | {"input_size": [2**40, 2**40]}}, {"config": config | {"width": 16.5}},
         {"config": config | {"backbone": config["backbone"] | {"depth": 10**9}}}, {"version": math.inf},
-        {"version": torch.ones(3)}, {"version": True}, {"version": 2.0}, {"state_dict": {}}, {"state_dict": [1]},
+        {"version": torch.ones(3)}, {"version": True}, {"version": 3.0}, {"state_dict": {}}, {"state_dict": [1]},
     ):  # fmt: skip
         torch.save(good | changes, tmp_path / "x.pth")
         with pytest.raises(CheckpointError):
             load_checkpoint(tmp_path / "x.pth")
-    torch.save(good | {"version": 1.0, "config": config | {"width": float(config["width"])}}, tmp_path / "x.pth")
+    torch.save(good | {"version": 2.0, "config": config | {"width": float(config["width"])}}, tmp_path / "x.pth")
     assert load_checkpoint(tmp_path / "x.pth").trained
 
 

@@ -30,6 +30,12 @@ def test_unknown_preset_lists_the_known() -> None:
         ({"input_size": "256x192"}, "expected a list"),
         ({"input_size": [256]}, "expected 2 values"),
         ({"fusion": "magic"}, "add, conv, smml"),
+        (
+            {"context_softmax": "pixel"},
+            "^model.context_softmax is 'pixel': expected one of pixels, channels$",
+        ),
+        ({"refinement": "join"}, "^model.refinement is 'join': expected one of add, concatenate, replace$"),
+        ({"refinement": True}, "model.refinement is True: expected str"),
         ({"motion_encoder": 3}, "expected str"),
         ({"skeleton": "hand"}, "unknown skeleton 'hand'"),
         ({"backbone": {"width": 10**9}}, "backbone.width"),
@@ -44,6 +50,12 @@ def test_unknown_preset_lists_the_known() -> None:
 def test_bad_configurations_say_what_is_wrong(change, sentence) -> None:
     with pytest.raises(ConfigError, match=sentence):
         ModelConfig.from_dict(change)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_read_eq_6_and_8_as_what_learns(name) -> None:
+    assert get_preset(name).reading == {"context_softmax": "pixels", "refinement": "add"}
+    assert dataclasses.replace(get_preset(name), fusion="conv").reading == {}
 
 
 def test_shapes_follow_the_input_size() -> None:

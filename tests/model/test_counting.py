@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from sdtc.model import MaskedSDTC, build, get_preset
+from sdtc.model import MaskedSDTC, build, get_preset, save_checkpoint
 from sdtc.model.counting import count_network
 from sdtc.model.info import main
 
@@ -50,6 +50,34 @@ def test_networks_without_masked_training_are_counted_too(change) -> None:
     config = dataclasses.replace(get_preset("tiny"), **change)
     counted = count_network(config).to_dict()["parameters"]
     assert counted["total"] == sum(p.numel() for p in build(config).parameters())
+
+
+def test_readings_cost_the_same_but_for_what_is_joined() -> None:
+    base = get_preset("base")
+    added = count_network(base).to_dict()["parts"]["fusion.refine_r"]
+    for axis in ("pixels", "channels"):
+        change = {"context_softmax": axis, "refinement": "replace"}
+        assert count_network(dataclasses.replace(base, **change)).to_dict()["parts"]["fusion.refine_r"] == added
+    # contexts of C x C from N pixels, the pixels' weights, what they gather, and the convolution
+    assert added["gflops"] == pytest.approx(2 * 192 * 256 * 256 * 4 / 1e9)
+    joined = count_network(dataclasses.replace(base, refinement="concatenate")).to_dict()["parts"]["fusion.refine_r"]
+    assert joined["gflops"] - added["gflops"] == pytest.approx(2 * 192 * 256 * 256 / 1e9)
+    assert joined["parameters"] - added["parameters"] == 256 * 256
+
+
+def test_info_tells_the_reading(capsys, tmp_path) -> None:
+    assert main(["base"]) == 0
+    assert "SMML: softmax over pixels (Eq. 6 as in OCR), contexts are added to the map" in capsys.readouterr().out
+    config = dataclasses.replace(get_preset("tiny"), context_softmax="channels", refinement="replace")
+    save_checkpoint(tmp_path / "literal.pth", build(config), trained=False)
+    assert main([str(tmp_path / "literal.pth")]) == 0
+    said = "SMML: softmax over channels (Eq. 6 as written), contexts replace the map (Eq. 8 as written)\n"
+    assert said in capsys.readouterr().out
+    assert main(["base", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reading"] == {"context_softmax": "pixels", "refinement": "add"}
+    save_checkpoint(tmp_path / "add.pth", build(dataclasses.replace(config, fusion="add")), trained=False)
+    assert main([str(tmp_path / "add.pth")]) == 0
+    assert "SMML" not in capsys.readouterr().out
 
 
 def test_info_prints_a_table_and_json(capsys, tiny_checkpoint) -> None:

@@ -11,6 +11,7 @@ from sdtc.model import MaskedSDTC, build, get_preset
 from sdtc.model.encodings import spatial_encoding
 from sdtc.model.optical_flow import keyframe_flow
 from sdtc.model.reconstruction import sample_masks
+from sdtc.model.smml import SelfRefinement
 
 TINY = get_preset("tiny")
 
@@ -68,6 +69,9 @@ def test_frame_order_matters_only_through_the_temporal_encoding_and_the_aggregat
         {"fusion": "conv"},
         {"motion_encoder": "vit"},  # Table 5
         {"motion_encoder": "patch"},
+        {"context_softmax": "channels"},  # Eq. 6
+        {"refinement": "concatenate"},  # Eq. 8
+        {"refinement": "replace"},
         {"cross_propagation": False, "adaptive_fusion": False},  # Table 6
         {"adaptive_fusion": False},
         {"spatial_encoding": False, "temporal_encoding": False},  # Table 7
@@ -94,6 +98,26 @@ def test_every_ablation_is_a_switch_that_changes_the_network(change, network) ->
         }
         ablated.load_state_dict(shared, strict=False)
         assert not torch.allclose(ablated(clip(config)), network(clip(TINY)), atol=1e-7)
+
+
+@pytest.mark.parametrize("axis", ["pixels", "channels"])
+@pytest.mark.parametrize("refinement", ["add", "concatenate", "replace"])
+def test_self_refinement_is_what_its_reading_says(axis, refinement) -> None:
+    """Eq. 6-8 by hand, of a convolution that is known."""
+    torch.manual_seed(0)
+    module = SelfRefinement(dataclasses.replace(TINY, width=20, context_softmax=axis, refinement=refinement))
+    X = torch.randn(2, 20, 5, 3)
+    flat = X.flatten(2).double()
+    O = flat.softmax({"channels": 1, "pixels": 2}[axis])  # noqa: E741
+    OC = flat @ O.mT
+    Y = (OC @ (flat.mT @ OC).softmax(2).mT).view_as(X)
+    weight, bias = module.conv.weight[:, :, 0, 0].double(), module.conv.bias.double()[:, None, None]
+
+    def conv(Z):
+        return torch.einsum("oc,bchw->bohw", weight, Z) + bias
+
+    want = {"add": lambda: X + conv(Y), "replace": lambda: conv(Y), "concatenate": lambda: conv(torch.cat([X, Y], 1))}
+    torch.testing.assert_close(module(X), want[refinement]().float(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("level", ["patch", "vit"])

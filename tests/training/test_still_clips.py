@@ -409,12 +409,12 @@ def test_every_part_of_photometry_is_drawn_as_often_as_asked() -> None:
 @pytest.mark.parametrize(
     ("cls", "name", "value", "message"),
     [
-        (StillClipConfig, "shift", -0.1, r"still_clip\.shift is -0.1: expected 0 to 0\.5"),
-        (StillClipConfig, "rotation", float("nan"), r"still_clip\.rotation is nan: expected 0 to 20\.0"),
-        (StillClipConfig, "occluder_chance", 2, r"still_clip\.occluder_chance is 2: expected 0 to 1\.0"),
-        (PhotometryConfig, "jpeg_quality", 5, r"photometry\.jpeg_quality is 5: expected 15 to 100"),
-        (PhotometryConfig, "noise", 100.0, r"photometry\.noise is 100\.0: expected 0 to 64\.0"),
-        (PhotometryConfig, "drift", 1.5, r"photometry\.drift is 1\.5: expected 0 to 1\.0"),
+        (StillClipConfig, "shift", -0.1, r"augmentation\.still_clip\.shift is -0.1: expected 0 to 0\.5"),
+        (StillClipConfig, "rotation", float("nan"), r"augmentation\.still_clip\.rotation is nan: expected 0 to 20\.0"),
+        (StillClipConfig, "occluder_chance", 2, r"augmentation\.still_clip\.occluder_chance is 2: expected 0 to 1\.0"),
+        (PhotometryConfig, "jpeg_quality", 5, r"augmentation\.photometry\.jpeg_quality is 5: expected 15 to 100"),
+        (PhotometryConfig, "noise", 100.0, r"augmentation\.photometry\.noise is 100\.0: expected 0 to 64\.0"),
+        (PhotometryConfig, "drift", 1.5, r"augmentation\.photometry\.drift is 1\.5: expected 0 to 1\.0"),
     ],
 )
 def test_values_out_of_range_are_named(cls, name, value, message) -> None:

@@ -25,6 +25,7 @@ import yaml
 from sdtc.core.errors import CheckpointError, ConfigError, InputError, SdtcError
 from sdtc.core.image_file import ImageCache
 from sdtc.model import MaskedSDTC, ModelConfig, build, load_checkpoint
+from sdtc.model.checkpoint import LITERAL
 from sdtc.model.decoding import decode_heatmaps
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
 from sdtc.training.annotations import read_annotations
@@ -211,6 +212,21 @@ def test_images_that_are_gone_or_broken_are_the_same_in_memory(tmp_path) -> None
     assert cache(tmp_path / "gone.jpg") is None
     cv2.imwrite(str(tmp_path / "late.png"), np.full((4, 5, 3), (0, 0, 255), np.uint8))
     assert cache(tmp_path / "late.png")[0, 0].tolist() == [255, 0, 0]  # never asked for before: read now, RGB
+
+
+@pytest.mark.slow
+def test_a_run_from_before_the_readings_goes_on_as_what_it_was(data, tmp_path) -> None:
+    """Its state is of version 1, and its configuration says nothing of Eq. 6 and Eq. 8: it was the literal reading."""
+    literal = load_config_from(settings(data, epochs=1, model=MODEL | LITERAL))
+    with Trainer(literal, tmp_path, quiet=True) as trainer:
+        trainer.run()
+    state = torch.load(tmp_path / "last.pth", weights_only=True)
+    config = {key: value for key, value in state["config"].items() if key not in LITERAL}
+    torch.save(state | {"version": 1, "config": config}, tmp_path / "last.pth")
+    with pytest.raises(CheckpointError, match="'replace', this network has"):
+        Trainer(load_config_from(settings(data, epochs=1)), tmp_path, resume=True, quiet=True)
+    with Trainer(literal, tmp_path, resume=True, quiet=True) as trainer:
+        assert trainer.epoch == 1
 
 
 @pytest.mark.slow

@@ -104,10 +104,11 @@ class TestContexts:
         page = scene.contexts(None, 3)
         assert page.axes.shape == (2, 4)
         for row, name in enumerate(("R_bar", "M_bar")):
-            want = torch.softmax(got[name], dim=0).numpy()  # [C, rows, columns]
-            found = context_maps(scene.trace.features[name])
+            X = got[name]  # [C, rows, columns]
+            want = X.flatten(1).softmax(1).view_as(X).numpy()
+            found = context_maps(scene.trace.features[name], "pixels")
             np.testing.assert_allclose(found, want, atol=1e-6)
-            np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+            np.testing.assert_allclose(found.sum((1, 2)), 1, atol=1e-5)
             for column, channel in enumerate(np.argsort(-want.reshape(16, -1).var(1))[:3], 1):
                 assert page.axes[row, column].get_title().startswith(f"channel {channel}\n")
                 np.testing.assert_allclose(laid_over(page, row, column), scaled(want[channel]), atol=1e-4)
@@ -116,9 +117,22 @@ class TestContexts:
         page = scene.contexts([7, 3], 6)
         for row, name in enumerate(("R_bar", "M_bar")):
             for column, channel in ((1, 7), (2, 3)):
-                want = context_maps(scene.trace.features[name])[channel]
-                assert page.axes[row, column].get_title() == f"channel {channel}\npeak {want.max():.2f}"
+                want = context_maps(scene.trace.features[name], "pixels")[channel]
+                assert page.axes[row, column].get_title() == f"channel {channel}\npeak {want.max():.2g}"
                 np.testing.assert_allclose(laid_over(page, row, column), scaled(want), atol=1e-6)
+
+    def test_they_follow_the_networks_reading(self, make_checkpoint, annotations) -> None:
+        network = load_checkpoint(make_checkpoint(context_softmax="channels")).network
+        scene = FigureScene(network, annotations, select(annotations), "micro")
+        page = scene.contexts([7, 3], 6)
+        for row, name in enumerate(("R_bar", "M_bar")):
+            X = torch.from_numpy(scene.trace.features[name])
+            want = X.softmax(0).numpy()
+            np.testing.assert_allclose(context_maps(X.numpy(), "channels"), want, atol=1e-6)
+            for column, channel in ((1, 7), (2, 3)):
+                assert page.axes[row, column].get_title() == f"channel {channel}\npeak {want[channel].max():.2g}"
+                np.testing.assert_allclose(laid_over(page, row, column), scaled(want[channel]), atol=1e-4)
+        assert any("Softmax over channels (Eq. 6)" in text.get_text() for text in page.figure.texts)
 
     def test_channels_that_vary_most(self) -> None:
         maps = np.zeros((4, 2, 2))

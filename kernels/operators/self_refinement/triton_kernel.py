@@ -9,6 +9,9 @@ order the same products stay on the chip, and look like an attention whose keys 
     P = A · O                      [M, N]
     out = X · Pᵀ                   [C, M]    = OC · Aᵀ
 
+For a softmax over channels, the first pass over X also finds every pixel's maximum and sum; for one over pixels, a tile
+holds whole rows of X, and the second pass needs nothing but the tile.
+
 A block reads X three times, but from memory once: the blocks of one map run together, and X is far smaller than L2.
 Both softmaxes are in fp32, and so are all products except G, whose factors are X itself. The scores are sums of N · C
 products, and the softmax turns their absolute error into a relative error of the result. Three TF32 products on the
@@ -29,6 +32,7 @@ def self_refinement_tiles(
     N_PAD: tl.constexpr,
     M: tl.constexpr,
     K: tl.constexpr,
+    AXIS: tl.constexpr,
 ):
     TILES: tl.constexpr = (N + M - 1) // M
     block = tl.program_id(0)
@@ -36,7 +40,7 @@ def self_refinement_tiles(
     m = (block % TILES) * M + tl.arange(0, M)
     n = tl.arange(0, N_PAD)
     c = tl.arange(0, K)
-    # G, and what the softmax over channels needs of every pixel: its maximum and its sum.
+    # G, and what a softmax over channels (AXIS 1) needs of every pixel: its maximum and its sum.
     top = tl.full([N_PAD], float("-inf"), tl.float32)
     total = tl.zeros([N_PAD], tl.float32)
     G = tl.zeros([M, N_PAD], tl.float32)
@@ -46,10 +50,11 @@ def self_refinement_tiles(
         X_m = tl.load(x + row + m[None, :], mask=there & (m < N)[None, :], other=0.0)  # [K, M]
         X = tl.load(x + row + n[None, :], mask=there & (n < N)[None, :], other=0.0)  # [K, N]
         G = tl.dot(tl.trans(X_m), X, G, input_precision="ieee")
-        logits = tl.where(there, X.to(tl.float32), float("-inf"))
-        higher = tl.maximum(top, tl.max(logits, axis=0))
-        total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher[None, :]), axis=0)
-        top = higher
+        if AXIS == 1:
+            logits = tl.where(there, X.to(tl.float32), float("-inf"))
+            higher = tl.maximum(top, tl.max(logits, axis=0))
+            total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher[None, :]), axis=0)
+            top = higher
     best = tl.full([M], float("-inf"), tl.float32)
     weight = tl.zeros([M], tl.float32)
     P = tl.zeros([M, N_PAD], tl.float32)
@@ -58,13 +63,25 @@ def self_refinement_tiles(
         row = base + (start + c)[:, None] * N
         mask = there[:, None] & (n < N)[None, :]
         X = tl.load(x + row + n[None, :], mask=mask, other=0.0).to(tl.float32)
-        O = tl.where(mask, tl.exp(X - top[None, :]) / total[None, :], 0.0)  # [K, N]  Eq. 6  # noqa: E741
-        s = tl.dot(G, tl.trans(O), input_precision="ieee")  # [M, K]
-        s = tl.where(there[None, :], s, float("-inf"))
-        higher = tl.maximum(best, tl.max(s, axis=1))
-        shrink = tl.exp(best - higher)
-        A = tl.exp(s - higher[:, None])
-        weight = weight * shrink + tl.sum(A, axis=1)
+        if AXIS == 1:
+            O = tl.where(mask, tl.exp(X - top[None, :]) / total[None, :], 0.0)  # [K, N]  Eq. 6  # noqa: E741
+            s = tl.dot(G, tl.trans(O), input_precision="ieee")  # [M, K]
+            s = tl.where(there[None, :], s, float("-inf"))
+            higher = tl.maximum(best, tl.max(s, axis=1))
+            shrink = tl.exp(best - higher)
+            A = tl.exp(s - higher[:, None])
+            weight = weight * shrink + tl.sum(A, axis=1)
+        else:
+            X = tl.where((n < N)[None, :], X, float("-inf"))  # a row holds all pixels of its channel
+            O = tl.exp(X - tl.max(X, axis=1)[:, None])  # noqa: E741
+            O = O / tl.sum(O, axis=1)[:, None]  # [K, N]  Eq. 6  # noqa: E741
+            s = tl.dot(O, tl.trans(G), input_precision="ieee")  # [K, M]: the other way round, as [M, K] would spill
+            s = tl.where(there[:, None], s, float("-inf"))
+            higher = tl.maximum(best, tl.max(s, axis=0))
+            shrink = tl.exp(best - higher)
+            A = tl.exp(s - higher[None, :])
+            weight = weight * shrink + tl.sum(A, axis=0)
+            A = tl.trans(A)
         P = tl.dot(A, O, P * shrink[:, None], input_precision="ieee")
         best = higher
     P = P / weight[:, None]

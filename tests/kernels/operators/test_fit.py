@@ -37,34 +37,38 @@ def launched(monkeypatch) -> list[str]:
     return names
 
 
-# the operator, its input, and the kernel that is launched on sm_75 and on newer GPUs; None for PyTorch's operators
+# the operator, its input and other arguments, and the kernel that is launched on sm_75 and on newer GPUs; None for
+# PyTorch's operators
 CASES = [
-    ("self_refinement", (1, 33, 256), "self_refinement_tiles", "self_refinement_tiles"),
-    ("self_refinement", (1, 33, 257), None, "self_refinement_tiles"),  # 66,624 bytes of shared memory
-    ("self_refinement", (1, 32, 20), None, "self_refinement_tiles"),
-    ("self_refinement", (1, 16, 20), None, None),
-    ("temporal_attention", (1, 16, 2, 3, 1, 32), "temporal_attention_tiles", "temporal_attention_tiles"),
-    ("temporal_attention", (1, 16, 2, 3, 1, 128), "temporal_attention_rows", "temporal_attention_tiles"),
-    ("temporal_attention", (1, 17, 2, 3, 1, 32), None, None),
-    ("spatial_attention", (1, 1, 33, 3, 1, 64), "spatial_attention_tiles", "spatial_attention_tiles"),
-    ("spatial_attention", (1, 1, 32, 3, 1, 64), None, "spatial_attention_tiles"),
-    ("spatial_attention", (1, 1, 20, 3, 1, 128), None, "spatial_attention_tiles"),
-    ("spatial_attention", (1, 1, 20, 3, 1, 8), None, None),
+    *(("self_refinement", (1, 33, 256), (axis,), *["self_refinement_tiles"] * 2) for axis in (1, 2)),
+    *(("self_refinement", (1, 33, 257), (axis,), None, "self_refinement_tiles") for axis in (1, 2)),  # too much memory
+    *(("self_refinement", (1, 16, 20), (axis,), None, None) for axis in (1, 2)),
+    ("self_refinement", (1, 32, 20), (1,), None, "self_refinement_tiles"),
+    ("self_refinement", (1, 32, 20), (2,), "self_refinement_tiles", "self_refinement_tiles"),
+    ("temporal_attention", (1, 16, 2, 3, 1, 32), (), "temporal_attention_tiles", "temporal_attention_tiles"),
+    ("temporal_attention", (1, 16, 2, 3, 1, 128), (), "temporal_attention_rows", "temporal_attention_tiles"),
+    ("temporal_attention", (1, 17, 2, 3, 1, 32), (), None, None),
+    ("spatial_attention", (1, 1, 33, 3, 1, 64), (), "spatial_attention_tiles", "spatial_attention_tiles"),
+    ("spatial_attention", (1, 1, 32, 3, 1, 64), (), None, "spatial_attention_tiles"),
+    ("spatial_attention", (1, 1, 20, 3, 1, 128), (), None, "spatial_attention_tiles"),
+    ("spatial_attention", (1, 1, 20, 3, 1, 8), (), None, None),
 ]
 
 
-@pytest.mark.parametrize(("name", "shape", "turing", "newer"), CASES, ids=lambda value: str(value).replace(", ", "x"))
-def test_what_does_not_fit_is_computed_by_pytorch(name, shape, turing, newer, launched, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape", "more", "turing", "newer"), CASES, ids=lambda value: str(value).replace(", ", "x")
+)
+def test_what_does_not_fit_is_computed_by_pytorch(name, shape, more, turing, newer, launched, monkeypatch) -> None:
     reference = import_module(f"{OPERATORS}.{name}.reference")
     plain, exact = (getattr(reference, f"{name}_{which}") for which in ("plain", "reference"))
     operator = kernel_where_it_fits(f"{OPERATORS}.{name}", plain)
     x = random(shape)
-    want = exact(x.double())
+    want = exact(x.double(), *more)
     for capability, kernel in ((75, turing), (80, newer), (87, newer), (120, newer)):
         launched.clear()
         for module in (kernel_launch, self_refinement):  # where it is looked up
             monkeypatch.setattr(module, "capability_of", lambda _, capability=capability: capability)
-        got = operator(x)
+        got = operator(x, *more)
         assert launched == ([kernel] if kernel else []), capability
         torch.testing.assert_close(got.double(), want, atol=2e-3 * float(want.abs().max()), rtol=0)
 
@@ -76,7 +80,7 @@ def test_a_tactic_that_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(UnfitError, match=rf"spatial_attention: the tactic 'large' with D = 64 {said}"):
         spatial_attention.configure(1, 48, 2, 64, "fp16", "large", 75)
     with pytest.raises(UnfitError, match=rf"self_refinement: a map of 64 channels and 257 pixels {said}"):
-        self_refinement.configure(64, 257, "fp32", "", 75)
+        self_refinement.configure(64, 257, 2, "fp32", "", 75)
     assert temporal_attention.configure(16, 48, 2, 64, "fp32", "tiles", 75)
     assert spatial_attention.configure(1, 48, 2, 64, "fp16", "", 75).constants["M"] == 32  # the small tiles
 

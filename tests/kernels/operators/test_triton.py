@@ -35,6 +35,7 @@ from sdtc.kernels.operators.crop_frame import launch as crop_frame
 from sdtc.kernels.operators.cross_attention import launch as cross_attention
 from sdtc.kernels.operators.decode_heatmaps import launch as decode_kernel
 from sdtc.kernels.operators.gather_tokens import launch as gather_tokens
+from sdtc.kernels.operators.self_refinement import CONTEXT_AXES
 from sdtc.kernels.operators.self_refinement import launch as self_refinement
 from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
 from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
@@ -234,12 +235,22 @@ def test_cross_attention(shape, dtype, tactic) -> None:
     assert_close(got, exact, lambda: cross_attention_reference(q, k, v))
 
 
+@pytest.mark.parametrize("axis", CONTEXT_AXES.values(), ids=CONTEXT_AXES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @pytest.mark.parametrize("shape", MAPS, ids=name)
-def test_self_refinement(shape, dtype) -> None:
+def test_self_refinement(shape, dtype, axis) -> None:
     x = random(shape, dtype).relu()
-    got = self_refinement.run(x)
-    assert_close(got, self_refinement_reference(x.double()), lambda: self_refinement_plain(x))  # fp32 inside, as ours
+    got = self_refinement.run(x, axis)
+    exact = self_refinement_reference(x.double(), axis)
+    assert_close(got, exact, lambda: self_refinement_plain(x, axis))  # fp32 inside, as ours
+
+
+@pytest.mark.parametrize("level", [-300.0, 300.0])
+def test_pixels_that_are_not_there_take_no_part_in_a_softmax_over_pixels(level) -> None:
+    """N = 19 of 32: a zero beside it would be all of the softmax, or take part of it."""
+    x = level + random((1, 20, 19), torch.float32)
+    exact = self_refinement_reference(x.double(), CONTEXT_AXES["pixels"])
+    assert_close(self_refinement.run(x, CONTEXT_AXES["pixels"]), exact, lambda: exact)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
@@ -374,7 +385,9 @@ def test_scores_beyond_the_exponential_are_survived(dtype) -> None:
     exact = cross_attention_reference(q.double(), k.double(), v.double())
     assert_close(cross_attention.run(q, k, v), exact, lambda: cross_attention_plain(q, k, v))
     x = random((1, 64, 48), dtype, 40.0).relu()
-    assert_close(self_refinement.run(x), self_refinement_reference(x.double()), lambda: self_refinement_plain(x))
+    for axis in CONTEXT_AXES.values():
+        exact = self_refinement_reference(x.double(), axis)
+        assert_close(self_refinement.run(x, axis), exact, lambda axis=axis: self_refinement_plain(x, axis))
 
 
 def cases(dtype: torch.dtype) -> dict[str, tuple]:
@@ -393,9 +406,9 @@ def cases(dtype: torch.dtype) -> dict[str, tuple]:
     for tactic in cross_attention.TACTICS:
         launch = cross_attention.configure(C, N, name_of, tactic)
         found[f"cross_attention {tactic}"] = (launch, maps, (B, C, N), dtype, B, {})
-    for tactic in self_refinement.TACTICS:
-        launch = self_refinement.configure(C, N, name_of, tactic)
-        found[f"self_refinement {tactic}"] = (launch, maps[:1], (B, C, N), dtype, B, {})
+    for over, axis in CONTEXT_AXES.items():
+        launch = self_refinement.configure(C, N, axis, name_of)
+        found[f"self_refinement {over}"] = (launch, maps[:1], (B, C, N), dtype, B, {})
     launch = decode_kernel.configure(3, 9, 7, (36, 28), name_of)
     found["decode_heatmaps"] = (launch, [random((2, 3, 9, 7), dtype)], (2, 3, 3), torch.float32, 2, {})
     slots = torch.tensor([2, 0, 1], dtype=torch.int32, device=DEVICE)  # all of a pool, so that all of it is written
@@ -478,7 +491,7 @@ def test_grids_are_legal_at_scale() -> None:
         temporal_attention.configure(5, 3072, 8, 32, "fp32", "rows"),
         spatial_attention.configure(5, 192, 8, 32, "fp16", "small"),
         cross_attention.configure(256, 192, "fp16"),
-        self_refinement.configure(256, 192, "fp16"),
+        self_refinement.configure(256, 192, 2, "fp16"),
     ):
         assert 65_535 < launch.blocks(1 << 15) < 2**31
 
@@ -491,7 +504,7 @@ def test_more_sequences_than_a_y_grid_takes() -> None:
 
 def test_an_empty_batch_is_an_empty_answer() -> None:
     assert temporal_attention.run(torch.empty(0, 5, 48, 3, 4, 16, device=DEVICE)).shape == (0, 5, 48, 64)
-    assert self_refinement.run(torch.empty(0, 64, 48, device=DEVICE)).shape == (0, 64, 48)
+    assert self_refinement.run(torch.empty(0, 64, 48, device=DEVICE), 2).shape == (0, 64, 48)
 
 
 QKV = (1, 5, 4, 3, 2, 16)
@@ -510,9 +523,13 @@ QKV = (1, 5, 4, 3, 2, 16)
         (lambda: temporal_attention.run(torch.zeros(QKV).transpose(1, 2)), "not contiguous"),
         (lambda: temporal_attention.run(torch.zeros(1921)[1:].view(QKV)), "not a multiple of 16 bytes"),
         (lambda: temporal_attention.run(torch.zeros(QKV), "tilse"), "`tactic` is 'tilse': expected one of rows, tiles"),
-        (lambda: self_refinement.run(torch.zeros(1, 4, 48), "warps"), "`tactic` is 'warps': expected one of block"),
-        (lambda: self_refinement.run(torch.zeros(1, 40, 600)), "N is 600: the kernel takes 1 to 512"),
-        (lambda: self_refinement.run(torch.zeros(4, 600)), r"expected \[B, C, N\]"),
+        (
+            lambda: self_refinement.run(torch.zeros(1, 40, 48), 0),
+            r"`axis` is 0: expected 1 \(channels\) or 2 \(pixels\)",
+        ),
+        (lambda: self_refinement.run(torch.zeros(1, 4, 48), 2, "warps"), "`tactic` is 'warps': expected one of block"),
+        (lambda: self_refinement.run(torch.zeros(1, 40, 600), 2), "N is 600: the kernel takes 1 to 512"),
+        (lambda: self_refinement.run(torch.zeros(4, 600), 2), r"expected \[B, C, N\]"),
         (
             lambda: cross_attention.run(torch.zeros(1, 4, 6), torch.zeros(1, 4, 6), torch.zeros(1, 4, 7)),
             "expected them to agree",
@@ -623,7 +640,7 @@ def test_a_cuda_graph_gathers_from_new_slots_and_places() -> None:
 def test_operators_run_their_kernels_on_a_gpu(operator) -> None:
     inputs = {
         "cross_attention": [random((1, 32, 48), torch.float16)] * 3,
-        "self_refinement": [random((1, 32, 48), torch.float16)],
+        "self_refinement": [random((1, 32, 48), torch.float16), 2],
         "decode_heatmaps": [random((2, 3, 16, 12), torch.float16), [64, 48]],
     }.get(operator, [random(QKV, torch.float16)])
     got = getattr(torch.ops.sdtc, operator)(*inputs)

@@ -22,13 +22,16 @@ CORNERS = [
     ("temporal_attention", "T=16 L=192 H=8 D=128", "fp16", "tiles"),
     ("spatial_attention", "T=5 L=193 H=8 D=64", "fp16", "small"),
     ("spatial_attention", "T=5 L=193 H=8 D=128", "fp16", "small"),
-    ("self_refinement", "C=256 N=256", "fp16", "block"),
-    ("self_refinement", "C=256 N=257", "fp16", "block"),
+    ("channel_refinement", "C=256 N=256", "fp16", "block"),
+    ("pixel_refinement", "C=256 N=257", "fp16", "block"),
+    ("channel_refinement", "C=256 N=257", "fp16", "block"),
+    ("pixel_refinement", "C=17 N=64", "fp16", "block"),
+    ("pixel_refinement", "C=256 N=192", "fp32", "block"),
     ("cross_attention", "C=256 N=512", "fp16", "large"),
     ("decode_heatmaps", "J=15 h=256 w=256", "fp16", "block"),
     ("gather_tokens", "h=16 w=12 C=257", "fp16", "gather"),
 ]
-PLAIN_ON_TURING = [CORNERS[0], CORNERS[2], CORNERS[4], CORNERS[6]]
+PLAIN_ON_TURING = [CORNERS[0], CORNERS[2], CORNERS[4], *CORNERS[6:8]]
 
 
 def test_limits_are_those_of_nvidias_guide() -> None:
@@ -77,7 +80,9 @@ def test_the_grid_holds_the_edges_of_every_range() -> None:
     for edge in (
         ("temporal_attention", "T=1 L=192 H=8 D=16"), ("temporal_attention", "T=16 L=192 H=8 D=128"),
         ("spatial_attention", "T=5 L=1 H=8 D=16"), ("spatial_attention", "T=5 L=65536 H=8 D=128"),
-        ("self_refinement", "C=17 N=16"), ("self_refinement", "C=2048 N=512"), ("self_refinement", "C=256 N=1"),
+        ("channel_refinement", "C=17 N=16"), ("channel_refinement", "C=2048 N=512"),
+        ("channel_refinement", "C=256 N=1"), ("pixel_refinement", "C=17 N=16"),
+        ("pixel_refinement", "C=2048 N=512"), ("pixel_refinement", "C=256 N=1"),
         ("cross_attention", "C=17 N=16"), ("cross_attention", "C=2048 N=512"), ("cross_attention", "C=256 N=1"),
         ("decode_heatmaps", "J=15 h=2 w=2"), ("decode_heatmaps", "J=15 h=32768 w=2"),
         ("gather_tokens", "h=1 w=1 C=1"), ("gather_tokens", f"h=1 w=1 C={1 << 26}"),
@@ -94,7 +99,8 @@ def test_the_grid_holds_the_edges_of_every_range() -> None:
     rows = {key[3] for key in found if key[0] == "temporal_attention" and key[2] == "rows"}
     assert rows == {1, 2, 4, 8, 16}
     assert {key[4] for key in found if key[0] == "spatial_attention"} == {16, 32, 64, 128}
-    assert {key[5] for key in found if key[0] == "self_refinement"} == {16, 32, 64, 128, 256, 512}
+    for name in ("channel_refinement", "pixel_refinement"):
+        assert {key[5] for key in found if key[0] == name} == {16, 32, 64, 128, 256, 512}
     tokens = [
         each.configure(None) for each in variants() if (each.operator, each.tactic) == ("gather_tokens", "gather")
     ]
@@ -114,15 +120,17 @@ sys.exit(cli.main(["--grid", "--arch", "75", "80", "--output", sys.argv[1]]))
 """
     run = compiling("-c", program, str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
-    assert [line.split()[:4] for line in run.stdout.splitlines() if line.startswith("self_ref")] == [
-        ["self_refinement", "sm_75", "2", "1"], ["self_refinement", "sm_80", "2", "0"],
+    assert [line.split()[:4] for line in run.stdout.splitlines() if "_refinement" in line[:19]] == [
+        ["pixel_refinement", "sm_75", "2", "1"], ["pixel_refinement", "sm_80", "2", "0"],
+        ["channel_refinement", "sm_75", "2", "1"], ["channel_refinement", "sm_80", "2", "0"],
     ]  # fmt: skip
     with (tmp_path / "kernels-grid.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * (2 + 4)
-    assert [row["misfit"] for row in rows if row["taken"] == "False"] == [
-        "takes 66,624 bytes of shared memory, sm_75 has 65,536"
-    ]
+    assert len(rows) == 2 * (2 + 2 + 4)
+    assert {row["operator"]: row["misfit"] for row in rows if row["taken"] == "False"} == {
+        "channel_refinement": "takes 66,624 bytes of shared memory, sm_75 has 65,536",
+        "pixel_refinement": "takes 67,072 bytes of shared memory, sm_75 has 65,536",
+    }
 
 
 def test_a_kernel_that_is_launched_where_it_does_not_fit_is_an_error() -> None:
