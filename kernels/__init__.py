@@ -21,6 +21,7 @@ require("torch", "export", "sdtc.kernels")
 
 from sdtc.kernels.operators.cross_attention import cross_attention  # noqa: E402
 from sdtc.kernels.operators.decode_heatmaps import decode_heatmaps  # noqa: E402
+from sdtc.kernels.operators.gather_tokens.reference import resample_tokens  # noqa: E402
 from sdtc.kernels.operators.self_refinement import CONTEXT_AXES, self_refinement  # noqa: E402
 from sdtc.kernels.operators.spatial_attention import spatial_attention  # noqa: E402
 from sdtc.kernels.operators.temporal_attention import temporal_attention  # noqa: E402

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from sdtc.kernels.operators.gather_tokens.reference import resample_reference
+from sdtc.kernels.operators.gather_tokens.reference import resample_tokens
 from sdtc.model.backbone import VisionTransformer
 from sdtc.model.config import ModelConfig
 from sdtc.model.encodings import spatial_encoding
@@ -71,7 +71,7 @@ class PoseNetwork(nn.Module, ABC):
         # Cast first: TensorRT allows a uint8 input only as the input of a cast.
         tokens = self.encode(clip.float().flatten(0, 1))
         if places is not None and self.config.num_frames > 1:
-            tokens = resample_reference(tokens, places.flatten(0, 1), self.config.grid)
+            tokens = resample_tokens(tokens, places.flatten(0, 1), self.config.grid)
         return tokens.view(-1, self.config.num_frames, *tokens.shape[1:])
 
     def encode_backbone(self, frames: Tensor) -> Tensor:

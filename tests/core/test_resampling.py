@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sdtc.core.crops import crop_to_image, image_to_crop
 from sdtc.core.manifest import Manifest
 from sdtc.core.resampling import SAME, Resampler, token_places
-from sdtc.kernels.operators.gather_tokens.reference import resample_reference
+from sdtc.kernels.operators.gather_tokens.reference import resample_tokens
 
 GRID, C = (8, 6), 5
 SIZE = (128, 96)
@@ -84,7 +84,7 @@ def test_sampling_is_that_of_grid_sample(place, grid, seed) -> None:
 )
 def test_the_host_follows_the_definition(place, grid) -> None:
     tokens = np.random.default_rng(0).normal(size=(grid[0] * grid[1], C)).astype(np.float32)
-    want = resample_reference(torch.from_numpy(tokens[None]), torch.tensor([place], dtype=torch.float32), grid)[0]
+    want = resample_tokens(torch.from_numpy(tokens[None]), torch.tensor([place], dtype=torch.float32), grid)[0]
     np.testing.assert_allclose(sample(tokens, place, grid), want.numpy(), rtol=1e-4, atol=1e-4)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def resample_reference(tokens: Tensor, places: Tensor, grid: tuple[int, int]) -> Tensor:
+def resample_tokens(tokens: Tensor, places: Tensor, grid: tuple[int, int]) -> Tensor:
     """Sample maps of tokens, bilinear and with clamped edges, at the places of another grid's tokens.
 
     Args:
@@ -41,7 +41,7 @@ def _along(maps: Tensor, axis: int, scale: Tensor, offset: Tensor) -> Tensor:
 
 def gather_tokens_reference(pool: Tensor, slots: Tensor, places: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return rows ``[R, L, C]``: those of a pool ``[S, L, C]`` in the slots ``[R]``, at the places ``[R, 4]``."""
-    return resample_reference(pool[slots.long()], places, grid)
+    return resample_tokens(pool[slots.long()], places, grid)
 
 
 def scatter_tokens_reference(rows: Tensor, slots: Tensor, pool: Tensor) -> Tensor:

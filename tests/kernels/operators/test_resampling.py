@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from sdtc.kernels.operators.gather_tokens.reference import gather_tokens_reference, resample_reference
+from sdtc.kernels.operators.gather_tokens.reference import gather_tokens_reference, resample_tokens
 
 SAME = (1.0, 0.0, 1.0, 0.0)
 GRIDS = [(1, 1), (1, 5), (4, 1), (8, 6), (16, 12)]
@@ -44,7 +44,7 @@ def test_it_samples_as_pytorch_does(grid) -> None:
     tokens = random(5, grid[0] * grid[1], 3, dtype=torch.float64)
     places = random(5, 4, seed=1).double() * torch.tensor([0.5, 3, 0.5, 3]) + torch.tensor([1.0, 0, 1, 0])
     places[0] = torch.tensor([-1.3, 9.0, 0.2, -4.0])  # mirrored, and beyond the edges
-    found = resample_reference(tokens, places, grid)
+    found = resample_tokens(tokens, places, grid)
     torch.testing.assert_close(found, by_grid_sample(tokens, places, grid), atol=1e-6, rtol=0)
 
 
@@ -53,7 +53,7 @@ def test_it_samples_as_pytorch_does(grid) -> None:
 def test_the_same_box_gives_the_same_bits(grid, dtype) -> None:
     tokens = random(2, grid[0] * grid[1], 4, dtype=dtype)
     tokens[0, 0] = torch.tensor([-0.0, float("inf"), float("-inf"), float("nan")])
-    found = resample_reference(tokens, torch.tensor([SAME, SAME]), grid)
+    found = resample_tokens(tokens, torch.tensor([SAME, SAME]), grid)
     assert found.dtype == dtype
     assert torch.equal(found.isnan(), tokens.isnan())
     numbers = ~tokens.isnan()
@@ -66,7 +66,7 @@ def test_the_same_box_gives_the_same_bits(grid, dtype) -> None:
 def test_a_shift_by_whole_tokens_moves_the_map_and_repeats_its_edge(grid, right, down) -> None:
     h, w = grid
     tokens = random(1, h * w, 2)
-    found = resample_reference(tokens, torch.tensor([[1.0, right, 1.0, down]]), grid).view(h, w, 2)
+    found = resample_tokens(tokens, torch.tensor([[1.0, right, 1.0, down]]), grid).view(h, w, 2)
     rows, columns = (torch.arange(h) + down).clamp(0, h - 1), (torch.arange(w) + right).clamp(0, w - 1)
     assert torch.equal(found, tokens.view(h, w, 2)[rows[:, None], columns])
 
@@ -78,7 +78,7 @@ def test_a_linear_map_stays_linear() -> None:
     x_scale, x_offset, y_scale, y_offset = 0.75, 1.6, 0.9, 0.35  # inside everywhere
     x, y = x_scale * x + x_offset, y_scale * y + y_offset
     want = torch.stack([x, y, 2 * x - 3 * y + 1], dim=-1).view(1, h * w, 3)
-    found = resample_reference(ramp, torch.tensor([[x_scale, x_offset, y_scale, y_offset]]), (h, w))
+    found = resample_tokens(ramp, torch.tensor([[x_scale, x_offset, y_scale, y_offset]]), (h, w))
     torch.testing.assert_close(found, want, atol=1e-4, rtol=0)
 
 
@@ -86,7 +86,7 @@ def test_a_linear_map_stays_linear() -> None:
 @given(grids, places_of_rows)
 def test_nothing_leaves_the_range_of_the_tokens(grid, places) -> None:
     tokens = random(len(places), grid[0] * grid[1], 3)
-    found = resample_reference(tokens, torch.tensor(places), grid)
+    found = resample_tokens(tokens, torch.tensor(places), grid)
     low, high = tokens.amin(1, keepdim=True), tokens.amax(1, keepdim=True)
     room = 1e-6 * tokens.abs().max()  # for rounding
     assert ((found >= low - room) & (found <= high + room)).all()
@@ -94,30 +94,28 @@ def test_nothing_leaves_the_range_of_the_tokens(grid, places) -> None:
 
 def test_channels_and_rows_do_not_mix() -> None:
     tokens, places = random(2, 48, 3), torch.tensor([[0.8, 1.3, 0.9, -2.2], [1.1, -0.4, 1.0, 0.0]])
-    both = resample_reference(tokens, places, (8, 6))
-    assert torch.equal(both[1:], resample_reference(tokens[1:], places[1:], (8, 6)))
-    assert torch.equal(both[..., 1:2], resample_reference(tokens[..., 1:2].contiguous(), places, (8, 6)))
+    both = resample_tokens(tokens, places, (8, 6))
+    assert torch.equal(both[1:], resample_tokens(tokens[1:], places[1:], (8, 6)))
+    assert torch.equal(both[..., 1:2], resample_tokens(tokens[..., 1:2].contiguous(), places, (8, 6)))
 
 
 def test_what_is_no_number_lies_at_the_edge() -> None:
     tokens, nan, inf = random(4, 48, 3), float("nan"), float("inf")
     places = torch.tensor([[nan] * 4, [1, -inf, 1, nan], [1, inf, 1, inf], [0, 1e30, 0, -1e30]])
-    found = resample_reference(tokens, places, (8, 6))
+    found = resample_tokens(tokens, places, (8, 6))
     for row, token in enumerate((0, 0, 47, 5)):
         assert torch.equal(found[row], tokens[row, token].expand(48, 3))
 
 
 def test_half_precision_is_interpolated_in_fp32() -> None:
     tokens, places = random(1, 48, 3, dtype=torch.float16), torch.tensor([[0.8, 1.3, 0.9, 0.1]])
-    assert torch.equal(
-        resample_reference(tokens, places, (8, 6)), resample_reference(tokens.float(), places, (8, 6)).half()
-    )
+    assert torch.equal(resample_tokens(tokens, places, (8, 6)), resample_tokens(tokens.float(), places, (8, 6)).half())
 
 
 def test_gradients_flow_through_the_tokens() -> None:
     places = torch.tensor([[0.8, 1.3, 0.9, -0.2], SAME])
     tokens = random(2, 12, 2, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda tokens: resample_reference(tokens, places, (4, 3)), tokens)
+    assert torch.autograd.gradcheck(lambda tokens: resample_tokens(tokens, places, (4, 3)), tokens)
 
 
 def test_rows_of_a_pool_are_resampled_each_in_its_own_place() -> None:
@@ -126,4 +124,4 @@ def test_rows_of_a_pool_are_resampled_each_in_its_own_place() -> None:
     found = gather_tokens_reference(pool, slots, places, (8, 6))
     assert torch.equal(found[0], pool[2])
     for row, slot in enumerate(slots.tolist()):
-        assert torch.equal(found[row], resample_reference(pool[slot : slot + 1], places[row : row + 1], (8, 6))[0])
+        assert torch.equal(found[row], resample_tokens(pool[slot : slot + 1], places[row : row + 1], (8, 6))[0])
