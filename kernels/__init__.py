@@ -12,7 +12,8 @@ plugins.
 
 The functions below are what the network calls. They run without Triton: on CUDA tensors they use the Triton kernel
 where one fits, elsewhere plain PyTorch, and in an exported graph they become one ONNX node (its body is in
-`sdtc.export.functions`).
+`sdtc.export.functions`). `resample_tokens` is the exception: only training calls it, as the runtime resamples between
+its two graphs.
 """
 
 from sdtc.core.errors import require
@@ -30,6 +31,7 @@ __all__ = [
     "CONTEXT_AXES",
     "cross_attention",
     "decode_heatmaps",
+    "resample_tokens",
     "self_refinement",
     "spatial_attention",
     "temporal_attention",

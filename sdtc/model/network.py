@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from sdtc.kernels.operators.gather_tokens.reference import resample_tokens
+from sdtc.kernels import resample_tokens
 from sdtc.model.backbone import VisionTransformer
 from sdtc.model.config import ModelConfig
 from sdtc.model.encodings import spatial_encoding

@@ -135,7 +135,7 @@ def test_masks_of_shallower_motion_encoders(level) -> None:
             wrapper(window, torch.ones(2, 48, dtype=torch.bool))
         return
     plain, masked = wrapper(window), wrapper(window, tubes)
-    assert not torch.allclose(plain.heatmaps, masked.heatmaps, atol=1e-7)
+    assert not torch.allclose(plain.heatmap_sequence, masked.heatmap_sequence, atol=1e-7)
     assert masked.contexts.shape == (2, 5, 48, 64)
     with pytest.raises(ConfigError, match="has no level to mask"):
         wrapper(window, tubes, torch.ones(2, 5, dtype=torch.bool))
@@ -231,14 +231,35 @@ def test_without_masked_training_there_is_nothing_that_only_training_has(network
             wrapper(window, *masks)
 
 
-def test_masks_change_the_answer(network) -> None:
+ONE_PASS = dataclasses.replace(TINY, reconstruction=dataclasses.replace(TINY.reconstruction, passes=1))
+
+
+def test_masks_change_the_answer_of_one_pass() -> None:
     window = clip(TINY)
-    wrapper = MaskedSDTC(network).eval()
+    wrapper = MaskedSDTC(build(ONE_PASS)).eval()
     tubes, frames = sample_masks(TINY, 2, torch.Generator().manual_seed(0))
     with torch.inference_mode():
         plain = wrapper(window).heatmaps
         for masks in ((tubes, None), (None, frames), (tubes, frames)):
             assert not torch.allclose(wrapper(window, *masks).heatmaps, plain, atol=1e-7)
+
+
+def test_of_two_passes_the_masks_change_the_reconstruction_only(network) -> None:
+    """The keyframe's heatmaps are those of inference, to the bit; one pass reconstructs the same."""
+    window = clip(TINY)
+    wrapper = MaskedSDTC(network).eval()
+    masks = sample_masks(TINY, 2, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        masked, plain = wrapper(window, *masks), wrapper(window)
+        assert torch.equal(masked.heatmaps, network(window))
+        for name in ("contexts", "heatmap_sequence"):
+            assert not torch.allclose(getattr(masked, name), getattr(plain, name), atol=1e-7)
+        network.config, kept = ONE_PASS, network.config
+        one = wrapper(window, *masks)
+        network.config = kept
+    assert torch.equal(one.contexts, masked.contexts)
+    assert torch.equal(one.heatmap_sequence, masked.heatmap_sequence)
+    assert not torch.equal(one.heatmaps, masked.heatmaps)
 
 
 def test_mask_ratio_is_exact_and_tubes_are_shared_by_frames() -> None:

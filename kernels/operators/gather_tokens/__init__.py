@@ -14,5 +14,5 @@ a place that is a whole number gives the token itself, to the bit.
 
 In: rows of h·w·C values, int32 slots and, to gather, places ``[R, 4]`` in fp32: (x_scale, x_offset, y_scale, y_offset).
 Out: the rows. The runtime launches the kernels itself (`sdtc.core.kernel_file`), so this is no operator of the network:
-there is no function for PyTorch and no ONNX node.
+there is no ONNX node. Training resamples with the definition in `reference`, through which gradients flow.
 """
