@@ -63,15 +63,18 @@ def test_bundle_page_lists_what_an_export_measures(tiny_bundle) -> None:
 
 
 def test_training_page_lists_every_key_of_a_configuration() -> None:
-    from sdtc.training.augmentation import AugmentationConfig
+    from sdtc.training.augmentation import AugmentationConfig, BoxNoise
     from sdtc.training.train_config import TrainConfig, config_names
 
     page = text_of("docs/training.md")
     rows = "\n".join(re.findall(r"^\| `.*", page.split("### Every key")[1].split("\n## ")[0], re.MULTILINE))
-    for kind in (TrainConfig, AugmentationConfig):
+    for kind in (TrainConfig, AugmentationConfig, BoxNoise):
         for field in dataclasses.fields(kind):
             assert f"`{field.name}`" in rows, field.name
-    for field in dataclasses.fields(AugmentationConfig):
+    numbers = [field for kind in (AugmentationConfig, BoxNoise) for field in dataclasses.fields(kind)]
+    numbers = [field for field in numbers if isinstance(field.default, float | int)]
+    assert len(numbers) == 9
+    for field in numbers:
         assert f"`{field.name}` {field.default:g}" in rows
     assert all(f"`{name}`" in page for name in config_names())
 

@@ -231,7 +231,7 @@ class TestPoses:
     def test_predictions_above_truth_and_both_in_the_overlay(self, scene) -> None:
         people, clip = scene.annotations.people, scene.selection.frames
         poses, overlay = scene.poses_over_frames(3), scene.overlay(3)
-        found = predict(scene.network, scene.annotations, torch.device("cpu"))
+        found = predict(scene.network, scene.annotations, torch.device("cpu"), own_boxes=False)
         for column, number in enumerate((0, 3, 6)):
             assert poses.axes[0, column].get_title() == overlay.axes[0, column].get_title() == f"frame {number}"
             want_predicted = [limbs(found[i], np.ones(15)) for i in clip[number]]
@@ -273,7 +273,7 @@ class TestFailures:
     def test_the_order_is_that_of_the_true_error(self, scene, annotations) -> None:
         people = annotations.people
         page = scene.failures(range(len(people)), 24, "")
-        found = predict(scene.network, annotations, torch.device("cpu")).astype(np.float64)
+        found = predict(scene.network, annotations, torch.device("cpu"), own_boxes=False).astype(np.float64)
         errors = {}
         for person, pose in zip(people, found, strict=True):
             labelled = person.keypoints[:, 2] > 0
