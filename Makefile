@@ -7,6 +7,7 @@
 # make docs    build the site into build/site, strictly: broken links are errors
 # make tiny    draw the synthetic sets and train the checkpoint that comes with the package (hours on 2 cores); run it
 #              again to go on after a stop
+# make photos  train tiny-vitpose-photos on photographs in data/stills and on drawn people (an hour on one core)
 # make coverage, make clean
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
 
-.PHONY: demo test test-fast test-gpu fuzz check docs tiny coverage clean
+.PHONY: demo test test-fast test-gpu fuzz check docs tiny photos coverage clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: setup.py tests/constraints.txt
@@ -75,6 +76,18 @@ tiny: $(VENV)/.test
 	for name in tiny-vitpose-first tiny-vitpose tiny-frame tiny-masked tiny; do \
 		cp $(RUNS)/$$name/log.csv docs/tiny/$$name.csv && cp $(RUNS)/$$name/curves.png docs/tiny/$$name.png || exit; \
 	done
+
+# First on photographs alone, for the new resolution; then with drawn people, so that they are not forgotten.
+photos: $(VENV)/.test
+	$(BIN)/sdtc-synth --set train --clips 400 --frames 20 --output data/synthetic-short
+	$(BIN)/sdtc-synth --set val
+	$(TRAIN) tiny-vitpose-photos --resume --output $(RUNS)/photos-first --set 'train={root: data/stills, split: train}' \
+		--set 'val={root: data/stills, split: val}' --set epochs=3 --set batch_size=64 --set warmup_steps=50 \
+		--set augmentation.half_body_chance=0.05 --set augmentation.still_clip=~
+	$(TRAIN) tiny-vitpose-photos --resume --output $(RUNS)/photos --set backbone=~ \
+		--set load_from=$(RUNS)/photos-first/best.pth
+	cp $(RUNS)/photos/best.pth sdtc/weights/tiny-vitpose-photos.pth
+	cp $(RUNS)/photos/log.csv docs/tiny/tiny-vitpose-photos.csv
 
 coverage: $(VENV)/.test
 	$(BIN)/coverage run -m pytest && $(BIN)/coverage report

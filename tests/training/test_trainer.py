@@ -776,7 +776,7 @@ def test_a_key_replaces_one_that_is_merged(tmp_path) -> None:
 def test_configurations_of_the_package_are_valid(name) -> None:
     config = load_config(name, ["model.skeleton=coco"])
     assert config.model.skeleton == "coco"
-    assert config.model.name in ("tiny", "tiny-frame", "tiny-vitpose", "base")
+    assert config.model.name in ("tiny", "tiny-frame", "tiny-vitpose", "tiny-vitpose-photos", "base")
 
 
 def test_paper_schedule() -> None:
