@@ -22,6 +22,7 @@ from sdtc.export.graphs import Temporal, WholeWindow, export_graph, graph_specs,
 from sdtc.export.to_trt import main
 from sdtc.kernels import CONTEXT_AXES
 from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, load_checkpoint
+from sdtc.model.checkpoint import LITERAL
 from sdtc.runtime.engine import open as open_engine
 from sdtc.runtime.options import EngineOptions
 
@@ -146,8 +147,7 @@ def test_bundles_from_before_the_readings_are_still_read(tiny_bundle, tmp_path) 
     """Their graphs say all that is computed: nothing reads the fields of a manifest's model."""
     shutil.copytree(tiny_bundle, tmp_path / "old")
     data = json.loads((tmp_path / "old" / "model.json").read_text())
-    assert data["model"].pop("context_softmax") == "pixels"
-    assert data["model"].pop("refinement") == "add"
+    assert {key: data["model"].pop(key) for key in LITERAL} == LITERAL
     (tmp_path / "old" / "model.json").write_text(json.dumps(data))
     clip = np.random.default_rng(0).integers(0, 256, (2, 128, 96, 3), dtype=np.uint8)
     boxes = np.array([[10.0, 10.0, 60.0, 90.0]])
