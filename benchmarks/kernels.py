@@ -38,19 +38,15 @@ from sdtc.core.files import make_directory
 from sdtc.kernels.operators.cross_attention.reference import cross_attention_plain, cross_attention_reference
 from sdtc.kernels.operators.decode_heatmaps.reference import decode_heatmaps_reference
 from sdtc.kernels.operators.gather_tokens.reference import gather_tokens_reference
-from sdtc.kernels.operators.self_refinement import CONTEXT_AXES
 from sdtc.kernels.operators.self_refinement.reference import self_refinement_plain, self_refinement_reference
 from sdtc.kernels.operators.spatial_attention.reference import spatial_attention_plain, spatial_attention_reference
 from sdtc.kernels.operators.temporal_attention.reference import temporal_attention_plain, temporal_attention_reference
+from sdtc.kernels.report.cases import REFINEMENTS
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SHAPES = {"base": (5, (16, 12), 8, 32), "tiny": (5, (8, 6), 4, 16)}  # T, grid of tokens, H, D
 JOINTS = 15
 FRAME = (1080, 1920)
-REFINEMENTS = {
-    "pixel_refinement": CONTEXT_AXES["pixels"],
-    "channel_refinement": CONTEXT_AXES["channels"],
-}  # self-refinement's readings
 # The formula, and the plain path that runs where our kernel does not.
 FORMULAS = {
     "temporal_attention": (temporal_attention_reference, temporal_attention_plain),

@@ -71,11 +71,15 @@ def crop_to_image_matrix(crop_box: np.ndarray, size: tuple[int, int], rotation: 
     """
     x, y, width, height = np.asarray(crop_box, dtype=np.float64)
     last = _last_pixel(size)
-    angle = np.deg2rad(rotation)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = turn * (np.array([width, height]) / last)  # [2, 2]
+    linear = rotation_matrix(rotation) * (np.array([width, height]) / last)  # [2, 2]
     centre = np.array([x + width / 2, y + height / 2])
     return np.concatenate([linear, (centre - linear @ (last / 2))[:, None]], axis=1)
+
+
+def rotation_matrix(degrees: float) -> np.ndarray:
+    """Return the matrix ``[2, 2]`` that turns image coordinates clockwise."""
+    angle = np.deg2rad(degrees)
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def crop_frame(

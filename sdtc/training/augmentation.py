@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sdtc.core.crops import CROP_SCALE, crop_to_image_matrix, expand_boxes
+from sdtc.core.crops import CROP_SCALE, crop_to_image_matrix, expand_boxes, rotation_matrix
 from sdtc.core.errors import ConfigError
 from sdtc.core.resampling import TokenLayout, token_places
 from sdtc.core.skeleton import POSETRACK, Skeleton
@@ -183,9 +183,7 @@ def window_places(views: Sequence[View], layout: TokenLayout) -> np.ndarray:
     crop_boxes = np.stack([view.crop_box for view in views])
     centres = crop_boxes[:, :2] + crop_boxes[:, 2:] / 2
     # The sides of turned crops are parallel too: seen along them, only the way between the centres is another.
-    angle = np.deg2rad(keyframe.rotation)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    way = (centres[len(views) // 2] - centres) @ turn
+    way = (centres[len(views) // 2] - centres) @ rotation_matrix(keyframe.rotation)
     if keyframe.flip:
         way[:, 0] *= -1
     seen = crop_boxes.copy()

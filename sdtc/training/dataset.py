@@ -142,7 +142,7 @@ class WindowDataset(Dataset[Sample]):
         """Return crops ``[T, H, W, 3]``, places ``[T, 4]`` and keypoints ``[T, 15, 3]`` in the keyframe's crop."""
         size = self.config.input_size
         frames = self._window(person)
-        boxes = _boxes(frames if self.own_boxes else [person] * len(frames), person)
+        boxes = _boxes(frames if self.own_boxes else [person] * len(frames))
         views = draw_views(boxes, person.keypoints, size, self.augmentation, rng, shared=not self.own_boxes)
         clip, views = read_window(person, views, self.config, self.read)
         if self.augmentation.photometry is not None:
@@ -184,18 +184,15 @@ class WindowDataset(Dataset[Sample]):
         return frames
 
 
-def _boxes(frames: Sequence[AnnotatedPerson | None], keyframe: AnnotatedPerson) -> np.ndarray:
+def _boxes(frames: Sequence[AnnotatedPerson | None]) -> np.ndarray:
     """Return the person's box in each frame ``[T, 4]``; where the person is missing, of the nearest frame that has one.
 
     Of two as near, that nearer to the keyframe.
     """
     middle = len(frames) // 2
-    known = [t for t, found in enumerate(frames) if found is not None]
-    boxes = np.empty((len(frames), 4))
-    for t in range(len(frames)):
-        nearest = frames[min(known, key=lambda other: (abs(other - t), abs(other - middle)))]
-        boxes[t] = (nearest or keyframe).box
-    return boxes
+    known = {t: found.box for t, found in enumerate(frames) if found is not None}
+    nearest = [min(known, key=lambda t: (abs(t - wanted), abs(t - middle))) for wanted in range(len(frames))]
+    return np.stack([known[t] for t in nearest])
 
 
 def window_images(people: Iterable[AnnotatedPerson], delta: int) -> dict[Path, None]:

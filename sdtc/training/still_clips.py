@@ -21,7 +21,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from sdtc.core.crops import crop_to_image_matrix
+from sdtc.core.crops import crop_to_image_matrix, rotation_matrix
 from sdtc.core.errors import ConfigError
 
 DISPLAY_GAMMA = 2.2  # pixel values are about the 1/2.2nd power of the light
@@ -305,7 +305,7 @@ class PassingPatch:
         colours, opacity = sprite
         height, width = opacity.shape
         unit = np.array(self.size) / (width - 2, height - 2)  # frame pixels per sprite pixel, without its border
-        linear = _turn(self.angle) * unit  # from sprite to frame pixels
+        linear = rotation_matrix(self.angle) * unit  # from sprite to frame pixels
         middle = np.array([width - 1, height - 1]) / 2
         to_frame = _affine(linear, self.centres[t] - linear @ middle)
         to_crop = _compose(frame_to_crop, to_frame)
@@ -328,7 +328,7 @@ def _paint_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Paint a surface, uint8 ``[SPRITE, SPRITE, 3]``: a piece of the image, or two colours in stripes or shades."""
     if rng.random() < 0.6:
         sides = np.array(image.shape[1::-1])
-        linear = _turn(rng.uniform(0, 360)) * (rng.uniform(0.1, 0.5, 2) * sides / SPRITE)
+        linear = rotation_matrix(rng.uniform(0, 360)) * (rng.uniform(0.1, 0.5, 2) * sides / SPRITE)
         middle = rng.uniform(0.1, 0.9, 2) * sides - linear @ [SPRITE / 2, SPRITE / 2]
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         piece = cv2.warpAffine(
@@ -507,7 +507,7 @@ def _draw_motion(
     paths = config.shift * length * strength * (velocity + config.curvature * late[:, None] * bend)
     matrices = np.empty((num_frames, 2, 3))
     for t, (zoom, turn, along, askew) in enumerate(most * (way * rates + bent * bends)):
-        linear = np.exp(zoom) * _turn(turn) @ np.array([[1 + along, askew], [askew, 1 - along]])
+        linear = np.exp(zoom) * rotation_matrix(turn) @ np.array([[1 + along, askew], [askew, 1 - along]])
         matrices[t] = _affine(linear, centre + shifts[t] - linear @ centre)
     matrices[middle] = _IDENTITY  # exactly
     return matrices, paths
@@ -569,12 +569,6 @@ def _move_box(box: np.ndarray, matrices: np.ndarray) -> np.ndarray:
 
 
 _IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
-
-
-def _turn(degrees: float) -> np.ndarray:
-    """Return a clockwise rotation of image coordinates, ``[2, 2]``."""
-    angle = np.deg2rad(degrees)
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def _affine(linear: np.ndarray, shift: np.ndarray) -> np.ndarray:

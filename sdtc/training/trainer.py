@@ -132,8 +132,7 @@ class Trainer:
                     _tell(f"note     {where}: annotations left out: {left_out_phrase(read.skipped)}")
                 if read.mixed_up:
                     _tell(f"note     {where}: {read.mixed_up:,} people without labels of left and right: mixed up")
-                estimated = measure_heads(read.people)[1]
-                if name == "validation" and estimated.any():
+                if name == "validation" and (estimated := measure_heads(read.people)[1]).any():
                     _tell(f"note     {where}: {estimate_note(int(estimated.sum()), len(estimated))}")
 
     def _cache_images(self) -> ImageCache:
