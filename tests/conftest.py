@@ -19,10 +19,11 @@ from sdtc.core.manifest import FLAVOURS
 from sdtc.core.telemetry import without_telemetry
 from sdtc.export.bundle import ExportOptions, export
 from sdtc.export.engine_builder import DEFAULT_CAPABILITIES, find_target
-from sdtc.model import BackboneConfig, ModelConfig, build, get_preset, save_checkpoint
+from sdtc.model import BackboneConfig, ModelConfig, build, save_checkpoint
 from sdtc.model.checkpoint import LITERAL
 from sdtc.runtime.backends.cuda import gpu_or_reason
 from sdtc.runtime.backends.tensorrt_session import MODULES
+from tests.networks import TINY
 
 _SESSION = ExitStack()
 _SESSION.enter_context(without_telemetry())  # tests also import libraries themselves, which must collect nothing either
@@ -73,13 +74,13 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained `tiny`, its heatmaps scaled up to the size that training gives them.
+    """An untrained `tiny` for small crops, its heatmaps scaled up to the size that training gives them.
 
     It reads Eq. 6 and 8 to the letter: untrained heatmaps are smooth then. With a residual they have many maxima of
     nearly the same height, and a difference in the last digits chooses another.
     """
     torch.manual_seed(0)
-    network = build(dataclasses.replace(get_preset("tiny"), **LITERAL)).eval()
+    network = build(dataclasses.replace(TINY, **LITERAL)).eval()
     with torch.no_grad():
         network.head.conv.weight.mul_(100)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"

@@ -50,7 +50,6 @@ def test_wheel_holds_every_module(wheel) -> None:
         "py.typed",
         "weights/tiny.pth",
         "weights/tiny-vitpose.pth",
-        "weights/tiny-vitpose-photos.pth",
         *(f"training/configs/{path.name}" for path in (ROOT / "sdtc/training/configs").glob("*.yaml")),
     }
     assert "training/configs/tiny-synthetic.yaml" in packaged

@@ -226,10 +226,10 @@ PRESETS: dict[str, ModelConfig] = {
     # Small enough to train on a CPU. There are no pretrained weights for its backbone, so that is trained too.
     "tiny": ModelConfig(
         name="tiny",
-        input_size=(128, 96),
+        input_size=(192, 144),
         backbone=BackboneConfig(width=128, depth=6, heads=4, frozen=False),
         width=64,
-        heads=4,
+        heads=2,
     ),
     "small": ModelConfig(name="small", backbone=BackboneConfig(width=384, depth=12, heads=12)),
     "base": ModelConfig(name="base"),  # the paper's network

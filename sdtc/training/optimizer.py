@@ -1,4 +1,4 @@
-"""The optimisers and their step: AdamW as in the paper, or Muon for weight matrices and AdamW for everything else."""
+"""The optimisers and their step: AdamW as in the paper, or Muon for matrices and convolutions and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -17,20 +17,28 @@ class Muon(Optimizer):
     """Muon with Nesterov's momentum: every step of a matrix is its momentum, orthogonalised.
 
     Steps have the root mean square of AdamW's, so that one learning rate and weight decay suit both (Liu et al., 2025).
-    `torch.optim.Muon` computes the same in bf16, which takes CPUs without bf16 arithmetic longer than the network's
-    gradients do (tiny: 1.4 s a step, against 0.05 s here); this one takes all matrices of a shape together, in fp32.
+    `torch.optim.Muon` computes the same in bf16 always, which takes CPUs without bf16 arithmetic longer than the
+    network's gradients do (tiny: 1.4 s a step, against 0.05 s here); this one takes all matrices of a shape together,
+    and convolutions.
 
     Args:
-        matrices: parameters with two axes.
+        matrices: parameters with two axes or more: a convolution's weights are the matrix that multiplies a patch.
         lr: learning rate.
         weight_decay: decoupled.
         momentum: of the gradients.
+        dtype: in which matrices are orthogonalised.
     """
 
     def __init__(
-        self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+        self,
+        matrices: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -41,10 +49,10 @@ class Muon(Optimizer):
                 if matrix.grad is not None:
                     shapes.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in shapes.items():
-                wanted = torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices])
-                rate = group["lr"] * 0.2 * max(shape) ** 0.5
-                for matrix, direction in zip(matrices, orthogonalize(wanted), strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=rate)
+                wanted = torch.stack([self._momentum(matrix, group["momentum"]).flatten(1) for matrix in matrices])
+                rate = group["lr"] * 0.2 * max(wanted.shape[1:]) ** 0.5
+                for matrix, direction in zip(matrices, orthogonalize(wanted.to(self.dtype)), strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction.view(shape), alpha=rate)
 
     def _momentum(self, matrix: nn.Parameter, momentum: float) -> Tensor:
         assert matrix.grad is not None
@@ -68,7 +76,11 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def build_optimizers(
-    parameters: Iterable[nn.Parameter], name: str, rate: float, weight_decay: float
+    parameters: Iterable[nn.Parameter],
+    name: str,
+    rate: float,
+    weight_decay: float,
+    dtype: torch.dtype = torch.float32,
 ) -> list[Optimizer]:
     """Build the optimisers of a network's trainable parameters.
 
@@ -81,16 +93,17 @@ def build_optimizers(
         name: ``"adamw"`` or ``"muon"``.
         rate: learning rate.
         weight_decay: of all optimisers.
+        dtype: in which Muon orthogonalises.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    matrices = [parameter for parameter in trainable if name == "muon" and parameter.ndim == 2]
+    matrices = [parameter for parameter in trainable if name == "muon" and parameter.ndim in (2, 4)]
     chosen = set(map(id, matrices))
     others = [parameter for parameter in trainable if id(parameter) not in chosen]
     optimizers: list[Optimizer] = []
     if others:
         optimizers.append(torch.optim.AdamW(others, lr=rate, weight_decay=weight_decay))
     if matrices:
-        optimizers.append(Muon(matrices, rate, weight_decay))
+        optimizers.append(Muon(matrices, rate, weight_decay, dtype=dtype))
     return optimizers
 
 

@@ -106,7 +106,7 @@ def test_checkpoints_from_before_the_readings_give_what_they_gave(tmp_path, suff
             assert other(clip)[0].amax(dim=(1, 2)).tolist() != pytest.approx(want, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-vitpose", "tiny-vitpose-photos"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-vitpose"])
 def test_packaged_checkpoints_say_their_reading(name) -> None:
     data = read_checkpoint_data(WEIGHTS / f"{name}.pth")
     config = load_checkpoint(name).network.config

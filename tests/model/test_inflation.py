@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from sdtc.core.errors import CheckpointError
-from sdtc.model import build, get_preset, save_checkpoint
+from sdtc.model import build, save_checkpoint
 from sdtc.model.checkpoint import load_weights
-
-TINY = get_preset("tiny")
+from tests.networks import TINY
 
 
 def with_delta(delta: int, **changes):

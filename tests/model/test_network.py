@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from sdtc.core.errors import ConfigError
-from sdtc.model import MaskedSDTC, build, get_preset
+from sdtc.model import MaskedSDTC, build
 from sdtc.model.encodings import spatial_encoding
 from sdtc.model.optical_flow import keyframe_flow
 from sdtc.model.reconstruction import sample_masks
 from sdtc.model.smml import SelfRefinement
-
-TINY = get_preset("tiny")
+from tests.networks import TINY
 
 
 def clip(config, batch=2, seed=0) -> torch.Tensor:

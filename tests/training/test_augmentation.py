@@ -10,9 +10,9 @@ from sdtc.core.errors import ConfigError
 from sdtc.core.heatmaps import decode_heatmaps
 from sdtc.core.resampling import SAME
 from sdtc.core.skeleton import POSETRACK
-from sdtc.model import get_preset
 from sdtc.training.augmentation import AugmentationConfig, BoxNoise, View, draw_views, window_places
 from sdtc.training.targets import gaussian_heatmaps
+from tests.networks import TINY
 
 SIZE, MAP = (128, 96), (32, 24)
 BOX = np.array([40.0, 30.0, 50.0, 110.0])
@@ -73,7 +73,7 @@ def test_box_noise_of_nothing_leaves_boxes_as_they_are(rng) -> None:
     assert BoxNoise().add(boxes, rng) is boxes
     views = draw_views(boxes, person(rng), SIZE, AugmentationConfig.none(), rng)
     np.testing.assert_array_equal([view.crop_box for view in views], expand_boxes(boxes, SIZE))
-    np.testing.assert_array_equal(window_places(views, get_preset("tiny")), np.tile(SAME, (3, 1)))
+    np.testing.assert_array_equal(window_places(views, TINY), np.tile(SAME, (3, 1)))
 
 
 @given(st.integers(0, 10_000))
@@ -83,7 +83,7 @@ def test_places_are_where_the_keyframes_tokens_lie_in_the_other_crops(seed) -> N
     config = AugmentationConfig(rotation_chance=1, half_body_chance=0.5, box_noise=BoxNoise(0.1, 0.1))
     boxes = BOX + rng.uniform(-10, 10, (5, 4))
     views = draw_views(boxes, person(rng), SIZE, config, rng)
-    layout = get_preset("tiny")
+    layout = TINY
     h, w = layout.grid
     row, column = rng.integers(h), rng.integers(w)
     token = layout.token_offset + layout.token_stride * np.array([column, row])

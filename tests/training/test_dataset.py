@@ -20,7 +20,7 @@ from sdtc.core.image_file import read_image
 from sdtc.core.resampling import SAME
 from sdtc.core.settings import build_settings
 from sdtc.evaluation.reading import read_predictions, read_truth
-from sdtc.model import MaskedSDTC, build, get_preset, load_checkpoint
+from sdtc.model import MaskedSDTC, build, load_checkpoint
 from sdtc.runtime.options import EngineOptions, RunOptions
 from sdtc.runtime.run import Run
 from sdtc.synthetic import ClipOptions, SyntheticClip, write_clip
@@ -31,8 +31,9 @@ from sdtc.training.still_clips import PhotometryConfig, StillClipConfig
 from sdtc.training.train_config import DataConfig, TrainConfig, load_config
 from sdtc.training.trainer import Trainer
 from sdtc.training.validation import predict
+from tests.networks import TINY
 
-CONFIG = get_preset("tiny")
+CONFIG = TINY
 SIZE = CONFIG.input_size
 NONE = AugmentationConfig.none()
 
