@@ -5,9 +5,8 @@
 # make fuzz    broken and hostile input to everything that reads it, for two hours
 # make check   lint and types
 # make docs    build the site into build/site, strictly: broken links are errors
-# make tiny    draw the synthetic sets and train the checkpoint that comes with the package (hours on 2 cores); run it
-#              again to go on after a stop
-# make photos  train tiny-vitpose-photos on photographs in data/stills and on drawn people (an hour on one core)
+# make tiny    train the checkpoints that come with the package, on drawn people and on the photographs in data/stills
+#              (hours on 2 cores); run it again to go on after a stop
 # make coverage, make clean
 
 PYTHON ?= python3
@@ -15,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt
 
-.PHONY: demo test test-fast test-gpu fuzz check docs tiny photos coverage clean
+.PHONY: demo test test-fast test-gpu fuzz check docs tiny coverage clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: setup.py tests/constraints.txt
@@ -56,38 +55,28 @@ check: $(VENV)/.test
 docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# A backbone from nothing; the same on twice as many people; SDTC of one frame on top of it, frozen; SDTC of five frames,
-# all of it trainable, first with masks, then without.
-TRAIN := $(BIN)/sdtc-train
+# A single-frame network from nothing, on drawn people in small crops; the same in larger crops, on photographs too; SDTC
+# of one frame on top of it, frozen; SDTC of five frames, all of it trainable. Each process keeps 10 GB of images.
+PROCESSES ?= 2
+PRECISION ?= $(shell grep -qs amx_bf16 /proc/cpuinfo && echo bf16 || echo no)
+TRAIN := $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m sdtc.training.cli
+CHANGES := --set precision=$(PRECISION) --set threads=1
 RUNS := runs/train
 tiny: $(VENV)/.test
-	$(BIN)/sdtc-synth --set train --clips 800
-	$(BIN)/sdtc-synth --set train --clips 1600 --frames 20 --output data/synthetic-short
+	$(BIN)/sdtc-synth --set train --clips 1000 --frames 20 --output data/synthetic-short
 	$(BIN)/sdtc-synth --set val
-	$(TRAIN) tiny-vitpose-synthetic --resume --output $(RUNS)/tiny-vitpose-first
-	$(TRAIN) tiny-vitpose-synthetic --resume --output $(RUNS)/tiny-vitpose --set train.root=data/synthetic-short \
-		--set backbone=$(RUNS)/tiny-vitpose-first/best.pth --set epochs=10 --set learning_rate=2.5e-3
-	$(TRAIN) tiny-frame-synthetic --resume --output $(RUNS)/tiny-frame --set backbone=$(RUNS)/tiny-vitpose/best.pth
-	$(TRAIN) tiny-synthetic --resume --output $(RUNS)/tiny-masked --set load_from=$(RUNS)/tiny-frame/best.pth \
-		--set model.reconstruction.mask_ratio=0.5 --set learning_rate=1e-3
-	$(TRAIN) tiny-synthetic --resume --output $(RUNS)/tiny --set load_from=$(RUNS)/tiny-masked/best.pth
+	$(TRAIN) tiny-vitpose-synthetic $(CHANGES) --resume --output $(RUNS)/tiny-vitpose-synthetic
+	$(TRAIN) tiny-vitpose $(CHANGES) --resume --output $(RUNS)/tiny-vitpose --set load_from=null \
+		--set backbone=$(RUNS)/tiny-vitpose-synthetic/best.pth
+	$(TRAIN) tiny $(CHANGES) --resume --output $(RUNS)/tiny-frame --set load_from=null \
+		--set backbone=$(RUNS)/tiny-vitpose/best.pth --set model.delta=0 --set model.backbone.frozen=true \
+		--set learning_rate=4e-3 --set epochs=3
+	$(TRAIN) tiny $(CHANGES) --resume --output $(RUNS)/tiny --set load_from=$(RUNS)/tiny-frame/best.pth
 	mkdir -p sdtc/weights docs/tiny
 	for name in tiny-vitpose tiny; do cp $(RUNS)/$$name/best.pth sdtc/weights/$$name.pth || exit; done
-	for name in tiny-vitpose-first tiny-vitpose tiny-frame tiny-masked tiny; do \
+	for name in tiny-vitpose-synthetic tiny-vitpose tiny-frame tiny; do \
 		cp $(RUNS)/$$name/log.csv docs/tiny/$$name.csv && cp $(RUNS)/$$name/curves.png docs/tiny/$$name.png || exit; \
 	done
-
-# First on photographs alone, for the new resolution; then with drawn people, so that they are not forgotten.
-photos: $(VENV)/.test
-	$(BIN)/sdtc-synth --set train --clips 400 --frames 20 --output data/synthetic-short
-	$(BIN)/sdtc-synth --set val
-	$(TRAIN) tiny-vitpose-photos --resume --output $(RUNS)/photos-first --set 'train={root: data/stills, split: train}' \
-		--set 'val={root: data/stills, split: val}' --set epochs=3 --set batch_size=64 --set warmup_steps=50 \
-		--set augmentation.half_body_chance=0.05 --set augmentation.still_clip=~
-	$(TRAIN) tiny-vitpose-photos --resume --output $(RUNS)/photos --set backbone=~ \
-		--set load_from=$(RUNS)/photos-first/best.pth
-	cp $(RUNS)/photos/best.pth sdtc/weights/tiny-vitpose-photos.pth
-	cp $(RUNS)/photos/log.csv docs/tiny/tiny-vitpose-photos.csv
 
 coverage: $(VENV)/.test
 	$(BIN)/coverage run -m pytest && $(BIN)/coverage report

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdtc.model import build, get_preset, save_checkpoint
+from sdtc.model import build, save_checkpoint
 from sdtc.synthetic.cli import main as synth
 from sdtc.training.annotations import read_annotations
+from tests.networks import TINY
 
 pytest.importorskip("matplotlib", reason="needs the extra train")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
@@ -41,7 +42,7 @@ def data(tmp_path_factory) -> Path:
 def backbone(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("backbone") / "single.pth"
-    save_checkpoint(path, build(dataclasses.replace(get_preset("tiny"), kind="vitpose", delta=0)), trained=True)
+    save_checkpoint(path, build(dataclasses.replace(TINY, kind="vitpose", delta=0)), trained=True)
     return path
 
 
@@ -84,7 +85,7 @@ def test_a_digest_tells_full_networks_apart(ablations) -> None:
 @pytest.mark.slow
 def test_features_of_the_cache_are_the_backbones(ablations, data, backbone, tmp_path) -> None:
     """A row sees what training from pictures would show it: the same windows, the same features, the same answer."""
-    config = get_preset("tiny")
+    config = TINY
     annotations = read_annotations(data, "val")
     count = len(annotations.people)
     ablations._write_cache(tmp_path, annotations, config, backbone, count, None)
