@@ -5,12 +5,13 @@
     python benchmarks/ablations.py
 
 Each row is the `tiny` network with one change, in crops of 128x96 pixels, where it learns several times as fast. The
-backbone is a single-frame network that was trained on drawn people, frozen as in the paper. Its features are computed once, for one augmented view of every window, and all rows train on them, so that
-rows differ in nothing else. A row trains for a few minutes on one core and does not converge: compare the order of the
-rows, and the range over seeds, not the absolute AP. Rows that are in the CSV file are not trained again, so that an
-interrupted run continues. A row says only what differs from the full network, whose defaults may change: its column
-`network`, a digest of the full network's configuration, tells rows apart that were measured with other defaults. Those,
-and rows from before there was the column, are not taken for today's, and are dropped when new ones are written.
+backbone is a single-frame network that was trained on drawn people, frozen as in the paper. Its features are computed
+once, for one augmented view of every window, and all rows train on them, so that rows differ in nothing else. A row
+trains for a few minutes on one core and does not converge: compare the order of the rows, and the range over seeds, not
+the absolute AP. Rows that are in the CSV file are not trained again, so that an interrupted run continues. A row says
+only what differs from the full network, whose defaults may change: its column `network`, a digest of the full network's
+configuration, tells rows apart that were measured with other defaults. Those, and rows from before there was the column,
+are not taken for today's, and are dropped when new ones are written.
 
 The table "readings" holds the readings of Eq. 6 (softmax over pixels or channels) and Eq. 8 (contexts are added, joined
 or put in the map's place), with masks and without.
@@ -370,7 +371,8 @@ def _configure(description: str) -> tuple[ModelConfig, bool]:
 def _full_network() -> ModelConfig:
     """Return the network that all rows start from: `tiny` with a frozen backbone, in small crops."""
     config = get_preset("tiny")
-    return dataclasses.replace(config, input_size=INPUT_SIZE, backbone=dataclasses.replace(config.backbone, frozen=True))
+    backbone = dataclasses.replace(config.backbone, frozen=True)
+    return dataclasses.replace(config, input_size=INPUT_SIZE, backbone=backbone)
 
 
 def _digest(config: ModelConfig) -> str:

@@ -1,4 +1,4 @@
-"""The optimisers and their step: AdamW as in the paper, or Muon for matrices and convolutions and AdamW for the rest."""
+"""The optimisers and their step: AdamW as in the paper, or Muon for matrices and convolutions with AdamW for others."""
 
 from __future__ import annotations
 
