@@ -10,8 +10,8 @@ once, for one augmented view of every window, and all rows train on them, so tha
 trains for a few minutes on one core and does not converge: compare the order of the rows, and the range over seeds, not
 the absolute AP. Rows that are in the CSV file are not trained again, so that an interrupted run continues. A row says
 only what differs from the full network, whose defaults may change: its column `network`, a digest of the full network's
-configuration, tells rows apart that were measured with other defaults. Those, and rows from before there was the column,
-are not taken for today's, and are dropped when new ones are written.
+configuration, tells rows apart that were measured with other defaults. Those, and rows from before there was the
+column, are not taken for today's, and are dropped when new ones are written.
 
 The table "readings" holds the readings of Eq. 6 (softmax over pixels or channels) and Eq. 8 (contexts are added, joined
 or put in the map's place), with masks and without.
