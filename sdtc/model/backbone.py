@@ -7,9 +7,9 @@ pass a final norm.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdtc.kernels.common.attention import scaled_dot_product
 from sdtc.model.config import PATCH_PADDING, PATCH_SIZE, BackboneConfig
 from sdtc.model.encodings import spatial_encoding
 from sdtc.model.layers import LayerNorm, Mlp, init_transformer_weights
@@ -27,7 +27,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         N, L, C = x.shape
         q, k, v = self.qkv(x).view(N, L, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # [N, H, L, D]
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(N, L, C))
+        return self.proj(scaled_dot_product(q, k, v).transpose(1, 2).reshape(N, L, C))
 
 
 class Block(nn.Module):

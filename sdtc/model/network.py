@@ -79,7 +79,7 @@ class PoseNetwork(nn.Module, ABC):
         # Always in fp32, and not as buffers: casting the network to bf16 would round buffers to 8 bits.
         mean = 255.0 * torch.tensor(MEAN, device=frames.device)
         std = 255.0 * torch.tensor(STD, device=frames.device)
-        images = ((frames.float() - mean) / std).permute(0, 3, 1, 2).to(self.backbone.pos_embed.dtype)
+        images = (frames.float() - mean).div_(std).permute(0, 3, 1, 2).to(self.backbone.pos_embed.dtype)
         return self.backbone(images)
 
 

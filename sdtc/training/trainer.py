@@ -13,7 +13,6 @@ import reprlib
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +20,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -231,26 +229,11 @@ class Trainer:
     def compute_losses(self, batch: dict[str, Tensor]) -> Losses:
         """Return the losses of the network on this process's share of a batch, with this step's masks."""
         tubes, frames = self._masks() if self.config.masked else (None, None)
-        with self._autocast():
+        with self.accelerator.autocast():
             output = self.module(batch["clip"], tubes, frames, batch["places"] if self.data.own_boxes else None)
         return masked_losses(
             output, batch["heatmaps"], batch["weights"], tubes, frames, self.config.model.reconstruction
         )
-
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        """Compute in the configured precision.
-
-        PyTorch's fused attention for CPUs is slow backward in half precision (`tiny`: half of a step); plain products
-        with a softmax in the same precision are not.
-        """
-        with self.accelerator.autocast():
-            if self.accelerator.device.type != "cpu" or self.config.precision == "no":
-                yield
-                return
-            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of CPUs too, whatever it is called
-            with sdpa_kernel(SDPBackend.MATH):
-                yield
 
     def _masks(self) -> tuple[Tensor | None, Tensor | None]:
         """Sample the masks of the whole batch, and return this process's share of them."""

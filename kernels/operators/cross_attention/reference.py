@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from sdtc.kernels.common.attention import scaled_dot_product
 
 
 def cross_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -16,4 +17,4 @@ def cross_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def cross_attention_plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`cross_attention` by PyTorch's fused attention; runs on any device."""
     q, k, v = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))  # [B, 1, N, C]
-    return F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
+    return scaled_dot_product(q, k, v).squeeze(1).transpose(1, 2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from sdtc.kernels.common.attention import scaled_dot_product
 
 
 def spatial_attention_reference(qkv: Tensor) -> Tensor:
@@ -18,5 +19,5 @@ def spatial_attention_plain(qkv: Tensor) -> Tensor:
     """`spatial_attention` by PyTorch's fused attention; runs on any device."""
     B, T, L, _, H, D = qkv.shape
     q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each [B*T, H, L, D], strided views
-    out = F.scaled_dot_product_attention(q, k, v)
+    out = scaled_dot_product(q, k, v)
     return out.transpose(1, 2).reshape(B, T, L, H * D)

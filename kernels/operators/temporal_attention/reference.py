@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from sdtc.kernels.common.attention import scaled_dot_product
 
 
 def temporal_attention_reference(qkv: Tensor) -> Tensor:
@@ -18,5 +19,5 @@ def temporal_attention_plain(qkv: Tensor) -> Tensor:
     """`temporal_attention` by PyTorch's fused attention, which has to permute the tokens; runs on any device."""
     B, T, L, _, H, D = qkv.shape
     q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).reshape(3, B * L, H, T, D)
-    out = F.scaled_dot_product_attention(q, k, v)  # [B*L, H, T, D]
+    out = scaled_dot_product(q, k, v)  # [B*L, H, T, D]
     return out.view(B, L, H, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, L, H * D)
