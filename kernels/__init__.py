@@ -12,14 +12,15 @@ plugins.
 
 The functions below are what the network calls. They run without Triton: on CUDA tensors they use the Triton kernel
 where one fits, elsewhere plain PyTorch, and in an exported graph they become one ONNX node (its body is in
-`sdtc.export.functions`). `resample_tokens` is the exception: only training calls it, as the runtime resamples between
-its two graphs.
+`sdtc.export.functions`). Two are exceptions: only training calls `resample_tokens`, as the runtime resamples between
+its two graphs, and `scaled_dot_product` is PyTorch's own attention, for the backbone.
 """
 
 from sdtc.core.errors import require
 
 require("torch", "export", "sdtc.kernels")
 
+from sdtc.kernels.common.attention import scaled_dot_product  # noqa: E402
 from sdtc.kernels.operators.cross_attention import cross_attention  # noqa: E402
 from sdtc.kernels.operators.decode_heatmaps import decode_heatmaps  # noqa: E402
 from sdtc.kernels.operators.gather_tokens.reference import resample_tokens  # noqa: E402
@@ -32,6 +33,7 @@ __all__ = [
     "cross_attention",
     "decode_heatmaps",
     "resample_tokens",
+    "scaled_dot_product",
     "self_refinement",
     "spatial_attention",
     "temporal_attention",

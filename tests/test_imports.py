@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "core": set(),
     "kernels.common": {"core"},
     "kernels.operators": {"core", "kernels.common"},
-    "kernels": {"core", "kernels.operators"},
+    "kernels": {"core", "kernels.common", "kernels.operators"},
     "kernels.aot": {"core", "kernels.common"},
     "kernels.plugins": {"core", "kernels.common", "kernels.operators", "kernels.aot"},
     "kernels.report": {"core", "kernels.common", "kernels.operators", "kernels.aot"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sdtc.kernels.common.attention import scaled_dot_product
+from sdtc.kernels import scaled_dot_product
 from sdtc.model.config import PATCH_PADDING, PATCH_SIZE, BackboneConfig
 from sdtc.model.encodings import spatial_encoding
 from sdtc.model.layers import LayerNorm, Mlp, init_transformer_weights
