@@ -70,7 +70,7 @@ tiny: $(VENV)/.test
 		--set backbone=$(RUNS)/tiny-vitpose-synthetic/best.pth
 	$(TRAIN) tiny $(CHANGES) --resume --output $(RUNS)/tiny-frame --set load_from=null \
 		--set backbone=$(RUNS)/tiny-vitpose/best.pth --set model.delta=0 --set model.backbone.frozen=true \
-		--set learning_rate=4e-3 --set epochs=3
+		--set learning_rate=4e-3 --set batch_size=64
 	$(TRAIN) tiny $(CHANGES) --resume --output $(RUNS)/tiny --set load_from=$(RUNS)/tiny-frame/best.pth
 	mkdir -p sdtc/weights docs/tiny
 	for name in tiny-vitpose tiny; do cp $(RUNS)/$$name/best.pth sdtc/weights/$$name.pth || exit; done
