@@ -149,9 +149,11 @@ def test_a_plain_export_is_the_same_network(latency, one_case, micro_checkpoint,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["torch", "vitpose"])
-def test_what_one_would_use_instead(latency, method, tiny_checkpoint, rows, output, tmp_path) -> None:
+def test_what_one_would_use_instead(latency, method, rows, output, tmp_path) -> None:
+    from sdtc.model import build, get_preset, save_checkpoint
+
     pytest.importorskip(latency.METHODS[method].module)
-    (tmp_path / "checkpoint.pth").write_bytes(tiny_checkpoint.read_bytes())
+    save_checkpoint(tmp_path / "checkpoint.pth", build(get_preset("tiny")), trained=False)
     given = case(latency, tmp_path, output, folder=str(tmp_path), method=method)
     answer = latency._run_child(dataclasses.asdict(given), 120)
     assert answer["keyframes"] >= latency.MIN_KEYFRAMES
