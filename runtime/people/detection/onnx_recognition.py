@@ -97,7 +97,9 @@ def recognise(
         classes = heads[1].shape[2]
         own_exporter = {"dets", "labels"} <= set(outputs)
         return [] if classes == NONE_OF_COCO else ["rf-detr" if own_exporter or classes == 91 else "rt-detr"]
-    if any(len(shape) == 3 and shape[2] == 5 for shape in shapes) and any(len(shape) == 2 for shape in shapes):
+    boxes = next((shape for shape in shapes if len(shape) == 3 and shape[2] == 5), None)
+    labels = next((shape for shape in shapes if len(shape) == 2), None)
+    if boxes is not None and labels == boxes[:2]:
         return ["mmdet-yolox" if MMDET_YOLOX in marks else "mmdet"]
     (name, shape), others = next((n, a.shape) for n, a in outputs.items()), shapes[1:]
     if len(shape) == 2 and shape[1] == 7 and not others and "flat" not in name:  # YOLO-NAS: flat, another order

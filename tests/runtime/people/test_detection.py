@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -777,6 +777,7 @@ output_names = st.sampled_from(
 
 
 @pytest.mark.slow
+@example({}, {"output": [1, 0], "output0": [1, 1, 5]}, False, set())  # labels of another number than boxes
 @given(
     entries,
     st.dictionaries(output_names, shapes, min_size=1, max_size=3),
