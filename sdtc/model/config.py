@@ -47,7 +47,8 @@ class ReconstructionConfig:
         decoder_layers: attention layers of the motion decoder.
         passes: how often a step runs the motion encoder. 1: masked, and the masked motion gives the keyframe's heatmaps
             too (Eq. 14). 2: masked for the reconstruction (Eq. 15), and once more without masks for the heatmaps, whose
-            fusion so sees in training what it sees at inference. The paper does not say which.
+            fusion so sees in training what it sees at inference. The paper does not say which. With a mask ratio of 0
+            both are the same, and one is made.
     """
 
     mask_ratio: float = 0.5

@@ -133,7 +133,8 @@ class MaskedSDTC(nn.Module):
             deepest = frame_level(R_fm)  # R_F
             M = R_P + deepest  # Eq. 5
         contexts, heatmap_sequence = branch(deepest)
-        if network.config.reconstruction.passes == 2 and not (tube_mask is None and frame_mask is None):
+        config = network.config.reconstruction
+        if config.passes == 2 and config.mask_ratio and not (tube_mask is None and frame_mask is None):
             M = motion(R)
         return MaskedOutput(network.head(network.fusion(R, M)), contexts, R.detach(), heatmap_sequence)
 

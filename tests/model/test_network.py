@@ -261,6 +261,19 @@ def test_of_two_passes_the_masks_change_the_reconstruction_only(network) -> None
     assert not torch.equal(one.heatmaps, masked.heatmaps)
 
 
+@pytest.mark.parametrize(("ratio", "runs"), [(0.5, 2), (0.0, 1)])
+def test_without_anything_masked_there_is_one_pass(ratio, runs) -> None:
+    config = dataclasses.replace(TINY, reconstruction=dataclasses.replace(TINY.reconstruction, mask_ratio=ratio))
+    wrapper = MaskedSDTC(build(config)).eval()
+    calls = []
+    wrapper.network.motion.patch_level.register_forward_hook(lambda *_: calls.append(1))
+    window = clip(config)
+    with torch.inference_mode():
+        heatmaps = wrapper(window, *sample_masks(config, 2)).heatmaps
+        assert len(calls) == runs
+        assert torch.equal(heatmaps, wrapper.network(window))
+
+
 def test_mask_ratio_is_exact_and_tubes_are_shared_by_frames() -> None:
     tubes, frames = sample_masks(TINY, 16, torch.Generator().manual_seed(1))
     assert (tubes.sum(1) == 24).all()  # 50 % of 48
