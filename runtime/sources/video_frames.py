@@ -29,7 +29,8 @@ class DecodedFrames:
     Args:
         container: the file.
         stream: its moving picture.
-        cut_off: whether the file's end is missing: then so are its last frames, and they do not count.
+        cut_off: whether the file's end is missing: then so are its last frames, and they do not count. Half a packet
+            at its end is not decoded: the decoder's error would come in place of frames that it still holds.
 
     Attributes:
         errors: packets and frames that are damaged.
@@ -44,6 +45,7 @@ class DecodedFrames:
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, cut_off: bool) -> None:
         self._container, self._stream, self._cut_off = container, stream, cut_off
         self._packets = container.demux()
+        self._following: av.Packet | None = None  # read ahead, behind half a packet
         self._ready: list[tuple[av.VideoFrame | None, float | None]] = []  # reversed
         self._waiting: list[int] = []  # heap of the time stamps of packets whose frames have not come out yet
         self._latest = 0  # the largest of all that were read
@@ -78,7 +80,7 @@ class DecodedFrames:
         return self._ready.pop()
 
     def _decode_packet(self) -> list[tuple[av.VideoFrame | None, float | None]]:
-        packet = self._read_packet()
+        packet = self._whole_packet()
         stamp = None if packet is None else self._take_in(packet)
         out: list[tuple[av.VideoFrame | None, float | None]] = []
         frames: list[av.VideoFrame] = []
@@ -184,6 +186,14 @@ class DecodedFrames:
     def _seconds(self, pts: int | None) -> float | None:
         base = self._stream.time_base
         return None if pts is None or not base else float(pts * base)
+
+    def _whole_packet(self) -> av.Packet | None:
+        """Return the next packet of the pictures, None at the end or before half a packet that is the file's last."""
+        packet, self._following = self._following or self._read_packet(), None
+        if packet is not None and packet.is_corrupt and self._cut_off:
+            self._following = self._read_packet()
+            return packet if self._following else None
+        return packet
 
     def _read_packet(self) -> av.Packet | None:
         """Return the next packet of the pictures; read on after damage; None at the end."""
