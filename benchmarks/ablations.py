@@ -14,7 +14,7 @@ configuration, tells rows apart that were measured with other defaults. Those, a
 column, are not taken for today's, and are dropped when new ones are written.
 
 The table "readings" holds the readings of Eq. 6 (softmax over pixels or channels) and Eq. 8 (contexts are added, joined
-or put in the map's place), with masks and without.
+or put in the map's place), and addition in SMML's place, with masks and without.
 
 Writes ablations.csv (a line per row and seed), ablations.md (measured and paper side by side) and ablations.png. Needs
 the extra `train`.
@@ -92,6 +92,7 @@ def _readings() -> Iterator[AblationRow]:
         ("pixels, replaced", {"refinement": "replace"}),
         ("channels, added", {"context_softmax": "channels"}),
         ("channels, replaced: the words as written", {"context_softmax": "channels", "refinement": "replace"}),
+        ("no SMML: MLSME, added", {"fusion": "add"}),
     ):
         yield AblationRow("readings", name, change)
         yield AblationRow("readings", f"{name}, no masks", {**change, "reconstruction.mask_ratio": 0.0})

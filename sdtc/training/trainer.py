@@ -72,9 +72,17 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.config = config
         self.output = make_directory(output)
-        self.accelerator = accelerate.Accelerator(
-            cpu=config.device == "cpu" or not torch.cuda.is_available(), mixed_precision=config.precision
-        )
+        try:
+            self.accelerator = accelerate.Accelerator(
+                cpu=config.device == "cpu" or not torch.cuda.is_available(), mixed_precision=config.precision
+            )
+        except ValueError as error:
+            if "already been initialized" not in str(error):
+                raise
+            raise ConfigError(
+                f"precision is '{config.precision}', but this process has trained with another before, which "
+                "accelerate keeps: train in a process of its own"
+            ) from None
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         if config.batch_size % self.world:
             raise ConfigError(f"batch_size {config.batch_size} cannot be divided among {self.world} processes")

@@ -305,6 +305,9 @@ def test_bf16_on_a_cpu_learns_as_fp32_does(data, tmp_path) -> None:
         try:
             with Trainer(config, tmp_path / precision, quiet=True) as trainer:
                 trainer.run()
+            other = load_config_from(settings(data, precision="no" if precision == "bf16" else "bf16"))
+            with pytest.raises(ConfigError, match="trained with another before"):
+                Trainer(other, tmp_path / "other")
         finally:
             AcceleratorState._reset_state()  # a process has one precision, unless this is forgotten
         losses[precision] = [float(row["total"]) for row in csv.DictReader((tmp_path / precision / "log.csv").open())]
