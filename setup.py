@@ -65,6 +65,9 @@ DEV = [
     "coverage>=7.6",
     "hypothesis>=6.100",
     "mypy>=1.13",
+    # Older assemblers than Triton's, as older drivers have: tests give them the PTX that we write
+    "nvidia-cuda-nvcc-cu12==12.4.*; platform_system == 'Linux' and platform_machine == 'x86_64'",
+    "nvidia-cuda-nvcc==13.0.*; platform_system == 'Linux' and platform_machine == 'x86_64'",
     "pandas>=2.2",  # an example puts poses into a data frame
     "psutil>=6",
     "pycocotools>=2.0.8",  # COCO's own AP, to compare ours with

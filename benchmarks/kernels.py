@@ -44,7 +44,7 @@ from sdtc.kernels.operators.temporal_attention.reference import temporal_attenti
 from sdtc.kernels.report.cases import REFINEMENTS
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-SHAPES = {"base": (5, (16, 12), 8, 32), "tiny": (5, (8, 6), 4, 16)}  # T, grid of tokens, H, D
+SHAPES = {"base": (5, (16, 12), 8, 32), "tiny": (5, (12, 9), 2, 32)}  # T, grid of tokens, H, D
 JOINTS = 15
 FRAME = (1080, 1920)
 # The formula, and the plain path that runs where our kernel does not.

@@ -69,11 +69,11 @@ def _compile(
         compiled = aot.compile_kernel(launch, architecture)
         arguments = (*launch.inputs, *launch.scalars, *launch.outputs)
         assert arguments == SIGNATURES[name]
-        # A cubin runs with any driver, but only on its own architecture; PTX also runs on relatives (8.6 on 8.7).
-        exact = architecture == capability
+        # A cubin loads at once, but only on its own architecture and by drivers that know its file format; PTX also on
+        # relatives (8.6 on 8.7), and by older drivers.
+        cubin = base64.b64encode(compiled.cubin).decode() if architecture == capability else ""
         found[name] = KernelCode(
-            compiled.name, architecture, arguments, aot.HIDDEN_PARAMETERS if exact else 0, launch.blocks(1),
-            compiled.num_warps, compiled.shared, "" if exact else compiled.ptx,
-            base64.b64encode(compiled.cubin).decode() if exact else "",
+            compiled.name, architecture, arguments, aot.HIDDEN_PARAMETERS, launch.blocks(1), compiled.num_warps,
+            compiled.shared, compiled.ptx, cubin,
         )  # fmt: skip
     return found

@@ -30,8 +30,11 @@ from sdtc.kernels.common.with_triton import triton
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
 _SPECIFIC = (90, 100, 120)  # Triton compiles for sm_90a and so on, whose PTX runs on no newer architecture
+# The oldest version of PTX that knows an architecture, 8.0 (CUDA 12.0) at least. Drivers refuse PTX that is newer than
+# themselves, and Triton would write its own assembler's version.
+_PTX_VERSIONS = {100: 86, 120: 87}
 HIDDEN_PARAMETERS = 2  # pointers that a cubin takes after its own parameters, and that may be null
-_VERSION = 1  # of the processing in this module, part of the cache key
+_VERSION = 2  # of the processing in this module, part of the cache key
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,11 @@ def misfit(compiled: Compiled) -> str:
     return ""
 
 
+def ptx_version(architecture: int) -> int:
+    """Return the version of the PTX that is written for an architecture, e.g. 80 for 8.0."""
+    return _PTX_VERSIONS.get(architecture, 80)
+
+
 def supports(architecture: int, dtype: str) -> bool:
     """Whether an architecture supports a dtype: Turing has no bf16."""
     return architecture >= 80 or dtype != "bf16"
@@ -208,6 +216,7 @@ def _compile(launch: Launch, architecture: int) -> Compiled:
                     "num_warps": launch.num_warps,
                     "num_stages": launch.num_stages,
                     "enable_fp_fusion": True,
+                    "ptx_version": ptx_version(architecture),
                 },
             )
         except Exception as error:  # the compiler raises errors of many types

@@ -44,7 +44,8 @@ class Launch:
         constants: compile-time arguments.
         items: units of work of one batch element.
         items_per_block: units that one block computes.
-        scalars: names of the int32 arguments, in the kernel's order; ``items`` counts the units of the whole batch.
+        scalars: names of the int32 arguments, in the kernel's order; ``items`` counts the units of the whole batch. The
+            kernel must not be specialized for their values: Triton would make a constant of a 1.
         num_warps, num_stages: Triton's compilation options.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from dataclasses import dataclass
 
 from sdtc.kernels.aot import Compiled
@@ -12,6 +13,7 @@ from sdtc.kernels.report.cases import KernelCase
 from sdtc.kernels.report.data_sheets import DATA_SHEETS, DataSheet
 
 BATCH = 32  # windows, of the bounds
+_NOP = 0x918
 _TENSOR_CORES = r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)"
 
 
@@ -28,6 +30,7 @@ class KernelSummary:
         loads, stores: instructions that access global memory.
         vector_loads, vector_stores: those of them that move 16 bytes or more.
         tensor_core: tensor-core instructions.
+        instructions: machine instructions (SASS) of the kernel, loops counted once.
         blocks_per_sm: blocks that a multiprocessor holds.
         occupancy: share of a multiprocessor's threads that they are.
         compulsory_bytes, unfused_bytes: of one batch element, see `KernelCase`.
@@ -47,6 +50,7 @@ class KernelSummary:
     stores: int
     vector_stores: int
     tensor_core: int
+    instructions: int
     blocks_per_sm: int
     occupancy: float
     compulsory_bytes: int
@@ -73,6 +77,7 @@ def describe(case: KernelCase, compiled: Compiled) -> KernelSummary:
         len(stores),
         sum(bits >= 128 for bits in stores),
         tensor_core,
+        machine_instructions(compiled.cubin),
         blocks,
         occupancy,
         case.compulsory,
@@ -103,6 +108,21 @@ def bound(case: KernelCase, gpu: DataSheet, tensor_cores: bool) -> float:
     share = case.tensor_share if tensor_cores else 0.0
     arithmetic = BATCH * case.flops * (share / gpu.tensor + (1 - share) / gpu.plain) / 1e6
     return max(memory, arithmetic)
+
+
+def machine_instructions(cubin: bytes) -> int:
+    """Return the number of instructions in a cubin's code, without those that do nothing.
+
+    A cubin is an ELF file. From sm_70 on an instruction takes 16 bytes, and its lowest 12 bits are the operation.
+    """
+    (table,) = struct.unpack_from("<Q", cubin, 40)
+    size, count, names = struct.unpack_from("<3H", cubin, 58)
+    sections = [struct.unpack_from("<2I4Q", cubin, table + size * index) for index in range(count)]
+    found = 0
+    for name, _, _, _, start, length in sections:
+        if cubin.startswith(b".text.", sections[names][4] + name):
+            found += sum(word & 0xFFF != _NOP for (word, _) in struct.iter_unpack("<2Q", cubin[start : start + length]))
+    return found
 
 
 def _accesses(ptx: str, kind: str) -> list[int]:

@@ -16,7 +16,10 @@ from sdtc.kernels.operators.self_refinement import launch as self_refinement
 from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
 from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
 
-SHAPES: dict[str, dict[str, Any]] = {"base": {}, "tiny": {"grid": (8, 6), "C": 64, "heads": 4}}  # by preset, of `cases`
+SHAPES: dict[str, dict[str, Any]] = {
+    "base": {},
+    "tiny": {"grid": (12, 9), "C": 64, "heads": 2},
+}  # by preset, of `cases`
 REFINEMENTS = {
     "pixel_refinement": CONTEXT_AXES["pixels"],
     "channel_refinement": CONTEXT_AXES["channels"],

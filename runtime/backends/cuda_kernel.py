@@ -13,6 +13,10 @@ from sdtc.runtime.backends.cuda import Stream, explain, use_gpu
 _UNLOADABLE = (200, 209, 218, 221, 222, 223)
 
 
+class UnloadableError(EngineError):
+    """A bundle's kernel does not load on this GPU, or with its driver."""
+
+
 class Kernel:
     """One kernel on this process's GPU.
 
@@ -20,16 +24,18 @@ class Kernel:
         code: from the bundle.
 
     Raises:
-        EngineError: it does not load on this GPU.
+        UnloadableError: neither cubin nor PTX loads on this GPU.
+        EngineError: the driver refuses for another reason, e.g. because memory is full.
     """
 
     def __init__(self, code: KernelCode) -> None:
         driver = _driver()
         self._code = code
-        self._types = tuple(ctypes.c_int if name in SCALARS else ctypes.c_void_p for name in code.arguments)
-        self._types += (ctypes.c_void_p,) * code.hidden
         use_gpu()
-        self._module = _check(driver.cuModuleLoadData(code.image()))
+        self._module, hidden = _load(code)
+        self._nulls = (0,) * hidden
+        self._types = tuple(ctypes.c_int if name in SCALARS else ctypes.c_void_p for name in code.arguments)
+        self._types += (ctypes.c_void_p,) * hidden
         try:
             self._function = _check(driver.cuModuleGetFunction(self._module, code.entry.encode()))
         except BaseException:
@@ -45,8 +51,7 @@ class Kernel:
         """
         if items == 0:
             return
-        code = self._code
-        values = (*arguments, *(0,) * code.hidden)
+        code, values = self._code, (*arguments, *self._nulls)
         _check(
             _driver().cuLaunchKernel(
                 self._function, items * code.blocks, 1, 1, 32 * code.num_warps, 1, 1, code.shared, stream.handle,
@@ -58,6 +63,16 @@ class Kernel:
         if self._module is not None:
             module, self._module = self._module, None
             _check(_driver().cuModuleUnload(module))
+
+
+def _load(code: KernelCode) -> tuple[Any, int]:
+    """Load the first image that the driver takes; return the module, and the null pointers that its function takes."""
+    images = code.images()
+    for number, (image, hidden) in enumerate(images, 1):
+        result = _driver().cuModuleLoadData(image)
+        if number == len(images) or result[0].value not in _UNLOADABLE:
+            return _check(result), hidden
+    raise AssertionError("a kernel without code, which `KernelFile.load` refuses")
 
 
 def _check(result: tuple[Any, ...]) -> Any:
@@ -72,9 +87,9 @@ def _check(result: tuple[Any, ...]) -> Any:
         known, text = driver.cuGetErrorString(status)
         text = text.decode() if known == driver.CUresult.CUDA_SUCCESS else status.name
         if status.value in _UNLOADABLE:
-            raise EngineError(
-                f"the bundle's kernels do not load on this GPU ({text}): update its driver, export the checkpoint "
-                "again here, or use `device='cpu'`"
+            raise UnloadableError(
+                f"the bundle's kernels do not load on this GPU ({text}): update its driver, or export the checkpoint "
+                "again here"
             )
         raise EngineError(explain(status.value, text))
     return values[0] if values else None

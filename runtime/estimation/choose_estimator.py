@@ -10,6 +10,7 @@ from pathlib import Path
 from sdtc.core.kernel_file import KernelCode, KernelFile
 from sdtc.core.manifest import FLAVOURS, Manifest
 from sdtc.runtime.backends.choice import Choice, available_cpus
+from sdtc.runtime.backends.cuda_kernel import UnloadableError
 from sdtc.runtime.backends.probe import open_sessions
 from sdtc.runtime.backends.session import Session
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession
@@ -90,7 +91,7 @@ def streaming_estimator(
 
     Raises:
         BundleError: the kernels' file is damaged.
-        EngineError: the kernels do not load, or the GPU's memory is full.
+        EngineError: the engines do not fit the manifest, or the GPU's memory is full.
     """
     reason = ""
     if isinstance(encoder, TensorRTSession) and isinstance(temporal, TensorRTSession):
@@ -98,10 +99,14 @@ def streaming_estimator(
         if manifest.kernels:
             kernels = KernelFile.load(manifest.verify_file(directory, manifest.kernels), manifest).kernels
         capability = encoder.gpu.compute_capability
-        if capability in kernels:
-            return DeviceEstimator(manifest, encoder, temporal, kernels[capability], times), ""
         reason = (
-            f"crops are cut on the CPU, since the bundle has no kernels for compute capability {capability}: export it "
-            "again with the extra 'kernels' installed"
+            f"the bundle has no kernels for compute capability {capability}: export it again with the extra 'kernels' "
+            "installed"
         )
+        if capability in kernels:
+            try:
+                return DeviceEstimator(manifest, encoder, temporal, kernels[capability], times), ""
+            except UnloadableError as error:
+                reason = str(error)
+        reason = f"crops are cut on the CPU, since {reason}"
     return StreamingEstimator(manifest, encoder, temporal, times, lanes), reason

@@ -217,7 +217,8 @@ class DeviceEstimator(TokenEstimator):
         times: stage times to record into, all as ``pose``.
 
     Raises:
-        EngineError: the kernels do not load, the engines do not fit them, or the GPU's memory is full.
+        UnloadableError: the kernels do not load on this GPU.
+        EngineError: the engines do not fit them, or the GPU's memory is full.
     """
 
     on_device = True

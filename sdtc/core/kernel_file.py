@@ -22,7 +22,8 @@ from sdtc.core.files import read_json, write_json
 from sdtc.core.manifest import Manifest
 from sdtc.core.settings import build_from_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_READABLE = (2, SCHEMA_VERSION)  # a kernel of version 2 has a cubin or PTX, never both
 ALIGNMENT = 16  # bytes: all pointers are multiples of this
 MAX_BYTES = 32 << 20
 # By kernel, the names of its arguments in order.
@@ -38,17 +39,19 @@ _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 @dataclass(frozen=True)
 class KernelCode:
-    """One kernel for one GPU architecture: a cubin for exactly that architecture, or PTX for it and its relatives.
+    """One kernel for one GPU architecture: a cubin for exactly that architecture, PTX for it and its relatives.
+
+    Either may be too new for a driver: PTX has the version of its language, a cubin that of its file format.
 
     Attributes:
         entry: name of the function.
         architecture: e.g. 86.
         arguments: names in order, see `SIGNATURES`.
-        hidden: number of null pointers that the function takes after its arguments.
+        hidden: number of null pointers that the cubin's function takes after its arguments; the PTX's takes none.
         blocks: thread blocks of one item: of a crop, or of a row of tokens.
         num_warps: warps of a block, of 32 threads each.
         shared: dynamic shared memory of a block, bytes.
-        ptx, cubin: the code, one of the two; the cubin in base64.
+        ptx, cubin: the code, at least one of the two; the cubin in base64.
     """
 
     entry: str
@@ -61,9 +64,10 @@ class KernelCode:
     ptx: str = ""
     cubin: str = ""
 
-    def image(self) -> bytes:
-        """Return the code as the CUDA driver loads it."""
-        return base64.b64decode(self.cubin) if self.cubin else self.ptx.encode() + b"\0"
+    def images(self) -> list[tuple[bytes, int]]:
+        """Return the code as the CUDA driver loads it, with the null pointers that it takes; the best first."""
+        images = [(base64.b64decode(self.cubin), self.hidden)] if self.cubin else []
+        return [*images, (self.ptx.encode() + b"\0", 0)] if self.ptx else images
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class KernelFile:
             if not condition:
                 raise ValueError(what)
 
-        expect(self.schema_version == SCHEMA_VERSION, f"schema_version is {self.schema_version}")
+        expect(self.schema_version in _READABLE, f"schema_version is {self.schema_version}")
         for name in ("input_size", "token_shape"):
             ours, theirs = getattr(self, name), getattr(manifest, name)
             expect(ours == theirs, f"{name} is {ours}, the manifest's {theirs}")
@@ -134,10 +138,10 @@ def crops_are_aligned(input_size: tuple[int, int]) -> bool:
 
 
 def _is_code(code: KernelCode) -> bool:
-    if bool(code.ptx) == bool(code.cubin):
+    if code.ptx and not (code.ptx.isascii() and "\0" not in code.ptx and f".entry {code.entry}(" in code.ptx):
         return False
-    if code.ptx:
-        return code.ptx.isascii() and "\0" not in code.ptx and f".entry {code.entry}(" in code.ptx
+    if not code.cubin:
+        return bool(code.ptx)
     try:
         return base64.b64decode(code.cubin, validate=True).startswith(b"\x7fELF")
     except (binascii.Error, ValueError):

@@ -12,6 +12,7 @@ stream resamples tokens of other crops before that (`sdtc.core.resampling`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +31,29 @@ STD = (0.229, 0.224, 0.225)
 
 
 class PoseNetwork(nn.Module, ABC):
-    """A network that estimates the heatmaps of the keyframe from a clip of T crops."""
+    """A network that estimates the heatmaps of the keyframe from a clip of T crops.
+
+    Attributes:
+        mean, std: of RGB values 0-255, fp32 ``[3]``, whatever the dtype of the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = VisionTransformer(config.backbone, config.input_size)
+        # Buffers, because a CUDA graph cannot record a copy from the host.
+        for name, statistics in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, 255.0 * torch.tensor(statistics), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PoseNetwork:
+        """Cast and move the network, but keep mean and deviation in fp32: bf16 would round them to 8 bits."""
+        super()._apply(fn, recurse)
+        for name, statistics in (("mean", MEAN), ("std", STD)):
+            setattr(self, name, 255.0 * torch.tensor(statistics, device=getattr(self, name).device))
+        return self
 
     @abstractmethod
     def encode(self, frames: Tensor) -> Tensor:
@@ -76,10 +94,7 @@ class PoseNetwork(nn.Module, ABC):
 
     def encode_backbone(self, frames: Tensor) -> Tensor:
         """Normalise and run the backbone alone: ``[N, H, W, 3]`` to ``[N, L, backbone width]``."""
-        # Always in fp32, and not as buffers: casting the network to bf16 would round buffers to 8 bits.
-        mean = 255.0 * torch.tensor(MEAN, device=frames.device)
-        std = 255.0 * torch.tensor(STD, device=frames.device)
-        images = (frames.float() - mean).div_(std).permute(0, 3, 1, 2).to(self.backbone.pos_embed.dtype)
+        images = (frames.float() - self.mean).div_(self.std).permute(0, 3, 1, 2).to(self.backbone.pos_embed.dtype)
         return self.backbone(images)
 
 

@@ -52,7 +52,7 @@ def manifest(case: Case) -> None:
     if file is not None:
         for code in file.kernels.values():
             for kernel in code.values():
-                expect(kernel.image(), "a kernel without code")
+                expect(kernel.images(), "a kernel without code")
 
 
 def _check_equal(ours: Any, theirs: Any, where: str) -> None:

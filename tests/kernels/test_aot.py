@@ -139,3 +139,28 @@ def test_interpreted_kernels_cannot_be_compiled(compiling, tmp_path) -> None:
     assert run.returncode == 2
     assert "TRITON_INTERPRET is set" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_no_scalar_becomes_a_constant(script) -> None:
+    """Triton's launcher makes constants of ones, e.g. of the width of a frame that is one pixel wide."""
+    found = script(
+        """
+        import json
+        from sdtc.kernels.report.cases import cases
+        kernels = {(case.launch.kernel, scalar) for case in cases() for scalar in case.launch.scalars}
+        print(json.dumps(sorted([kernel.fn.__name__, scalar,
+                                 next(each.do_not_specialize for each in kernel.params if each.name == scalar)]
+                                for kernel, scalar in kernels)))
+        """
+    )
+    assert found == [
+        ["crop_frame_block", "frame_height", True],
+        ["crop_frame_block", "frame_width", True],
+        ["temporal_attention_rows", "items", True],
+        ["temporal_attention_tiles", "items", True],
+    ]
+
+
+@pytest.mark.parametrize(("architecture", "version"), [(75, 80), (90, 80), (100, 86), (120, 87)])
+def test_ptx_is_as_old_as_its_architecture_allows(architecture, version) -> None:
+    assert aot.ptx_version(architecture) == version

@@ -5,14 +5,28 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdtc.core.errors import ConfigError
 from sdtc.model import MaskedSDTC, build
 from sdtc.model.encodings import spatial_encoding
+from sdtc.model.network import MEAN, STD
 from sdtc.model.optical_flow import keyframe_flow
 from sdtc.model.reconstruction import sample_masks
 from sdtc.model.smml import SelfRefinement
 from tests.networks import TINY
+
+
+class RecordedOperators(TorchDispatchMode):
+    """Notes the names of all operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **kwargs or {})
 
 
 def clip(config, batch=2, seed=0) -> torch.Tensor:
@@ -303,3 +317,19 @@ def test_spatial_encoding_is_the_product_of_rows_and_columns() -> None:
     # the lowest frequency: sin and cos of the position itself
     assert encoding[2, 1, 0] == pytest.approx(float(torch.tensor(2.0).sin()))
     assert encoding[2, 1, 4] == pytest.approx(float(torch.tensor(2.0).cos()))
+
+
+def test_pixels_are_normalised_in_fp32_and_without_a_copy_from_the_host() -> None:
+    """A CUDA graph of `encode` cannot record such a copy."""
+    network, frames = build(TINY).to(torch.bfloat16), clip(TINY)[0]
+    seen = []
+    network.backbone.forward = seen.append
+    with RecordedOperators() as recorded:
+        network.encode_backbone(frames)
+    mean, std = (255 * torch.tensor(each) for each in (MEAN, STD))
+    assert torch.equal(seen[0], ((frames.float() - mean) / std).permute(0, 3, 1, 2).bfloat16())
+    assert "aten.sub.Tensor" in recorded.names
+    assert not {"aten.lift_fresh.default", "aten.scalar_tensor.default"} & set(recorded.names)
+    assert network.float().mean.dtype == torch.float32
+    assert torch.equal(network.mean, mean)
+    assert not [name for name in network.state_dict() if name in ("mean", "std")]

@@ -19,7 +19,7 @@ def _round(value):
     return whole + up.to(tl.int32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frame_height", "frame_width"])
 def crop_frame_block(
     frame,
     matrices,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from sdtc.kernels.common.with_triton import tl, triton
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["items"])
 def temporal_attention_rows(
     qkv,
     items,
@@ -56,7 +56,7 @@ def temporal_attention_rows(
         answer += L * WIDTH
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["items"])
 def temporal_attention_tiles(
     qkv,
     items,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,24 @@ pytest.importorskip("triton", reason="needs the extra kernels")
 from sdtc.kernels.aot import ARCHITECTURES, Compiled
 from sdtc.kernels.report.analysis import residency
 from sdtc.kernels.report.cli import main
+
+# Of machine code, the most of all architectures but sm_75 (Triton 3.9).
+INSTRUCTIONS = {
+    ("temporal_attention", "rows"): {"fp32": 1689, "fp16": 1237, "bf16": 1304},
+    ("temporal_attention", "tiles"): {"fp32": 374, "fp16": 457, "bf16": 457},
+    ("spatial_attention", "large"): {"fp32": 1067, "fp16": 850, "bf16": 850},
+    ("spatial_attention", "small"): {"fp32": 444, "fp16": 454, "bf16": 454},
+    ("joint_attention", "large"): {"fp32": 1069, "fp16": 849, "bf16": 849},
+    ("joint_attention", "small"): {"fp32": 443, "fp16": 456, "bf16": 456},
+    ("pixel_refinement", "block"): {"fp32": 2043, "fp16": 2122, "bf16": 2138},
+    ("channel_refinement", "block"): {"fp32": 2096, "fp16": 2005, "bf16": 2029},
+    ("cross_attention", "large"): {"fp32": 1139, "fp16": 2411, "bf16": 2411},
+    ("cross_attention", "small"): {"fp32": 1139, "fp16": 1848, "bf16": 1848},
+    ("decode_heatmaps", "block"): {"fp32": 244, "fp16": 344, "bf16": 344},
+    ("crop_frame", "block"): {"u8": 340},
+    ("gather_tokens", "gather"): {"fp32": 188},
+    ("gather_tokens", "scatter"): {"fp32": 30},
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +137,61 @@ def test_what_is_compiled_is_taken_from_the_cache(rows, script) -> None:
     )
     assert len(found) == len(rows)
     assert [f"sm_{architecture}" for _, architecture in found] == [row["architecture"] for row in rows]
+
+
+@pytest.mark.slow
+def test_older_assemblers_take_the_ptx(rows, script, tmp_path) -> None:
+    """Those of CUDA 12.4 and 13.0; for Blackwell, which 12.4 does not know, that of 12.9, which Triton has."""
+    pytest.importorskip("nvidia", reason="needs NVIDIA's assemblers, see the extra dev")
+    import nvidia
+
+    tools = {}
+    for version, place in (("12.4", "cuda_nvcc/bin/ptxas"), ("13.0", "cu13/bin/ptxas")):
+        tools[version] = next(
+            (str(Path(root) / place) for root in nvidia.__path__ if (Path(root) / place).exists()), ""
+        )
+        if not tools[version]:
+            pytest.skip(f"the assembler of CUDA {version} is not installed")
+    found = script(
+        f"""
+        import json, os, subprocess, triton
+        from concurrent.futures import ThreadPoolExecutor
+        from pathlib import Path
+        from sdtc.kernels import aot
+        from sdtc.kernels.report.cases import cases
+        tools = json.loads({json.dumps(tools)!r})
+        tools["12.9"] = triton.knobs.nvidia.ptxas.path
+        work = [(case.launch, arch) for case in cases() for arch in aot.ARCHITECTURES if aot.supports(arch, case.dtype)]
+
+        def assemble(job):
+            number, compiled = job
+            path = Path({str(tmp_path)!r}) / f"{{number}}.ptx"
+            path.write_text(compiled.ptx)
+            arch = f"sm_{{compiled.architecture}}{{'a' * (compiled.architecture >= 90)}}"
+            found = []
+            for version in ("12.4" if compiled.architecture < 100 else "12.9", "13.0"):
+                command = [tools[version], "-O0", f"-arch={{arch}}", str(path), "-o", os.devnull]
+                run = subprocess.run(command, capture_output=True, text=True)
+                found += [f"{{version}} {{compiled.name}} {{arch}}: {{run.stderr[:300]}}"] if run.returncode else []
+            return found
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            print(json.dumps(sum(pool.map(assemble, enumerate(aot.compile_all(work))), [])))
+        """
+    )
+    assert found == []
+
+
+@pytest.mark.slow
+def test_kernels_have_no_more_instructions_than_they_had(rows) -> None:
+    """Of sm_80 and newer, where half precision runs on tensor cores; more would be a fall-back, or unrolled loops."""
+    more = [
+        row
+        for row in rows
+        if row["architecture"] != "sm_75"
+        and int(row["instructions"]) > 1.1 * INSTRUCTIONS[row["operator"], row["tactic"]][row["dtype"]]
+    ]
+    assert more == []
 
 
 def test_occupancy_by_hand() -> None:

@@ -32,12 +32,13 @@ from hypothesis import strategies as st
 import sdtc.runtime.backends.probe
 import sdtc.runtime.engine
 from sdtc.core.errors import BundleError, EngineError
-from sdtc.core.kernel_file import ALIGNMENT, SIGNATURES, KernelCode, KernelFile
+from sdtc.core.kernel_file import ALIGNMENT, SCHEMA_VERSION, SIGNATURES, KernelCode, KernelFile
 from sdtc.core.manifest import EngineInfo, GraphFiles, Manifest
 from sdtc.core.resampling import Resampler
 from sdtc.core.skeleton import COCO
 from sdtc.runtime.backends import cuda, cuda_kernel, tensorrt_session
 from sdtc.runtime.backends.choice import Choice
+from sdtc.runtime.backends.cuda_kernel import UnloadableError
 from sdtc.runtime.backends.session import TensorSpec
 from sdtc.runtime.backends.tensorrt_session import TensorRTSession
 from sdtc.runtime.estimation.choose_estimator import streaming_estimator
@@ -101,7 +102,7 @@ class LazyCuda:
         self.events: dict[int, list] = {}
         self.recording: dict[int, list] = {}
         self.graphs: dict[int, list] = {}
-        self.modules: set[int] = set()
+        self.modules: dict[int, int] = {}  # by handle, the null pointers that its functions take
         self.log: list[tuple] = []
         self.failing: dict[str, tuple[Status, int]] = {}
         self.synchronized: list[int] = []
@@ -275,38 +276,38 @@ class LazyCuda:
     # kernels
 
     def cuModuleLoadData(self, image):
-        assert image.endswith(b"\0")
-        status = self.check("cuModuleLoadData")
+        cubin = image.startswith(b"\x7fELF")
+        assert cubin or image.endswith(b"\0")
+        status = self.check("cubin" if cubin and "cubin" in self.failing else "cuModuleLoadData")
         if status is not SUCCESS:
             return status, None
         handle = next(self._handles)
-        self.modules.add(handle)
+        self.modules[handle] = 2 if cubin else 0
         return SUCCESS, handle
 
     def cuModuleGetFunction(self, module, name):
-        assert module in self.modules
-        return SUCCESS, name.decode()
+        return SUCCESS, (name.decode(), self.modules[module])
 
     def cuModuleUnload(self, module):
-        self.modules.remove(module)
+        del self.modules[module]
         return (SUCCESS,)
 
     def cuGetErrorString(self, status):
         return SUCCESS, status.name.encode()
 
-    def cuLaunchKernel(self, name, gx, gy, gz, bx, by, bz, shared, stream, arguments, extra):
-        values, types = arguments
+    def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, arguments, extra):
+        (name, hidden), (values, types) = function, arguments
         assert (gy, gz, bx, by, bz, shared, extra) == (1, 1, 128, 1, 1, 32, 0)
-        assert values[-2:] == (0, 0)  # the hidden ones
         signature = SIGNATURES[name]
-        assert len(values) == len(types) == len(signature) + 2
+        assert len(values) == len(types) == len(signature) + hidden
+        assert values[len(signature) :] == (0,) * hidden
         scalars = {name: kind is ctypes.c_int for name, kind in zip(signature, types, strict=False)}
         assert [name for name, scalar in scalars.items() if scalar] == [n for n in signature if n.startswith("frame_")]
         assert all(value % 16 == 0 for value, n in zip(values, signature, strict=False) if not scalars[n])
         work = {"crop_frame": self._crop, "gather_tokens": self._gather, "scatter_tokens": self._scatter}[name]
         count, left = divmod(gx, 3)
         assert not left
-        self.queue(stream, lambda: work(count, *values[:-2]), name, count)
+        self.queue(stream, lambda: work(count, *values[: len(signature)]), name, count)
         return (self.check("cuLaunchKernel"),)
 
     def _crop(self, count, frame, matrices, height, width, crops):
@@ -409,10 +410,19 @@ def make_trt(driver: LazyCuda):
 
 CODE = {
     name: KernelCode(
-        name, 86, arguments, 2, blocks=3, num_warps=4, shared=32, ptx=f".visible .entry {name}(\n) {{ ret; }}"
+        name,
+        86,
+        arguments,
+        2,
+        blocks=3,
+        num_warps=4,
+        shared=32,
+        ptx=f".visible .entry {name}(\n) {{ ret; }}",
+        cubin=base64.b64encode(b"\x7fELF " + name.encode()).decode(),
     )
     for name, arguments in SIGNATURES.items()
 }
+NO_CODE = {"ptx": "", "cubin": ""}
 
 
 @pytest.fixture
@@ -804,12 +814,33 @@ def test_kernels_that_do_not_load_leave_nothing_behind(driver, tmp_path, status)
     for good in range(3):
         driver.failing["cuModuleLoadData"] = status, good
         sessions = open_sessions(tmp_path)
-        sentence = "memory is full" if status is FULL else "do not load on this GPU .*: update its driver, export"
-        with pytest.raises(EngineError, match=sentence):
+        sentence = "memory is full" if status is FULL else "do not load on this GPU .*: update its driver, or export"
+        with pytest.raises(EngineError if status is FULL else UnloadableError, match=sentence):
             DeviceEstimator(MANIFEST, *sessions, CODE, StageTimes())
         for session in sessions:
             session.close()
         assert driver.clean
+
+
+@pytest.mark.parametrize("status", [TOO_NEW, Status("no binary", 209)])
+def test_where_a_cubin_does_not_load_its_ptx_does(driver, tmp_path, status) -> None:
+    driver.failing["cubin"] = status, 0
+    estimator = DeviceEstimator(MANIFEST, *open_sessions(tmp_path), CODE, StageTimes())
+    assert set(driver.modules.values()) == {0}
+    clip = make_clip(0)
+    assert_same(run(estimator, clip), run(reference(), clip))
+    estimator.close()
+    assert driver.clean
+
+
+def test_kernels_that_do_not_load_leave_crops_to_the_cpu(driver, tmp_path) -> None:
+    driver.failing["cuModuleLoadData"] = TOO_NEW, 0
+    sessions = open_sessions(tmp_path)
+    estimator, notice = streaming_estimator(*bundle(tmp_path), *sessions, StageTimes())
+    assert isinstance(estimator, StreamingEstimator)
+    assert notice.startswith("crops are cut on the CPU, since the bundle's kernels do not load on this GPU (")
+    estimator.close()
+    assert driver.clean
 
 
 def test_an_estimator_that_does_not_open_leaves_nothing_behind(driver, tmp_path) -> None:
@@ -908,13 +939,17 @@ def test_an_opened_engine_streams_on_the_gpu_or_says_why_not(driver, tmp_path, m
 
 
 def test_kernels_are_read_as_they_were_written(tmp_path) -> None:
-    cubin = base64.b64encode(b"\x7fELF and so on").decode()
-    code = CODE | {"crop_frame": dataclasses.replace(CODE["crop_frame"], ptx="", cubin=cubin)}
-    file = KernelFile(SIZE, TOKENS, {"8.6": code, "8.9": CODE})
-    file.save(tmp_path / "k.json")
-    assert KernelFile.load(tmp_path / "k.json", MANIFEST) == file
-    assert code["crop_frame"].image() == b"\x7fELF and so on"
-    assert CODE["crop_frame"].image().endswith(b"}\0")
+    one = {"crop_frame": dataclasses.replace(CODE["crop_frame"], ptx="")}
+    other = {"crop_frame": dataclasses.replace(CODE["crop_frame"], cubin="")}
+    for version in (2, SCHEMA_VERSION):
+        file = KernelFile(SIZE, TOKENS, {"8.6": CODE | one, "8.7": CODE | other, "8.9": CODE}, version)
+        file.save(tmp_path / "k.json")
+        assert KernelFile.load(tmp_path / "k.json", MANIFEST) == file
+    assert CODE["crop_frame"].images() == [*one["crop_frame"].images(), *other["crop_frame"].images()]
+    assert one["crop_frame"].images() == [(b"\x7fELF crop_frame", 2)]
+    ((image, hidden),) = other["crop_frame"].images()
+    assert image.endswith(b"}\0")
+    assert hidden == 0
 
 
 @pytest.mark.parametrize(
@@ -933,10 +968,10 @@ def test_kernels_are_read_as_they_were_written(tmp_path) -> None:
         ("kernels.8.6.crop_frame.num_warps", 3, "num_warps of"),
         ("kernels.8.6.crop_frame.shared", 1 << 30, "shared of"),
         ("kernels.8.6.crop_frame.shared", "48", "not a whole number"),
-        ("kernels.8.6.crop_frame.ptx", "", "is no code"),
+        ("kernels.8.6", {name: dataclasses.asdict(CODE[name]) | NO_CODE for name in CODE}, "is no code"),
         ("kernels.8.6.crop_frame.ptx", ".entry other(", "is no code"),
         ("kernels.8.6.crop_frame.ptx", ".entry crop_frame(\0", "is no code"),
-        ("kernels.8.6.crop_frame.cubin", "f0VM", "is no code"),  # both
+        ("kernels.8.6.crop_frame.cubin", "f0VM", "is no code"),
         ("extra", 1, "unknown field extra"),
     ],
 )
@@ -1018,7 +1053,7 @@ def test_an_export_writes_kernels_for_its_engines_gpus(micro_checkpoint, tmp_pat
     crop, gather = file.kernels["8.6"]["crop_frame"], file.kernels["8.6"]["gather_tokens"]
     assert crop.blocks == 64 * 48 // 256
     assert gather.blocks == 1
-    assert gather.image() != file.kernels["8.6"]["scatter_tokens"].image()
+    assert gather.images() != file.kernels["8.6"]["scatter_tokens"].images()
 
 
 def test_pointers_are_what_the_kernels_were_promised() -> None:
@@ -1040,26 +1075,24 @@ def test_kernels_take_the_parameters_that_are_passed(tmp_path) -> None:
         found = {{}}
         for capability in (86, 87):
             for name, code in _compile((64, 48), (12, 16), (4, 3), capability).items():
-                path = Path({str(tmp_path)!r}) / "kernel"
-                path.write_bytes(code.image())
-                if code.cubin:
-                    tool = triton.knobs.nvidia.cuobjdump.path
-                    text = subprocess.run([tool, "-elf", path], capture_output=True, text=True).stdout
-                    count = text.count("EIATTR_KPARAM_INFO")
-                else:
-                    count = code.ptx.split(")")[0].count(".param")
-                found[name, capability] = (count, len(code.arguments) + code.hidden, bool(code.cubin))
+                for image, hidden in code.images():
+                    elf = image.startswith(b"\x7fELF")
+                    if elf:
+                        path = Path({str(tmp_path)!r}) / "kernel"
+                        path.write_bytes(image)
+                        tool = triton.knobs.nvidia.cuobjdump.path
+                        text = subprocess.run([tool, "-elf", path], capture_output=True, text=True).stdout
+                        count = text.count("EIATTR_KPARAM_INFO")
+                    else:
+                        count = image.decode().split(")")[0].count(".param")
+                    found[name, capability, elf] = (count, len(code.arguments) + hidden, elf)
         print(json.dumps(list(found.values())))
         """
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [
-        [7, 7, True],
-        [6, 6, True],
-        [5, 5, True],
-        [5, 5, False],
-        [4, 4, False],
-        [3, 3, False],
+        *([7, 7, True], [5, 5, False], [6, 6, True], [4, 4, False], [5, 5, True], [3, 3, False]),
+        *([5, 5, False], [4, 4, False], [3, 3, False]),
     ]
 
 
@@ -1109,8 +1142,9 @@ def test_the_real_bindings_take_our_arguments() -> None:
     kernel = object.__new__(cuda_kernel.Kernel)
     kernel._code, kernel._function, kernel._module = CODE["crop_frame"], driver.CUfunction(64), driver.CUmodule(128)
     kernel._types = (*[ctypes.c_void_p] * 2, *[ctypes.c_int] * 2, *[ctypes.c_void_p] * 3)
+    kernel._nulls = (0, 0)
     for call in (
-        lambda: cuda_kernel._driver().cuModuleLoadData(CODE["crop_frame"].image()),
+        lambda: cuda_kernel._driver().cuModuleLoadData(CODE["crop_frame"].images()[-1][0]),
         lambda: cuda_kernel._driver().cuModuleGetFunction(kernel._module, b"crop_frame"),
         lambda: kernel.launch(stream, 3, 256, 512, 1080, 1920, 768),
         kernel.close,
