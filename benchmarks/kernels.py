@@ -3,12 +3,17 @@
     python benchmarks/kernels.py [--preset base] [--dtype fp16] [--batch 1 16 64] [--output runs/kernels]
 
 One run times, on the same tensors: the formula in PyTorch's operators (eager), PyTorch's fused attention (sdpa), the
-formula under torch.compile, and every tactic of our kernels (ours), each called directly and as a CUDA graph. Crops are
-cut for a batch of people out of a 1080p frame that is on the device already; they are compared with grid_sample (eager)
-and with what most runtimes do, OpenCV on the CPU and an upload of the crops. Tokens are gathered for a batch of
-windows, resampled because boxes move; they are compared with grid_sample, and with boxes that do not (copy). Results
-are percentiles of single calls, in microseconds. Each is appended as a row to kernels.csv, with device and versions,
-and kernels.png is drawn. --device cpu leaves our kernels out, to try the script.
+formula under torch.compile, and every tactic of our kernels (ours), each called directly and as a CUDA graph. A single
+launch is too short to be timed: 20 are timed together, in one graph where there is one, on as many sets of tensors in
+turn. Called directly, most of the time is Python's.
+
+Crops are cut for a batch of people out of a 1080p frame that is on the device already; they are compared with
+grid_sample (eager) and with what most runtimes do, OpenCV on the CPU and an upload of the crops. Tokens are gathered
+for a batch of windows, resampled because boxes move; they are compared with grid_sample, and with boxes that do not
+(copy).
+
+Results are percentiles over the groups, in microseconds for one launch. Each is appended as a row to kernels.csv, with
+device and versions, and kernels.png is drawn. --device cpu leaves our kernels out, to try the script.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,9 +62,8 @@ FORMULAS = {
     "cross_attention": (cross_attention_reference, cross_attention_plain),
 }
 OPERATORS = (*FORMULAS, "decode_heatmaps", "gather_tokens", "crop_frame")
-WARM_UP = 20
-
-Call = Callable[[], Tensor]
+WARM_UP = 3  # groups
+LAUNCHES = 20  # of a group
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,21 @@ class Candidate:
 
     Attributes:
         name: in the table.
-        call: computes the result.
+        call: computes the result from a set of tensors.
         on_device: everything happens on the GPU, so that a CUDA graph can capture it.
     """
 
     name: str
-    call: Call
+    call: Callable[..., Tensor]
     on_device: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: every candidate on the same sets of tensors, all of the same sizes."""
+
+    sets: list[tuple[Any, ...]]
+    candidates: Iterator[Candidate]
 
 
 @command("kernels.py")
@@ -82,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=SHAPES, default="base", help="whose shapes (default: %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=["fp16"], help="default: fp16")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64], help="windows (default: 1 16 64)")
-    parser.add_argument("--calls", type=int, default=200, help="timed calls of each (default: %(default)s)")
+    parser.add_argument(
+        "--calls", type=int, default=100, help="timed groups of 20 launches of each (default: %(default)s)"
+    )
     parser.add_argument("--operator", choices=OPERATORS, nargs="+", default=list(OPERATORS), help="default: all")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("runs/kernels"), metavar="DIR")
@@ -102,10 +117,12 @@ def main(argv: list[str] | None = None) -> int:
     ]
     for operator, dtype, batch in tqdm(work, unit="case", disable=None, leave=False):
         first = len(rows)
-        for candidate in candidates(operator, SHAPES[args.preset], batch, dtype, args.device):
+        case = make_case(operator, SHAPES[args.preset], batch, dtype, args.device)
+        for candidate in case.candidates:
+            group = partial(run_group, candidate.call, case.sets)
             for graph in (False, True) if args.device == "cuda" and candidate.on_device else (False,):
-                timed = as_cuda_graph(candidate.call) if graph else candidate.call
-                microseconds = time_calls(timed, args.calls, args.device)
+                timed = as_cuda_graph(group) if graph else group
+                microseconds = time_groups(timed, args.calls, args.device) / len(case.sets)
                 rows.append(
                     {
                         "date": datetime.date.today().isoformat(),
@@ -130,10 +147,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def candidates(
-    operator: str, shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: str, device: str
-) -> Iterator[Candidate]:
-    """Yield what to time for an operator, all on the same tensors.
+def make_case(operator: str, shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: str, device: str) -> Case:
+    """Return what to time for an operator.
 
     Args:
         operator: one of `OPERATORS`.
@@ -154,60 +169,70 @@ def candidates(
 
 def _formulas(
     operator: str, shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: torch.dtype, device: str
-) -> Iterator[Candidate]:
+) -> Case:
     T, (rows, columns), H, D = shape
     L = rows * columns
-    inputs: list[Any]
+    count, size = 1, (batch, H * D, L)
     if operator == "joint_attention":
-        inputs = [torch.randn(batch, 1, T * L, 3, H, D, device=device, dtype=dtype)]
+        size = (batch, 1, T * L, 3, H, D)
     elif operator in ("temporal_attention", "spatial_attention"):
-        inputs = [torch.randn(batch, T, L, 3, H, D, device=device, dtype=dtype)]
-    else:
-        count = 3 if operator == "cross_attention" else 1
-        inputs = [torch.randn(batch, H * D, L, device=device, dtype=dtype) for _ in range(count)]
-        inputs += [REFINEMENTS[operator]] if operator in REFINEMENTS else []
-    reference, plain = FORMULAS[operator]
-    yield Candidate("eager", lambda: reference(*inputs))
-    yield Candidate("fp32 operators" if operator in REFINEMENTS else "sdpa", lambda: plain(*inputs))
-    if device == "cuda":
-        yield Candidate("torch.compile", _compiled(reference, *inputs))
-        folder = "self_refinement" if operator in REFINEMENTS else operator.replace("joint", "spatial")
-        ours = import_module(f"sdtc.kernels.operators.{folder}.launch")
-        for tactic in ours.TACTICS:
-            yield Candidate(f"ours, {tactic}", lambda tactic=tactic: ours.run(*inputs, tactic))
+        size = (batch, T, L, 3, H, D)
+    elif operator == "cross_attention":
+        count = 3
+    axis = [REFINEMENTS[operator]] if operator in REFINEMENTS else []
+
+    def candidates() -> Iterator[Candidate]:
+        reference, plain = FORMULAS[operator]
+        yield Candidate("eager", reference)
+        yield Candidate("fp32 operators" if operator in REFINEMENTS else "sdpa", plain)
+        if device == "cuda":
+            yield Candidate("torch.compile", _compiled(reference))
+            folder = "self_refinement" if operator in REFINEMENTS else operator.replace("joint", "spatial")
+            ours = import_module(f"sdtc.kernels.operators.{folder}.launch")
+            for tactic in ours.TACTICS:
+                yield Candidate(f"ours, {tactic}", lambda *inputs, tactic=tactic: ours.run(*inputs, tactic))
+
+    tensors = ([torch.randn(size, device=device, dtype=dtype) for _ in range(count)] for _ in range(_sets(device)))
+    return Case([(*each, *axis) for each in tensors], candidates())
 
 
-def _decoders(grid: tuple[int, int], batch: int, dtype: torch.dtype, device: str) -> Iterator[Candidate]:
+def _decoders(grid: tuple[int, int], batch: int, dtype: torch.dtype, device: str) -> Case:
     rows, columns = grid
-    heatmaps = torch.rand(batch, JOINTS, 4 * rows, 4 * columns, device=device, dtype=dtype)
-    size = 16 * rows, 16 * columns
-    yield Candidate("eager", lambda: decode_heatmaps_reference(heatmaps, size))
-    if device == "cuda":
-        yield Candidate("torch.compile", _compiled(decode_heatmaps_reference, heatmaps, size))
-        ours = import_module("sdtc.kernels.operators.decode_heatmaps.launch")
-        yield Candidate("ours", lambda: ours.run(heatmaps, size))
+    maps, size = (batch, JOINTS, 4 * rows, 4 * columns), (16 * rows, 16 * columns)
+
+    def candidates() -> Iterator[Candidate]:
+        yield Candidate("eager", decode_heatmaps_reference)
+        if device == "cuda":
+            yield Candidate("torch.compile", _compiled(decode_heatmaps_reference))
+            yield Candidate("ours", import_module("sdtc.kernels.operators.decode_heatmaps.launch").run)
+
+    return Case([(torch.rand(maps, device=device, dtype=dtype), size) for _ in range(_sets(device))], candidates())
 
 
-def _gathered_tokens(
-    shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: torch.dtype, device: str
-) -> Iterator[Candidate]:
+def _gathered_tokens(shape: tuple[int, tuple[int, int], int, int], batch: int, dtype: torch.dtype, device: str) -> Case:
     T, grid, H, D = shape
     L, C, rows = grid[0] * grid[1], H * D, batch * T
-    pool = torch.randn(2 * rows, L, C, device=device, dtype=dtype)
-    slots = torch.randperm(2 * rows, device=device)[:rows].int()
     same = torch.tensor([1.0, 0.0, 1.0, 0.0], device=device).repeat(rows, 1)
     spread = 0.05 * torch.tensor([1.0, grid[1], 1.0, grid[0]], device=device)
-    places = same + spread * torch.randn(rows, 4, device=device)
-    places[T // 2 :: T] = same[0]  # a keyframe in its own box
 
-    yield Candidate("eager", lambda: gather_tokens_reference(pool, slots, places, grid))
-    yield Candidate("grid_sample", lambda: gather_by_grid_sample(pool, slots, places, grid))
-    yield Candidate("eager, copy", lambda: pool[slots.long()])
-    if device == "cuda":
-        yield Candidate("torch.compile", _compiled(gather_tokens_reference, pool, slots, places, grid))
-        ours = import_module("sdtc.kernels.operators.gather_tokens.launch")
-        yield Candidate("ours", lambda: ours.gather(pool, slots, places, grid))
-        yield Candidate("ours, copy", lambda: ours.gather(pool, slots, same, grid))
+    def tensors() -> tuple[Any, ...]:
+        pool = torch.randn(2 * rows, L, C, device=device, dtype=dtype)
+        slots = torch.randperm(2 * rows, device=device)[:rows].int()
+        places = same + spread * torch.randn(rows, 4, device=device)
+        places[T // 2 :: T] = same[0]  # a keyframe in its own box
+        return pool, slots, places, grid
+
+    def candidates() -> Iterator[Candidate]:
+        yield Candidate("eager", gather_tokens_reference)
+        yield Candidate("grid_sample", gather_by_grid_sample)
+        yield Candidate("eager, copy", lambda pool, slots, *_: pool[slots.long()])
+        if device == "cuda":
+            yield Candidate("torch.compile", _compiled(gather_tokens_reference))
+            ours = import_module("sdtc.kernels.operators.gather_tokens.launch")
+            yield Candidate("ours", ours.gather)
+            yield Candidate("ours, copy", lambda pool, slots, *_: ours.gather(pool, slots, same, grid))
+
+    return Case([tensors() for _ in range(_sets(device))], candidates())
 
 
 def gather_by_grid_sample(pool: Tensor, slots: Tensor, places: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -222,24 +247,26 @@ def gather_by_grid_sample(pool: Tensor, slots: Tensor, places: Tensor, grid: tup
     return found.permute(0, 2, 3, 1).reshape(len(slots), h * w, -1)
 
 
-def _crops(grid: tuple[int, int], batch: int, device: str) -> Iterator[Candidate]:
+def _crops(grid: tuple[int, int], batch: int, device: str) -> Case:
     size = 16 * grid[0], 16 * grid[1]
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (*FRAME, 3), dtype=np.uint8)
     corners = rng.uniform(0, 0.6, (batch, 2)) * FRAME[::-1]
     boxes = expand_boxes(np.concatenate([corners, rng.uniform(100, 500, (batch, 2))], axis=1), size)
-    frame = torch.from_numpy(picture).to(device)
     matrices = torch.from_numpy(np.stack([crop_to_image_matrix(box, size) for box in boxes])).to(device)
 
-    def on_the_cpu() -> Tensor:
+    def on_the_cpu(*_: Any) -> Tensor:
         return torch.from_numpy(np.stack([crop_frame(picture, box, size) for box in boxes])).to(device)
 
-    yield Candidate("eager", lambda: crop_by_grid_sample(frame, matrices, size))
-    yield Candidate("OpenCV + upload", on_the_cpu, on_device=False)
-    if device == "cuda":
-        yield Candidate("torch.compile", _compiled(crop_by_grid_sample, frame, matrices, size))
-        ours = import_module("sdtc.kernels.operators.crop_frame.launch")
-        yield Candidate("ours", lambda: ours.run(frame, matrices, size))
+    def candidates() -> Iterator[Candidate]:
+        yield Candidate("eager", crop_by_grid_sample)
+        yield Candidate("OpenCV + upload", on_the_cpu, on_device=False)
+        if device == "cuda":
+            yield Candidate("torch.compile", _compiled(crop_by_grid_sample))
+            yield Candidate("ours", import_module("sdtc.kernels.operators.crop_frame.launch").run)
+
+    frames = (torch.from_numpy(picture).to(device, copy=True) for _ in range(_sets(device)))
+    return Case([(frame, matrices, size) for frame in frames], candidates())
 
 
 def crop_by_grid_sample(frame: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
@@ -263,47 +290,51 @@ def crop_by_grid_sample(frame: Tensor, matrices: Tensor, size: tuple[int, int]) 
     return crops.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _compiled(function: Callable[..., Tensor], *arguments: Any) -> Call:
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     torch._dynamo.reset()  # otherwise a second size would be compiled for dynamic sizes
-    compiled = torch.compile(function, dynamic=False)
-    return lambda: compiled(*arguments)
+    return torch.compile(function, dynamic=False)
 
 
-def as_cuda_graph(call: Call) -> Call:
-    """Capture a call as a CUDA graph, whose replay costs the CPU almost nothing."""
+def _sets(device: str) -> int:
+    return LAUNCHES if device == "cuda" else 1  # a clock on the CPU can time single calls
+
+
+def run_group(call: Callable[..., Tensor], sets: list[tuple[Any, ...]]) -> None:
+    """Call a candidate once with each set of tensors."""
+    for inputs in sets:
+        call(*inputs)
+
+
+def as_cuda_graph(group: Callable[[], None]) -> Callable[[], None]:
+    """Capture a group of launches as one CUDA graph, whose replay costs the CPU almost nothing."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
-            result = call()
+            group()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        result = call()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return result
-
-    return replay
+        group()
+    return graph.replay
 
 
-def time_calls(call: Call, calls: int, device: str) -> np.ndarray:
-    """Return the times of single calls after a warm-up, ``[calls]``, in microseconds."""
+def time_groups(group: Callable[[], None], count: int, device: str) -> np.ndarray:
+    """Return the times of groups of launches after a warm-up, ``[count]``, in microseconds."""
     for _ in range(WARM_UP if device == "cuda" else 1):
-        call()
+        group()
     if device == "cpu":
         times = []
-        for _ in range(calls):
+        for _ in range(count):
             start = time.perf_counter()
-            call()
+            group()
             times.append((time.perf_counter() - start) * 1e6)
         return np.array(times)
     torch.cuda.synchronize()
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(count)]
     for start, end in events:
         start.record()
-        call()
+        group()
         end.record()
     torch.cuda.synchronize()
     return np.array([start.elapsed_time(end) * 1e3 for start, end in events])

@@ -44,8 +44,18 @@ def test_calls_are_timed_in_microseconds_after_a_warm_up(kernels, monkeypatch) -
     clock = iter([1.0, 1.25, 2.0, 2.5])
     monkeypatch.setattr(kernels, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     calls: list[None] = []
-    assert kernels.time_calls(lambda: calls.append(None), 2, "cpu").tolist() == [250_000.0, 500_000.0]
+    assert kernels.time_groups(lambda: calls.append(None), 2, "cpu").tolist() == [250_000.0, 500_000.0]
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("operator", ["joint_attention", "cross_attention", "crop_frame", "decode_heatmaps"])
+def test_a_group_takes_every_set_of_tensors_once(kernels, monkeypatch, operator) -> None:
+    monkeypatch.setattr(kernels, "_sets", lambda device: 3)
+    case = kernels.make_case(operator, (3, (8, 6), 2, 8), 2, "fp32", "cpu")
+    seen: list[int] = []
+    kernels.run_group(lambda first, *rest: seen.append(first.data_ptr()), case.sets)
+    assert seen == [each[0].data_ptr() for each in case.sets]
+    assert len(set(seen)) == 3
 
 
 def test_the_crops_it_compares_with_are_the_same_crops(kernels) -> None:
@@ -60,7 +70,8 @@ def test_the_crops_it_compares_with_are_the_same_crops(kernels) -> None:
 
 def test_the_tokens_it_compares_with_are_the_same_tokens(kernels) -> None:
     operator, shape = "gather_tokens", (3, (8, 6), 2, 8)
-    found = {each.name: each.call() for each in kernels.candidates(operator, shape, 2, "fp32", "cpu")}
+    case = kernels.make_case(operator, shape, 2, "fp32", "cpu")
+    found = {each.name: each.call(*case.sets[0]) for each in case.candidates}
     torch.testing.assert_close(found["grid_sample"], found["eager"], atol=1e-4, rtol=0)
     assert torch.equal(found["eager, copy"][1::3], found["eager"][1::3])  # keyframes
     assert not torch.allclose(found["eager, copy"], found["eager"], atol=0.1)
