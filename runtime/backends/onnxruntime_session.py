@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,16 @@ class OnnxRuntimeSession:
         self.inputs = {tensor.name: _spec(tensor, path) for tensor in self._session.get_inputs()}
         self.outputs = {tensor.name: _spec(tensor, path) for tensor in self._session.get_outputs()}
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         check_inputs(self.inputs, inputs)
         session = self._session
         if session is None:
             raise EngineError(CLOSED)
         try:
-            values = session.run(None, dict(inputs))
+            values = session.run(outputs, dict(inputs))
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed: {_first_line(error)}") from None
-        return dict(zip(self.outputs, values, strict=True))
+        return dict(zip(outputs or self.outputs, values, strict=True))
 
     def close(self) -> None:
         self._session = None

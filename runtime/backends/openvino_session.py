@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class OpenVINOSession:
         self.inputs = {port.get_any_name(): _spec(port) for port in self._model.inputs}
         self.outputs = {port.get_any_name(): _spec(port) for port in self._model.outputs}
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         check_inputs(self.inputs, inputs)
         requests = self._requests
         if requests is None:
@@ -74,7 +74,7 @@ class OpenVINOSession:
                 results = request.infer(dict(inputs), share_inputs=True, share_outputs=True)
             except Exception as error:
                 raise EngineError(f"OpenVINO failed: {str(error)[-300:]}") from None
-            return {name: np.array(results[name]) for name in self.outputs}
+            return {name: np.array(results[name]) for name in outputs or self.outputs}
 
     def close(self) -> None:
         self._requests = self._model = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,15 +34,16 @@ class Session(Protocol):
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run once.
 
         Args:
             inputs: an array for every input, of its shape and type; on a GPU, arrays with
                 ``__cuda_array_interface__`` are read in place.
+            outputs: names of those to return, e.g. to leave large heatmaps on a GPU; default: all.
 
         Returns:
-            Every output by name, as new arrays.
+            The outputs by name, as new arrays.
 
         Raises:
             EngineError: the backend failed, an input does not fit, or the session is closed.

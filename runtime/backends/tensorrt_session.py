@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,13 +184,13 @@ class TensorRTSession:
             _set_address(context, name, buffer.device)
         return lambda stream: _execute(context, stream)
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         if set(inputs) != set(self.inputs):
             raise EngineError(f"inputs are {sorted(inputs)}: the graph takes {sorted(self.inputs)}")
         with self._lock:
-            return self._run(inputs)
+            return self._run(inputs, list(self.outputs) if outputs is None else outputs)
 
-    def _run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, np.ndarray]:
         if self._context is None:
             raise EngineError(CLOSED)
         for name, value in inputs.items():
@@ -199,9 +199,9 @@ class TensorRTSession:
             _set_address(self._context, name, self._buffers[name].device)
         _execute(self._context, self._stream)
         results = {}
-        for name, spec in self.outputs.items():
+        for name in outputs:
             shape = tuple(int(side) for side in self._context.get_tensor_shape(name))
-            results[name] = self._buffers[name].view(shape, spec.dtype)
+            results[name] = self._buffers[name].view(shape, self.outputs[name].dtype)
             self._buffers[name].download(results[name].nbytes, self._stream)
         self._stream.synchronize()
         return {name: array.copy() for name, array in results.items()}  # the next run reuses the buffers

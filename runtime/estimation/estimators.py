@@ -139,7 +139,7 @@ class WindowEstimator(Estimator, PoseStream):
                         self._crop(window, crop_box, clip)
                     clips[len(batch) :] = clips[len(batch) - 1]
                 with self._times.stage("pose"):
-                    keypoints = self._session.run({"clip": clips})["keypoints"][: len(batch)]
+                    keypoints = self._session.run({"clip": clips}, ("keypoints",))["keypoints"][: len(batch)]
                 found.append(checked(keypoints, self.backend))
         return by_request(np.concatenate(found), requests)
 
@@ -311,7 +311,7 @@ class StreamingEstimator(TokenEstimator):
                     resampler.gather(maps, places[part].reshape(-1, 4), windows[:count].reshape(-1, *maps[0].shape))
                     windows[count:] = windows[count - 1]
                 with self.times.stage("temporal"):
-                    keypoints = self.temporal.run({"tokens": windows})["keypoints"][:count]
+                    keypoints = self.temporal.run({"tokens": windows}, ("keypoints",))["keypoints"][:count]
                 found.append(checked(keypoints, self.backend))
         return np.concatenate(found)
 

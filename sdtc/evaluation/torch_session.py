@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,13 +36,14 @@ class TorchSession:
             "heatmaps": TensorSpec((None, config.num_keypoints, *config.heatmap_size), real),
         }
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         check_inputs(self.inputs, inputs)
         with torch.inference_mode():
             clip = torch.from_numpy(np.ascontiguousarray(inputs["clip"])).to(self._device)
             heatmaps = self._network(clip).float()
             keypoints = decode_heatmaps(heatmaps, self._network.config.input_size)
-        return {"keypoints": keypoints.cpu().numpy(), "heatmaps": heatmaps.cpu().numpy()}
+        found = {"keypoints": keypoints, "heatmaps": heatmaps}
+        return {name: found[name].cpu().numpy() for name in (found if outputs is None else outputs)}
 
     def close(self) -> None:
         pass

@@ -168,7 +168,7 @@ class Oracle:
         self.outputs = {"keypoints": TensorSpec((None, 15, 3), np.dtype(np.float32))}
         self.in_crops, self.next, self.closed = in_crops, 0, False
 
-    def run(self, inputs):
+    def run(self, inputs, outputs=None):
         clip = inputs["clip"]
         assert clip.shape[1:] == self.inputs["clip"].shape[1:]
         start, self.next = self.next, self.next + len(clip)

@@ -59,6 +59,16 @@ def test_onnxruntime_session(manifest, tiny_bundle) -> None:
     assert session.backend.startswith("onnxruntime")
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_only_the_outputs_that_are_asked_for(manifest, tiny_bundle, backend) -> None:
+    pytest.importorskip(backend)
+    with open_session(manifest, tiny_bundle, Choice(backend, "cpu")) as session:
+        every, one = session.run({"clip": clip()}), session.run({"clip": clip()}, ("keypoints",))
+    assert set(every) == {"heatmaps", "keypoints"}
+    assert set(one) == {"keypoints"}
+    np.testing.assert_array_equal(one["keypoints"], every["keypoints"])
+
+
 def test_openvino_answers_as_onnxruntime(manifest, tiny_bundle) -> None:
     pytest.importorskip("openvino", reason="needs the extra openvino")
     with open_session(manifest, tiny_bundle, CPU) as session:

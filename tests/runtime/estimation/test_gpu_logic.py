@@ -459,7 +459,7 @@ class HostSession:
         (self._input, self._output), self._work = TENSORS[graph], encode if graph == "encoder" else decode
         self.inputs = {self._input: TensorSpec((None, *TENSORS[graph][self._input][1]), np.dtype("f4"))}
 
-    def run(self, inputs):
+    def run(self, inputs, outputs=None):
         return {self._output: self._work(inputs[self._input])}
 
     def close(self) -> None: ...
