@@ -26,7 +26,7 @@ from sdtc.core.command_line import say
 from sdtc.core.files import make_directory, sha256
 from sdtc.core.manifest import EngineInfo, GraphFiles, Manifest
 from sdtc.export import device_kernels, engine_builder, graphs, verify
-from sdtc.export.engine_builder import Target
+from sdtc.export.engine_builder import Plugins, Target
 from sdtc.export.verify import Parity
 from sdtc.model.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from sdtc.runtime.backends.choice import available_cpus
@@ -48,7 +48,8 @@ class ExportOptions:
         flavour: ``"auto"``, ``"tensorrt"`` or ``"tensorrt-rtx"``.
         compute_capabilities: GPUs to build for, e.g. ``("8.6", "8.9")``; see `engine_builder.find_target` if empty.
         plan: build TensorRT engines.
-        plugins: put the Triton kernels into full TensorRT's engines: ``"auto"``, ``"on"`` or ``"off"``.
+        plugins: the Triton kernels that full TensorRT's engines get: ``"auto"``, ``"on"``, ``"off"``, or operators of
+            `engine_builder.PLUGINS` with commas between them.
         verify_on: a video or image folder whose frames are also compared; rendered people if not given.
     """
 
@@ -81,7 +82,7 @@ def export(checkpoint: Path, output: Path, options: ExportOptions | None = None,
     make_directory(output)
     _protect_foreign_files(output, find_checkpoint(checkpoint))
     target = engine_builder.find_target(options.flavour, options.compute_capabilities) if options.plan else None
-    engine_builder.check_plugins(options.plugins, target)
+    plugins = engine_builder.check_plugins(options.plugins, target)
     with steps.step(f"read {checkpoint}") as note:
         source = load_checkpoint(checkpoint)
         untrained = "" if source.trained else ", UNTRAINED: its poses mean nothing"
@@ -92,15 +93,26 @@ def export(checkpoint: Path, output: Path, options: ExportOptions | None = None,
             f"checkpoint '{checkpoint}' has model.motion 'optical_flow', Table 4's baseline, whose flow OpenCV "
             "computes: it runs in PyTorch only; evaluate it with sdtc-eval, or export a network with 'mlsme'"
         )
-    if not engine_builder.use_plugins(options.plugins, target, config):
-        options = replace(options, plugins="off")
+    plugins = engine_builder.use_plugins(plugins, target, config)
 
     with _workspace(output) as work:
-        _BundleExport(work, source, options, target, steps).write(output)
+        _BundleExport(work, source, options, target, plugins, steps).write(output)
     steps.say(f"bundle: {output / 'model.json'}")
     engine = output / ("model.plan" if options.plan else "model.onnx")
     steps.say(f"next:   sdtc-infer --engine {engine} --input VIDEO")
     return output / "model.json"
+
+
+def encoder_profiles(most: int) -> list[tuple[int, int, int]]:
+    """Return the smallest, most common and largest batch of each profile of the encoder's engine.
+
+    A stream encodes one frame of each person at a time, whatever the number of windows is: of one person, of a few, or
+    as many frames as a whole batch of new windows has.
+
+    Args:
+        most: the largest batch.
+    """
+    return [(1, size, size) for size in sorted({1, min(8, most), most})]
 
 
 class _BundleExport:
@@ -109,15 +121,23 @@ class _BundleExport:
     Args:
         work: folder for the files until they are handed over.
         source: the checkpoint.
-        options: with the decision on plugins made.
+        options: of the export.
         target: of the engines; None to build none.
+        plugins: registered ones, for the engines.
         steps: prints the progress.
     """
 
     def __init__(
-        self, work: Path, source: Checkpoint, options: ExportOptions, target: Target | None, steps: _Steps
+        self,
+        work: Path,
+        source: Checkpoint,
+        options: ExportOptions,
+        target: Target | None,
+        plugins: Plugins,
+        steps: _Steps,
     ) -> None:
         self.work, self.source, self.options, self.target, self.steps = work, source, options, target, steps
+        self.plugins = plugins
         self.network = source.network
         self.specs = graphs.graph_specs(self.network.config)
         self.crops = verify.clip_crops(self.network.config, options.verify_on)
@@ -166,20 +186,19 @@ class _BundleExport:
     def build_engines(self, target: Target) -> tuple[str, ...]:
         """Build the engines of all graphs; return their plugin layers, as "graph: layer"."""
         found: list[str] = []
-        batch, plugins = self.options.batch, self.options.plugins
+        batch, plugins = self.options.batch, self.plugins
         for name, spec in self.specs.items():
             plan = self.work / f"{FILE_STEMS[name]}.plan"
-            # The encoder's smallest batch is a single new frame, whatever the smallest number of windows is.
-            smallest = 1 if name == "encoder" else batch[0]
-            counts = (smallest, batch[1] * spec.frames_per_item, batch[2] * spec.frames_per_item)
+            most = batch[2] * spec.frames_per_item
+            counts = encoder_profiles(most) if name == "encoder" else [(batch[0], batch[1], most)]
             with self.steps.step(f"build {plan.name}") as note:
-                shapes = tuple((count, *spec.shape) for count in counts)
+                profiles = [tuple((count, *spec.shape) for count in profile) for profile in counts]
                 layers = engine_builder.build_engine(
-                    plan.with_suffix(".onnx"), plan, target, spec.input, shapes, plugins
+                    plan.with_suffix(".onnx"), plan, target, spec.input, profiles, plugins
                 )
                 found += [f"{name}: {layer}" for layer in layers]
                 capabilities = ", ".join(target.compute_capabilities)
-                size = f"{plan.stat().st_size / 1e6:.1f} MB" + (f", {len(layers)} plugins" if plugins != "off" else "")
+                size = f"{plan.stat().st_size / 1e6:.1f} MB" + (f", {len(layers)} plugins" if plugins.operators else "")
                 note(f"{target.flavour} {target.version} for {capabilities}; {size}")
         return tuple(found)
 

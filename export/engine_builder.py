@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +27,15 @@ from sdtc.runtime.backends.cuda import gpu_or_reason
 from sdtc.runtime.backends.tensorrt_session import MODULES
 
 FLAVOURS = ("auto", *ENGINE_FLAVOURS)
-PLUGINS = ("auto", "on", "off")
+# Operators that can be plugins, by the name that users know. `on` is all of them, `auto` temporal attention alone, for
+# which TensorRT has no fusion of its own: what the others are worth beside TensorRT's has not been measured.
+PLUGINS = {
+    "temporal_attention": "TemporalAttention",
+    "spatial_attention": "SpatialAttention",
+    "self_refinement": "SelfRefinement",
+    "cross_attention": "CrossAttention",
+}
+_SETS = {"auto": ("TemporalAttention",), "on": tuple(PLUGINS.values()), "off": ()}
 # Extras that install the builder: full TensorRT builds on the GPU that it builds for, TensorRT-RTX builds anywhere.
 _EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "export"}
 # TensorRT-RTX has neither fp32 nor bf16 products for Turing (7.5), which is therefore not among the defaults.
@@ -86,58 +94,84 @@ def find_target(flavour: str = "auto", compute_capabilities: tuple[str, ...] = (
     return Target(flavour, trt.__version__, chosen)
 
 
-def check_plugins(choice: str, target: Target | None) -> None:
+@dataclass(frozen=True)
+class Plugins:
+    """The plugins of an engine.
+
+    Attributes:
+        operators: names of the ONNX operators that are plugins.
+        required: whether all of them must be in the engine.
+    """
+
+    operators: tuple[str, ...] = ()
+    required: bool = False
+
+
+def check_plugins(choice: str, target: Target | None) -> Plugins:
     """Check the choice of plugins, before any work is done.
 
     Args:
-        choice: ``"auto"``, ``"on"`` or ``"off"``.
+        choice: ``"auto"``, ``"on"``, ``"off"``, or some of `PLUGINS` with commas between them.
         target: from `find_target`; None if no engine is built.
+
+    Returns:
+        What is asked for.
 
     Raises:
         InputError: there is no such choice, or plugins are requested where they are not possible.
         MissingExtraError: Triton is not installed.
     """
-    if choice not in PLUGINS:
-        raise InputError(f"`plugins` is '{choice}': expected one of {', '.join(PLUGINS)}")
-    if choice != "on":
-        return
+    names = [name.strip() for name in choice.split(",")]
+    if choice not in _SETS and not set(names) <= set(PLUGINS):
+        raise InputError(
+            f"`plugins` is '{choice}': expected one of {', '.join(_SETS)}, or some of {', '.join(PLUGINS)} with commas "
+            "between them"
+        )
+    wanted = Plugins(_SETS.get(choice) or tuple(PLUGINS[name] for name in names if name in PLUGINS), choice != "auto")
+    if not wanted.operators or not wanted.required:
+        return wanted
     if target is None:
         raise InputError(
-            "`plugins='on'` puts kernels into engines, and `plan=False` builds none: leave one of them out"
+            f"`plugins='{choice}'` puts kernels into engines, and `plan=False` builds none: leave one of them out"
         )
     if target.flavour != "tensorrt":
         raise InputError(
-            f"`plugins='on'` needs full TensorRT, {target.flavour} takes no plugins: add `flavour='tensorrt'` on a "
-            "machine with a GPU, or leave `plugins` out"
+            f"`plugins='{choice}'` needs full TensorRT, {target.flavour} takes no plugins: add `flavour='tensorrt'` on "
+            "a machine with a GPU, or leave `plugins` out"
         )
-    require("triton", "kernels", "`plugins='on'`")
+    require("triton", "kernels", f"`plugins='{choice}'`")
+    return wanted
 
 
-def use_plugins(choice: str, target: Target | None, config: ModelConfig) -> bool:
+def use_plugins(wanted: Plugins, target: Target | None, config: ModelConfig) -> Plugins:
     """Decide whether engines get the kernels of `sdtc.kernels` as plugins; if so, register them.
 
     Args:
-        choice, target: as `check_plugins` accepts them.
+        wanted, target: from `check_plugins`, and what it was given.
         config: of the network.
 
+    Returns:
+        `wanted`, or no plugins where they are not required and not possible.
+
     Raises:
-        KernelError: ``"on"``, and the kernels do not support the network or the GPU.
+        KernelError: they are required, and the kernels do not support the network or the GPU.
     """
-    if choice == "off" or target is None or target.flavour != "tensorrt" or find_spec("triton") is None:
-        return False
+    if not wanted.operators or target is None or target.flavour != "tensorrt" or find_spec("triton") is None:
+        return Plugins()
     from sdtc.kernels import plugins
 
     (capability,) = target.compute_capabilities
     try:
         number = int(capability.replace(".", ""))
         axis = CONTEXT_AXES[config.context_softmax]
-        plugins.check(config.num_frames, config.token_shape[0], config.width, config.heads, axis, number)
-        plugins.register(number)
+        sizes = config.num_frames, config.token_shape[0], config.width, config.heads
+        plugins.check(wanted.operators, *sizes, axis, number)
+        plugins.register(number, wanted.operators)
     except (KernelError, ImportError):
-        if choice == "on":
+        if wanted.required:
             raise
-        return False
-    return True
+        return Plugins()
+    return wanted
 
 
 def build_engine(
@@ -145,8 +179,8 @@ def build_engine(
     plan_path: Path,
     target: Target,
     input_name: str,
-    shapes: tuple[tuple[int, ...], ...],
-    plugins: str = "off",
+    profiles: Sequence[tuple[tuple[int, ...], ...]],
+    plugins: Plugins | None = None,
 ) -> tuple[str, ...]:
     """Build one engine.
 
@@ -155,9 +189,8 @@ def build_engine(
         plan_path: where to write the engine, atomically.
         target: from `find_target`.
         input_name: the graph's one input.
-        shapes: its smallest, most common and largest shape.
-        plugins: ``"on"`` or ``"auto"`` to take registered plugins in place of the bodies of custom operators, see
-            `use_plugins`; with ``"on"`` none may be missing.
+        profiles: its smallest, most common and largest shape in each profile, for which the engine is tuned.
+        plugins: registered ones, to take in place of the bodies of custom operators, see `use_plugins`; default: none.
 
     Returns:
         The names of the layers that are plugins.
@@ -171,19 +204,21 @@ def build_engine(
     logger = _make_logger(trt)
     builder = trt.Builder(logger)
     flags = trt.NetworkDefinitionCreationFlag
-    chosen = [flags.STRONGLY_TYPED, *([flags.PREFER_AOT_PYTHON_PLUGINS] if plugins != "off" else [])]
+    plugins = plugins or Plugins()
+    chosen = [flags.STRONGLY_TYPED, *([flags.PREFER_AOT_PYTHON_PLUGINS] if plugins.operators else [])]
     network = builder.create_network(sum(1 << int(flag) for flag in chosen))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx_path.read_bytes()):
         raise ExportError(
             f"{target.flavour} {target.version} cannot read {onnx_path.name}: {parser.get_error(0).desc()}"
         )
-    profile = builder.create_optimization_profile()
-    profile.set_shape(input_name, *shapes)
     config = builder.create_builder_config()
-    config.add_optimization_profile(profile)
+    for shapes in profiles:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(input_name, *shapes)
+        config.add_optimization_profile(profile)
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 must not silently become TF32
-    if plugins != "off":
+    if plugins.operators:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector reports layer types
     if target.flavour == "tensorrt-rtx":
         config.num_compute_capabilities = len(target.compute_capabilities)
@@ -197,10 +232,10 @@ def build_engine(
             f"{', '.join(target.compute_capabilities)}: {reason}"
         )
     layers: tuple[str, ...] = ()
-    if plugins != "off":
-        nodes = _custom_nodes(onnx_path)
+    if plugins.operators:
+        nodes = custom_nodes(onnx_path, plugins.operators)
         layers = plugin_layers(_inspect(trt, logger, plan), nodes)
-        if plugins == "on" and len(layers) < len(nodes):
+        if plugins.required and len(layers) < len(nodes):
             raise ExportError(
                 f"{target.flavour} {target.version} put {len(layers)} of {len(nodes)} plugins into the engine of "
                 f"{onnx_path.name}, and took the operators' bodies for the others: use `plugins='auto'` or off"
@@ -236,9 +271,10 @@ def plugin_layers(information: str, nodes: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in plugins if any(node in name for node in nodes))
 
 
-def _custom_nodes(onnx_path: Path) -> list[str]:
+def custom_nodes(onnx_path: Path, operators: Collection[str]) -> list[str]:
+    """Return the names of a graph's nodes of some custom operators."""
     graph = onnx.load(onnx_path, load_external_data=False).graph
-    return [node.name for node in graph.node if node.domain == DOMAIN]
+    return [node.name for node in graph.node if node.domain == DOMAIN and node.op_type in operators]
 
 
 def _known_capabilities(trt: Any) -> dict[str, Any]:

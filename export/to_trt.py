@@ -77,8 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         help="GPUs to build for (default: this GPU, or 8.0, 8.6, 8.9 and 12.0 if there is none)",
     )  # fmt: skip
     parser.add_argument(
-        "--plugins", choices=("auto", "on", "off"), default="auto",
-        help="run the Triton kernels as plugins in the engine; auto: with full TensorRT, if Triton is installed",
+        "--plugins", default="auto", metavar="auto|on|off|NAME,…",
+        help="run Triton kernels as plugins in full TensorRT's engines: on, those of all operators, off, of none, or "
+        "some of temporal_attention, spatial_attention, self_refinement and cross_attention; auto: temporal attention, "
+        "if Triton is installed",
     )  # fmt: skip
     parser.add_argument("--no-plan", action="store_true", help="write and verify the ONNX graphs only, no engines")
     parser.add_argument(

@@ -8,7 +8,7 @@ TensorRT-RTX aborts on them, so they must never be registered in a process that 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -27,7 +27,8 @@ from sdtc.kernels.operators.self_refinement import launch as self_refinement
 from sdtc.kernels.operators.spatial_attention import launch as spatial_attention
 from sdtc.kernels.operators.temporal_attention import launch as temporal_attention
 
-_registered: int | None = None  # the architecture; TensorRT registers a name only once in a process
+# By operator, the architecture; TensorRT registers a name only once in a process.
+_registered: dict[str, int] = {}
 MAX_SHARED = 48 << 10  # bytes of a block; more would have to be requested from the driver
 MAX_PIXELS = 256  # of a map, for which self-refinement and cross-attention stay within that
 
@@ -82,30 +83,29 @@ OPERATORS = {
 }  # fmt: skip
 
 
-def register(capability: int, cache: Path | None = None) -> tuple[str, ...]:
-    """Register every operator with TensorRT's plugin registry, for one architecture; once in a process.
+def register(capability: int, operators: Collection[str] = tuple(OPERATORS), cache: Path | None = None) -> None:
+    """Register operators with TensorRT's plugin registry, for one architecture; each once in a process.
 
     Args:
         capability: compute capability of the GPU that the engine is built for, e.g. 89 for 8.9.
+        operators: names of those in `OPERATORS` that engines shall have as plugins.
         cache: folder of compiled kernels, see `sdtc.kernels.aot`.
-
-    Returns:
-        The names of the operators.
 
     Raises:
         MissingExtraError: full TensorRT is not installed.
-        KernelError: kernels are not compiled for this GPU, plugins for another one are registered in this process, or
-            this TensorRT does not support plugins that are compiled ahead of time.
+        KernelError: kernels are not compiled for this GPU, other plugins are registered in this process, which engines
+            would get too, or this TensorRT does not support plugins that are compiled ahead of time.
     """
-    global _registered
     architecture = aot.architecture_for(capability)
-    if _registered is not None:
-        if _registered != architecture:
+    for name, other in _registered.items():
+        if other != architecture or name not in operators:
             raise KernelError(
-                f"plugins for sm_{_registered} are registered in this process already, and an engine for "
+                f"the plugin {name} for sm_{other} is registered in this process already, and an engine for "
                 f"sm_{architecture} needs others: export in a new process"
             )
-        return tuple(OPERATORS)
+    missing = [name for name in operators if name not in _registered]
+    if not missing:
+        return
     trt = require("tensorrt", "gpu", "`plugins='on'`")
     trtp = import_module("tensorrt.plugin")
     if not hasattr(trtp, "aot_impl"):
@@ -113,21 +113,23 @@ def register(capability: int, cache: Path | None = None) -> tuple[str, ...]:
             f"TensorRT {trt.__version__} does not support plugins that are compiled ahead of time: update it, or use "
             "`plugins='off'`"
         )
-    for name, operator in OPERATORS.items():
-        _register(trtp, name, operator, architecture, cache)
-    _registered = architecture
-    return tuple(OPERATORS)
+    for name in missing:
+        _register(trtp, name, OPERATORS[name], architecture, cache)
+        _registered[name] = architecture
 
 
 def are_registered() -> bool:
     """Whether this process has registered plugins, and so must not build with TensorRT-RTX."""
-    return _registered is not None
+    return bool(_registered)
 
 
-def check(frames: int, tokens: int, width: int, heads: int, axis: int, capability: int) -> None:
+def check(
+    operators: Collection[str], frames: int, tokens: int, width: int, heads: int, axis: int, capability: int
+) -> None:
     """Check that the kernels take a network of some sizes, in every dtype that a GPU supports, and fit that GPU.
 
     Args:
+        operators: names of those in `OPERATORS` to check.
         frames: T, of a window.
         tokens: L, of a frame.
         width: C.
@@ -138,7 +140,8 @@ def check(frames: int, tokens: int, width: int, heads: int, axis: int, capabilit
     Raises:
         KernelError: a size is out of range, kernels are not compiled for this GPU, or one does not fit it.
     """
-    check_range("plugins", "tokens", tokens, 1, MAX_PIXELS)
+    if {"SelfRefinement", "CrossAttention"} & set(operators):
+        check_range("plugins", "tokens", tokens, 1, MAX_PIXELS)
     architecture = aot.architecture_for(capability)
     attention = heads, width // heads
     sizes = {
@@ -147,10 +150,10 @@ def check(frames: int, tokens: int, width: int, heads: int, axis: int, capabilit
         "SelfRefinement": (width, tokens, axis),
         "CrossAttention": (width, tokens),
     }
-    for name, operator in OPERATORS.items():
+    for name in operators:
         for dtype in FLOATS:
             if aot.supports(architecture, dtype):
-                fitting_launch(operator, sizes[name], dtype, operator.tactics[0], architecture)
+                fitting_launch(OPERATORS[name], sizes[name], dtype, OPERATORS[name].tactics[0], architecture)
 
 
 def fitting_launch(operator: Operator, sizes: Sequence[int], dtype: str, tactic: str, architecture: int) -> Launch:

@@ -61,7 +61,7 @@ class TensorRTSession:
         info: the manifest's description of the engine.
 
     Attributes:
-        batch_range: by input, the smallest and the largest batch of the engine's profile.
+        batch_range: by input, the smallest and the largest batch that the engine takes.
         gpu: the GPU that it runs on.
         own_graphs: whether it makes CUDA graphs of its own, and must not be recorded into others.
 
@@ -82,8 +82,9 @@ class TensorRTSession:
         self.outputs: dict[str, TensorSpec] = {}
         self.batch_range: dict[str, tuple[int, int]] = {}
         self._buffers: dict[str, DeviceBuffer] = {}
-        self._lock = threading.Lock()  # one context and one set of buffers: one run at a time
-        self._context: Any = None
+        self._lock = threading.Lock()  # one set of buffers: one run at a time
+        self._profiles: list[tuple[int, int]] = []  # smallest and largest batch of each
+        self._contexts: dict[int, Any] = {}  # of `run`, by profile
         self._memory = ExitStack()  # stream and buffers, released in any case
         try:
             self._start(trt, path, info, gpu)
@@ -103,14 +104,13 @@ class TensorRTSession:
                 f"capability {', '.join(info.compute_capabilities)}; this GPU has {gpu.compute_capability}): "
                 "export again here"
             )
-        # All contexts of the engine use the same memory, one after the other.
+        # All contexts of the engine, of all profiles, use the same memory, one after the other.
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._working = DeviceMemory(self._engine.device_memory_size_v2)
         self._memory.callback(self._working.close)
         self._config: Any = strategy
         if self.own_graphs:
             self._configure(trt, strategy, hashlib.sha256(plan).hexdigest(), gpu)
-        self._context = self._new_context()
         self._stream = Stream()
         self._memory.callback(self._stream.close)
         for index in range(self._engine.num_io_tensors):
@@ -119,14 +119,17 @@ class TensorRTSession:
             spec = TensorSpec(shape, np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))))
             if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
                 self.inputs[name] = spec
-                smallest, _, largest = self._engine.get_tensor_profile_shape(name, 0)
-                self.batch_range[name] = (int(smallest[0]), int(largest[0]))
-                self._allocate(name, tuple(largest), spec)
+                count = self._engine.num_optimization_profiles
+                shapes = [self._engine.get_tensor_profile_shape(name, profile) for profile in range(count)]
+                self._profiles = [(int(smallest[0]), int(largest[0])) for smallest, _, largest in shapes]
+                self.batch_range[name] = min(low for low, _ in self._profiles), max(high for _, high in self._profiles)
+                self._allocate(name, (self.batch_range[name][1], *shapes[0][2][1:]), spec)
             else:
                 self.outputs[name] = spec
         for name, spec in self.outputs.items():  # the batch of an output is at most the input's
             batch = max(largest for _, largest in self.batch_range.values())
             self._allocate(name, tuple(batch if side is None else side for side in spec.shape), spec)
+        self._contexts[0] = self._new_context(0)
 
     def _configure(self, trt: Any, strategy: Any, digest: str, gpu: Gpu) -> None:
         """Let TensorRT-RTX make its own CUDA graphs, and cache what it compiles for this GPU."""
@@ -151,11 +154,20 @@ class TensorRTSession:
 
         self._memory.callback(save)
 
-    def _new_context(self) -> Any:
+    def _profile_for(self, batch: int) -> int:
+        """Return the profile for a batch that the engine takes: the one that is tuned for the fewest that it takes."""
+        fitting = [number for number, (low, high) in enumerate(self._profiles) if low <= batch <= high]
+        return min(fitting, key=lambda number: self._profiles[number][1])
+
+    def _new_context(self, profile: int) -> Any:
         context = self._engine.create_execution_context(self._config)
         if context is None:
             raise EngineError(f"{self.backend} could not create an execution context: is GPU memory full?")
         context.set_device_memory(self._working.address, self._working.nbytes)
+        if len(self._profiles) > 1:
+            if not context.set_optimization_profile_async(profile, self._stream.handle):
+                raise EngineError(f"{self.backend} refuses profile {profile} of the engine: its log above says why")
+            self._stream.synchronize()
         return context
 
     def address(self, name: str) -> int:
@@ -174,11 +186,10 @@ class TensorRTSession:
         Raises:
             EngineError: the engine does not take the batch size, or TensorRT fails; also raised by the function.
         """
-        context = self._new_context()
+        for name in self.inputs:
+            self._check_batch(name, batch)
+        context = self._new_context(self._profile_for(batch))
         for name, spec in self.inputs.items():
-            smallest, largest = self.batch_range[name]
-            if not smallest <= batch <= largest:
-                raise EngineError(f"input '{name}' has batch {batch}, the engine takes {smallest} to {largest}")
             _set_shape(context, name, (batch, *(side or 0 for side in spec.shape[1:])))
         for name, buffer in self._buffers.items():
             _set_address(context, name, buffer.device)
@@ -191,16 +202,22 @@ class TensorRTSession:
             return self._run(inputs, list(self.outputs) if outputs is None else outputs)
 
     def _run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        if self._context is None:
+        if not self._contexts:
             raise EngineError(CLOSED)
+        shapes = {name: self._check(name, value) for name, value in inputs.items()}
+        profile = self._profile_for(max(shape[0] for shape in shapes.values()))
+        if profile not in self._contexts:
+            self._contexts[profile] = self._new_context(profile)
+        context = self._contexts[profile]
         for name, value in inputs.items():
-            self._set_input(name, value)
+            _set_shape(context, name, shapes[name])
+            _set_address(context, name, self._place(name, value))
         for name in self.outputs:
-            _set_address(self._context, name, self._buffers[name].device)
-        _execute(self._context, self._stream)
+            _set_address(context, name, self._buffers[name].device)
+        _execute(context, self._stream)
         results = {}
         for name in outputs:
-            shape = tuple(int(side) for side in self._context.get_tensor_shape(name))
+            shape = tuple(int(side) for side in context.get_tensor_shape(name))
             results[name] = self._buffers[name].view(shape, self.outputs[name].dtype)
             self._buffers[name].download(results[name].nbytes, self._stream)
         self._stream.synchronize()
@@ -208,7 +225,7 @@ class TensorRTSession:
 
     def close(self) -> None:
         with self._lock:
-            self._context = None
+            self._contexts.clear()
             try:
                 self._memory.close()
             finally:
@@ -226,8 +243,13 @@ class TensorRTSession:
         self._memory.callback(buffer.close)
         self._buffers[name] = buffer
 
-    def _set_input(self, name: str, value: Any) -> None:
-        """Check an array, on the host or on the device, and make it the input of the next run."""
+    def _check_batch(self, name: str, batch: int) -> None:
+        smallest, largest = self.batch_range[name]
+        if not smallest <= batch <= largest:
+            raise EngineError(f"input '{name}' has batch {batch}, the engine takes {smallest} to {largest}")
+
+    def _check(self, name: str, value: Any) -> tuple[int, ...]:
+        """Check an array, on the host or on the device, and return its shape."""
         spec = self.inputs[name]
         interface = getattr(value, "__cuda_array_interface__", None)
         if interface is not None:
@@ -238,20 +260,20 @@ class TensorRTSession:
         else:
             check_inputs({name: spec}, {name: value})
             shape = tuple(value.shape)
-        smallest, largest = self.batch_range[name]
-        if not smallest <= shape[0] <= largest:
-            raise EngineError(f"input '{name}' has batch {shape[0]}, the engine takes {smallest} to {largest}")
+        self._check_batch(name, shape[0])
+        return shape
+
+    def _place(self, name: str, value: Any) -> int:
+        """Return the device address of a checked array, which is copied there if it is on the host."""
+        interface = getattr(value, "__cuda_array_interface__", None)
         if interface is not None:
-            address = int(interface["data"][0])
             if interface.get("stream"):  # its writer may not have finished
                 synchronize_stream(int(interface["stream"]))
-        else:
-            buffer = self._buffers[name]
-            address = buffer.device
-            buffer.view(shape, spec.dtype)[...] = value
-            buffer.upload(value.nbytes, self._stream)
-        _set_shape(self._context, name, shape)
-        _set_address(self._context, name, address)
+            return int(interface["data"][0])
+        buffer = self._buffers[name]
+        buffer.view(tuple(value.shape), self.inputs[name].dtype)[...] = value
+        buffer.upload(value.nbytes, self._stream)
+        return buffer.device
 
 
 def _set_shape(context: Any, name: str, shape: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,11 +14,11 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from sdtc.core.errors import CheckpointError, ExportError, InputError
+from sdtc.core.errors import CheckpointError, ExportError, InputError, KernelError
 from sdtc.core.manifest import Manifest
 from sdtc.export import verify
-from sdtc.export.bundle import ExportOptions, export
-from sdtc.export.engine_builder import plugin_layers
+from sdtc.export.bundle import ExportOptions, encoder_profiles, export
+from sdtc.export.engine_builder import Plugins, Target, check_plugins, custom_nodes, plugin_layers, use_plugins
 from sdtc.export.graphs import Temporal, WholeWindow, export_graph, graph_specs, prepare
 from sdtc.export.to_trt import main
 from sdtc.kernels import CONTEXT_AXES
@@ -376,14 +377,58 @@ def test_unknown_compute_capability_lists_the_known(tiny_checkpoint, tmp_path) -
         export(tiny_checkpoint, tmp_path, ExportOptions(compute_capabilities=("9.0",)), quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("most", "profiles"), [(80, [(1, 1, 1), (1, 8, 8), (1, 80, 80)]), (5, [(1, 1, 1), (1, 5, 5)]), (1, [(1, 1, 1)])]
+)
+def test_the_encoder_is_tuned_for_one_frame_for_a_few_and_for_most(most, profiles) -> None:
+    assert encoder_profiles(most) == profiles
+
+
 def test_plugins_need_full_tensorrt(tiny_checkpoint, tmp_path) -> None:
     with pytest.raises(InputError, match="`plugins='on'` needs full TensorRT, tensorrt-rtx takes no plugins"):
         export(tiny_checkpoint, tmp_path, ExportOptions(flavour="tensorrt-rtx", plugins="on"), quiet=True)
-    with pytest.raises(InputError, match="`plugins` is 'yes': expected one of auto, on, off"):
-        export(tiny_checkpoint, tmp_path, ExportOptions(flavour="tensorrt-rtx", plugins="yes"), quiet=True)
+    for wrong in ("yes", "temporal_attention,", "temporal_attention,on", "TemporalAttention", ""):
+        with pytest.raises(InputError, match=f"`plugins` is '{wrong}': expected one of auto, on, off, or some of temp"):
+            export(tiny_checkpoint, tmp_path, ExportOptions(flavour="tensorrt-rtx", plugins=wrong), quiet=True)
+    with pytest.raises(InputError, match="`plugins='self_refinement,cross_attention'` needs full TensorRT"):
+        options = ExportOptions(flavour="tensorrt-rtx", plugins="self_refinement,cross_attention")
+        export(tiny_checkpoint, tmp_path, options, quiet=True)
     with pytest.raises(InputError, match="`plan=False` builds none"):
         export(tiny_checkpoint, tmp_path, ExportOptions(plan=False, plugins="on"), quiet=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "operators", "required"),
+    [
+        ("auto", {"TemporalAttention"}, False),
+        ("on", {"TemporalAttention", "SpatialAttention", "SelfRefinement", "CrossAttention"}, True),
+        ("spatial_attention, self_refinement", {"SpatialAttention", "SelfRefinement"}, True),
+        ("off", set(), True),
+    ],
+)
+def test_every_operator_has_its_switch(tiny_bundle, monkeypatch, choice, operators, required) -> None:
+    pytest.importorskip("triton", reason="needs the extra kernels")
+    from sdtc.kernels import plugins
+
+    registered: list[str] = []
+    monkeypatch.setattr(plugins, "register", lambda capability, names: registered.extend(names))
+    target = Target("tensorrt", "11.4.0", ("8.6",))
+    wanted = use_plugins(check_plugins(choice, target), target, get_preset("tiny"))
+    assert set(wanted.operators) == set(registered) == operators
+    assert wanted.required == (required and choice != "off")
+    nodes = onnx.load(tiny_bundle / "model.onnx").graph.node
+    names = {node.name for node in nodes if node.domain == "sdtc" and node.op_type in operators}
+    assert set(custom_nodes(tiny_bundle / "model.onnx", wanted.operators)) == names
+    assert bool(names) == bool(operators)
+
+
+def test_plugins_that_do_not_fit_are_left_out_or_said() -> None:
+    pytest.importorskip("triton", reason="needs the extra kernels")
+    target, wide = Target("tensorrt", "11.4.0", ("7.5",)), dataclasses.replace(get_preset("base"), width=1024)
+    with pytest.raises(KernelError, match="does not fit sm_75"):
+        use_plugins(Plugins(("SpatialAttention",), required=True), target, wide)
+    assert use_plugins(Plugins(("SpatialAttention",)), target, wide) == Plugins()
 
 
 def test_plugin_layers_are_told_from_what_the_inspector_says() -> None:
@@ -446,5 +491,5 @@ def test_base_exports_within_tolerance_and_its_engine_holds_the_weights_once(tmp
     del session
     target = engine_builder.find_target("tensorrt-rtx", ("8.6",))
     shapes = ((1, *spec.shape), (4, *spec.shape), (16, *spec.shape))
-    engine_builder.build_engine(path, tmp_path / "model.plan", target, "clip", shapes)
+    engine_builder.build_engine(path, tmp_path / "model.plan", target, "clip", [shapes])
     assert 300e6 < (tmp_path / "model.plan").stat().st_size < 1.2 * path.stat().st_size

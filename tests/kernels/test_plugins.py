@@ -32,7 +32,13 @@ def test_nvidias_decorators_and_expressions_take_our_plugins(capability, checked
     result = json.loads(run.stdout.splitlines()[-1])
     assert result["checked"] == checked
     for said, refusal in zip(
-        ("scale 0.123", "`axis` is 3", "registered in this process already", "sm_72 is not supported"),
+        (
+            "scale 0.123",
+            "`axis` is 3",
+            f"TemporalAttention for sm_{capability} is registered in this process already",
+            f"SpatialAttention for sm_{capability} is registered",
+            "sm_72 is not supported",
+        ),
         result["refusals"],
         strict=True,
     ):
@@ -45,17 +51,19 @@ def test_a_network_whose_kernels_do_not_fit_the_gpu_gets_no_plugins() -> None:
 
     for capability in (75, 80, 87, 120):
         for axis in (1, 2):
-            plugins.check(5, 192, 256, 8, axis, capability)  # base
-    plugins.check(5, 192, 1024, 8, 2, 80)
+            plugins.check(plugins.OPERATORS, 5, 192, 256, 8, axis, capability)  # base
+    plugins.check(plugins.OPERATORS, 5, 192, 1024, 8, 2, 80)
     for axis, said in ((1, "self_refinement: a map of 32 channels"), (2, "cross_attention: maps of 32 channels")):
         with pytest.raises(KernelError, match=f"{said}.* does not fit sm_75"):  # over pixels, the former does
-            plugins.check(5, 192, 32, 1, axis, 75)
+            plugins.check(plugins.OPERATORS, 5, 192, 32, 1, axis, 75)
     with pytest.raises(KernelError, match=r"spatial_attention: .* with D = 128 does not fit sm_75: .*`plugins='auto'`"):
-        plugins.check(5, 192, 1024, 8, 2, 75)
+        plugins.check(plugins.OPERATORS, 5, 192, 1024, 8, 2, 75)
+    plugins.check(["TemporalAttention"], 5, 257, 256, 8, 2, 80)
+    plugins.check(["TemporalAttention"], 5, 192, 32, 1, 2, 75)
     with pytest.raises(KernelError, match="tokens is 257: the kernel takes 1 to 256"):
-        plugins.check(5, 257, 256, 8, 2, 80)
+        plugins.check(plugins.OPERATORS, 5, 257, 256, 8, 2, 80)
     with pytest.raises(KernelError, match="sm_72 is not supported"):
-        plugins.check(5, 192, 256, 8, 2, 72)
+        plugins.check(plugins.OPERATORS, 5, 192, 256, 8, 2, 72)
 
 
 def _installed(module: str) -> bool:

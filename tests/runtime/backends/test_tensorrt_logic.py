@@ -58,6 +58,7 @@ class HostDriver:
         self.queue: list = []
         self.synchronized: list[int] = []
         self.copies: list[str] = []
+        self.contexts: list[Context] = []
         self.failing: dict[str, int] = {}
         self.status = Status.cudaSuccess
 
@@ -143,7 +144,13 @@ class Context:
     """Doubles the first two columns of a uint8 input `x [B, 3]` into a float32 output `y [B, 2]`."""
 
     def __init__(self, driver: HostDriver) -> None:
-        self.driver, self.address, self.shape, self.working = driver, {}, None, 0
+        self.driver, self.address, self.shape, self.working, self.profile = driver, {}, None, 0, 0
+        driver.contexts.append(self)
+
+    def set_optimization_profile_async(self, profile, stream):
+        assert stream in self.driver.streams
+        self.profile = profile
+        return True
 
     def set_device_memory(self, address, size):
         assert address in self.driver.device
@@ -203,6 +210,7 @@ def make_trt(driver: HostDriver, version: str = "1.7.1.116", smallest: int = 1, 
         get_tensor_shape=lambda name: {"x": (-1, 3), "y": (-1, 2)}[name],
         get_tensor_dtype=lambda name: {"x": np.uint8, "y": np.float32}[name],
         get_tensor_mode=lambda name: {"x": "in", "y": "out"}[name],
+        num_optimization_profiles=1,
         get_tensor_profile_shape=lambda name, profile: ((smallest, 3), (smallest, 3), (4, 3)),
         create_execution_context=lambda config: Context(driver),
         create_runtime_config=RuntimeConfig,
@@ -277,6 +285,28 @@ def test_outputs_that_nobody_reads_stay_on_the_gpu(driver, plan) -> None:
         assert driver.copies == ["up"]
         assert set(session.run({"x": x}, ("y",))) == {"y"}
     assert driver.copies == ["up", "up", "down"]
+
+
+def test_every_batch_runs_in_the_profile_that_is_tuned_for_the_fewest(driver, plan, monkeypatch, rng) -> None:
+    shapes = [((1, 3), (size, 3), (size, 3)) for size in (1, 3, 9)]
+    changes = {"num_optimization_profiles": 3, "get_tensor_profile_shape": lambda name, profile: shapes[profile]}
+    monkeypatch.setattr(tensorrt_session, "require", lambda *args: make_trt(driver, **changes))
+    ran = []
+    execute = Context.execute_async_v3
+    monkeypatch.setattr(
+        Context, "execute_async_v3", lambda self, stream: [ran.append(self.profile), execute(self, stream)][1]
+    )
+    with TensorRTSession(plan, INFO) as session:
+        assert session.batch_range == {"x": (1, 9)}
+        for batch in (1, 2, 9, 3, 4, 1):
+            x = rng.integers(0, 256, (batch, 3), dtype=np.uint8)
+            np.testing.assert_array_equal(session.run({"x": x})["y"], 2.0 * x[:, :2])
+        assert ran == [0, 1, 2, 1, 2, 0]
+        assert len(driver.contexts) == 3  # of `run`, one for each
+        session.lane(3)(cuda.Stream())
+        assert ran[-1] == 1
+        with pytest.raises(EngineError, match="batch 10, the engine takes 1 to 9"):
+            session.run({"x": np.zeros((10, 3), np.uint8)})
 
 
 def test_device_arrays_are_used_where_they_lie(driver, plan) -> None:
@@ -400,7 +430,7 @@ def test_an_address_that_tensorrt_refuses(driver, plan) -> None:
         with pytest.raises(EngineError, match="refuses the memory of tensor 'x'"):
             session.run({"x": OnDevice(driver, x, **on_host)})
         session.run({"x": x})
-        session._context.set_tensor_address = lambda name, address: name != "y"
+        session._contexts[0].set_tensor_address = lambda name, address: name != "y"
         with pytest.raises(EngineError, match="refuses the memory of tensor 'y'"):
             session.run({"x": x})
 
@@ -580,7 +610,7 @@ def test_engines_of_a_network_that_sees_one_frame(network, crops) -> None:
 )
 def test_every_engine_of_a_bundle_is_compared(network, crops, tmp_path, monkeypatch, broken, sentence) -> None:
     from sdtc.export import bundle
-    from sdtc.export.engine_builder import Target
+    from sdtc.export.engine_builder import Plugins, Target
     from sdtc.export.verify import Parity
 
     sessions = fake_engines(network, (4, 16))
@@ -592,7 +622,7 @@ def test_every_engine_of_a_bundle_is_compared(network, crops, tmp_path, monkeypa
     monkeypatch.setattr(tensorrt_session, "TensorRTSession", lambda path, info: sessions[files[path.name]])
     target = Target("tensorrt-rtx", "1.7.1.116", ("8.6",))
     checkpoint, steps = SimpleNamespace(network=network), bundle._Steps(quiet=True)
-    export = bundle._BundleExport(tmp_path, checkpoint, bundle.ExportOptions(), target, steps)
+    export = bundle._BundleExport(tmp_path, checkpoint, bundle.ExportOptions(), target, Plugins(), steps)
     export.crops = crops
     if sentence:
         with pytest.raises(ExportError, match=sentence):

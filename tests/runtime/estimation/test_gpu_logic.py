@@ -390,6 +390,7 @@ def make_trt(driver: LazyCuda):
             get_tensor_shape=lambda name: (-1, *tensors[name][1]),
             get_tensor_dtype=lambda name: tensors[name][2],
             get_tensor_mode=lambda name: tensors[name][0],
+            num_optimization_profiles=1,
             get_tensor_profile_shape=lambda name, profile: [
                 (count, *tensors[name][1]) for count in (low, low, BATCH[2] * factor)
             ],
