@@ -6,6 +6,8 @@ covers exactly the operators that are called.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,35 +86,50 @@ def count_network(config: ModelConfig) -> NetworkCount:
 def _count(module: nn.Module, example: torch.Tensor) -> tuple[PartCount, ...]:
     with FlopCounterMode(display=False) as counter:
         module(example)
-    counts = counter.get_flop_counts()
     root = type(module).__name__
-    parts = []
-    for name, parameters in _parts(module):
-        by_operator = counts.get(f"{root}.{name}", {})
-        flops = sum(by_operator.values())
-        products = sum(count for operator, count in by_operator.items() if operator in _ATTENTION_PRODUCTS)
-        parts.append(
-            PartCount(
-                name=name,
-                parameters=sum(p.numel() for p in parameters),
-                trainable=sum(p.numel() for p in parameters if p.requires_grad),
-                flops=flops,
-                flops_without_attention_products=flops - products,
-            )
-        )
+    counts = {name.removeprefix(f"{root}."): Counter(found) for name, found in counter.get_flop_counts().items()}
+    parts = [_part(name, each.parameters(), _operations(counts, name, each)) for name, each in _modules(module)]
+    parts = [part for part in parts if part.parameters]
+    # The fusion runs its operators on two maps at once, whose refinements and attentions are parts.
+    fused = counts.get("fusion", Counter())
+    for name, each in _modules(module):
+        if name.startswith("fusion."):
+            fused = fused - _operations(counts, name, each)
+    if fused:
+        parts.append(_part("fusion, products of maps", [], fused))
+    parts += [_part(name, [parameter], Counter()) for name, parameter in module.named_parameters(recurse=False)]
     # Every operation must belong to one of the parts.
-    total = sum(counts["Global"].values())
+    total = counts["Global"].total()
     if sum(part.flops for part in parts) != total:
         raise AssertionError(f"parts add up to {sum(part.flops for part in parts)} operations, the counter saw {total}")
     return tuple(parts)
 
 
-def _parts(module: nn.Module) -> list[tuple[str, list[nn.Parameter]]]:
-    parts: list[tuple[str, list[nn.Parameter]]] = []
+def _part(name: str, parameters: Iterable[nn.Parameter], operations: Counter[Any]) -> PartCount:
+    parameters, flops = list(parameters), operations.total()
+    products = sum(count for operator, count in operations.items() if operator in _ATTENTION_PRODUCTS)
+    return PartCount(
+        name=name,
+        parameters=sum(p.numel() for p in parameters),
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        flops=flops,
+        flops_without_attention_products=flops - products,
+    )
+
+
+def _modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that are parts, with their names."""
     for name, child in module.named_children():
         if name in ("motion", "fusion"):
-            parts += [(f"{name}.{inner}", list(m.parameters())) for inner, m in child.named_children()]
+            yield from ((f"{name}.{inner}", each) for inner, each in child.named_children())
         else:
-            parts.append((name, list(child.parameters())))
-    own = [(name, [parameter]) for name, parameter in module.named_parameters(recurse=False)]
-    return [part for part in parts if part[1]] + own
+            yield name, child
+
+
+def _operations(counts: dict[str, Counter[Any]], name: str, module: nn.Module) -> Counter[Any]:
+    """Return the operations of a module by operator, also where another one calls the modules inside it."""
+    inside: Counter[Any] = Counter()
+    for inner, each in module.named_modules(prefix=name):
+        if not any(each.children()):
+            inside += counts.get(inner, Counter())
+    return max(counts.get(name, Counter()), inside, key=Counter.total)

@@ -36,17 +36,15 @@ class Aggregation(nn.Module):
 
 
 class SelfRefinement(nn.Module):
-    """Refines X into X̿ with its own context maps (Eq. 6-8), in one of the readings of `ModelConfig`."""
+    """Refines X into X̿ (Eq. 8), in one of the readings of `ModelConfig`, by what its context maps give each pixel."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C = config.width
-        self.axis = CONTEXT_AXES[config.context_softmax]
         self.refinement = config.refinement
         self.conv = nn.Conv2d(2 * C if self.refinement == "concatenate" else C, C, 1)
 
-    def forward(self, X: Tensor) -> Tensor:
-        refined = self_refinement(X.flatten(2), self.axis).view_as(X)  # softmax(Xᵀ · OC) · OCᵀ  (Eq. 6-8)
+    def forward(self, X: Tensor, refined: Tensor) -> Tensor:
         if self.refinement == "concatenate":
             return self.conv(torch.cat([X, refined], dim=1))
         refined = self.conv(refined)
@@ -54,7 +52,7 @@ class SelfRefinement(nn.Module):
 
 
 class SMCA(nn.Module):
-    """Spatial-motion cross attention: S attends to G (Eq. 9)."""
+    """Spatial-motion cross attention: S attends to G (Eq. 9), by the queries, keys and values of `project`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -63,9 +61,12 @@ class SMCA(nn.Module):
         self.v = nn.Conv2d(width, width, 1)
         self.phi = phi(width, width)
 
-    def forward(self, S: Tensor, G: Tensor) -> Tensor:
-        Q, K, V = self.q(S).flatten(2), self.k(G).flatten(2), self.v(G).flatten(2)  # [B, C, h*w]
-        return self.phi(S + cross_attention(Q, K, V).view_as(S))  # S̃ = φ(S + softmax(Q·Kᵀ/√d)·V)  (Eq. 9)
+    def project(self, S: Tensor, G: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of S, keys and values of G, each ``[B, C, h*w]``."""
+        return self.q(S).flatten(2), self.k(G).flatten(2), self.v(G).flatten(2)
+
+    def forward(self, S: Tensor, attended: Tensor) -> Tensor:
+        return self.phi(S + attended)  # S̃ = φ(S + softmax(Q·Kᵀ/√d)·V)  (Eq. 9)
 
 
 class AdaptiveFusion(nn.Module):
@@ -86,7 +87,10 @@ class AdaptiveFusion(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Fuses R and M ``[B, T, L, C]`` into F ``[B, C, h, w]``, by SMML or the simpler fusions of Tables 4 and 6."""
+    """Fuses R and M ``[B, T, L, C]`` into F ``[B, C, h, w]``, by SMML or the simpler fusions of Tables 4 and 6.
+
+    Each operator runs once, on R and M as one batch: alone, a map of one window keeps few of a GPU's processors busy.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -94,8 +98,9 @@ class Fusion(nn.Module):
         smml = config.fusion == "smml"
         self.aggregate_r = Aggregation(config)
         self.aggregate_m = Aggregation(config)
-        self.refine_r = SelfRefinement(config) if smml else nn.Identity()
-        self.refine_m = SelfRefinement(config) if smml else nn.Identity()
+        self.axis = CONTEXT_AXES[config.context_softmax]
+        self.refine_r = SelfRefinement(config) if smml else None
+        self.refine_m = SelfRefinement(config) if smml else None
         cross = smml and config.cross_propagation
         self.smca_r = SMCA(C) if cross else None
         self.smca_m = SMCA(C) if cross else None
@@ -103,10 +108,16 @@ class Fusion(nn.Module):
         self.conv = phi(2 * C, C) if config.fusion == "conv" else None
 
     def forward(self, R: Tensor, M: Tensor) -> Tensor:
-        R = self.refine_r(self.aggregate_r(R))  # R̄, then R̿
-        M = self.refine_m(self.aggregate_m(M))  # M̄, then M̿
+        R, M = self.aggregate_r(R), self.aggregate_m(M)  # R̄, M̄
+        if self.refine_r is not None and self.refine_m is not None:
+            both = torch.cat([R, M]).flatten(2)
+            refined = self_refinement(both, self.axis).view(2, *R.shape)  # softmax(Xᵀ · OC) · OCᵀ  (Eq. 6-8)
+            R, M = self.refine_r(R, refined[0]), self.refine_m(M, refined[1])  # R̿, M̿
         if self.smca_r is not None and self.smca_m is not None:
-            R, M = self.smca_r(R, M), self.smca_m(M, R)  # R̃, M̃  (Eq. 10)
+            pairs = zip(self.smca_r.project(R, M), self.smca_m.project(M, R), strict=True)
+            Q, K, V = (torch.cat(pair) for pair in pairs)
+            attended = cross_attention(Q, K, V).view(2, *R.shape)  # softmax(Q·Kᵀ/√d)·V
+            R, M = self.smca_r(R, attended[0]), self.smca_m(M, attended[1])  # R̃, M̃  (Eq. 10)
         if self.adaptive is not None:
             return self.adaptive(R, M)
         if self.conv is not None:

@@ -54,12 +54,19 @@ def test_networks_without_masked_training_are_counted_too(change) -> None:
 
 def test_readings_cost_the_same_but_for_what_is_joined() -> None:
     base = get_preset("base")
-    added = count_network(base).to_dict()["parts"]["fusion.refine_r"]
+    parts = count_network(base).to_dict()["parts"]
+    added, products = parts["fusion.refine_r"], parts["fusion, products of maps"]
     for axis in ("pixels", "channels"):
         change = {"context_softmax": axis, "refinement": "replace"}
-        assert count_network(dataclasses.replace(base, **change)).to_dict()["parts"]["fusion.refine_r"] == added
-    # contexts of C x C from N pixels, the pixels' weights, what they gather, and the convolution
-    assert added["gflops"] == pytest.approx(2 * 192 * 256 * 256 * 4 / 1e9)
+        changed = count_network(dataclasses.replace(base, **change)).to_dict()["parts"]
+        assert changed["fusion.refine_r"] == added
+        assert changed["fusion, products of maps"] == products
+    assert added["gflops"] == pytest.approx(2 * 192 * 256 * 256 / 1e9)
+    # For two maps: contexts of C x C from N pixels, the pixels' weights, and what they gather; scores and values of SMCA.
+    assert products["gflops"] == pytest.approx(2 * (2 * 192 * 256 * 256 * 3 + 2 * 192 * 192 * 256 * 2) / 1e9)
+    assert products["parameters"] == 0
+    # Queries, keys, values, and the convolution of φ.
+    assert parts["fusion.smca_r"]["gflops"] == pytest.approx(2 * 192 * 256 * 256 * 4 / 1e9)
     joined = count_network(dataclasses.replace(base, refinement="concatenate")).to_dict()["parts"]["fusion.refine_r"]
     assert joined["gflops"] - added["gflops"] == pytest.approx(2 * 192 * 256 * 256 / 1e9)
     assert joined["parameters"] - added["parameters"] == 256 * 256

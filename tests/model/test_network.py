@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdtc.core.errors import ConfigError
+from sdtc.kernels import CONTEXT_AXES, cross_attention, self_refinement
 from sdtc.model import MaskedSDTC, build
 from sdtc.model.encodings import spatial_encoding
 from sdtc.model.network import MEAN, STD
@@ -130,7 +131,25 @@ def test_self_refinement_is_what_its_reading_says(axis, refinement) -> None:
         return torch.einsum("oc,bchw->bohw", weight, Z) + bias
 
     want = {"add": lambda: X + conv(Y), "replace": lambda: conv(Y), "concatenate": lambda: conv(torch.cat([X, Y], 1))}
-    torch.testing.assert_close(module(X), want[refinement]().float(), atol=1e-5, rtol=1e-5)
+    refined = self_refinement(X.flatten(2), CONTEXT_AXES[axis]).view_as(X)
+    torch.testing.assert_close(module(X, refined), want[refinement]().float(), atol=1e-5, rtol=1e-5)
+
+
+def test_operators_run_once_on_both_maps_as_if_on_each() -> None:
+    torch.manual_seed(0)
+    fusion = build(TINY).eval().fusion
+    R, M = torch.randn(2, 2, 5, 48, 64).unbind()
+
+    def refined(X):
+        return self_refinement(X.flatten(2), fusion.axis).view_as(X)
+
+    def attended(smca, S, G):
+        return cross_attention(*smca.project(S, G)).view_as(S)
+
+    S, G = fusion.aggregate_r(R), fusion.aggregate_m(M)
+    S, G = fusion.refine_r(S, refined(S)), fusion.refine_m(G, refined(G))
+    S, G = fusion.smca_r(S, attended(fusion.smca_r, S, G)), fusion.smca_m(G, attended(fusion.smca_m, G, S))
+    torch.testing.assert_close(fusion(R, M), fusion.adaptive(S, G), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("level", ["patch", "vit"])
