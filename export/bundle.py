@@ -98,6 +98,11 @@ def export(checkpoint: Path, output: Path, options: ExportOptions | None = None,
     with _workspace(output) as work:
         _BundleExport(work, source, options, target, plugins, steps).write(output)
     steps.say(f"bundle: {output / 'model.json'}")
+    if options.precision == "fp32" and target is not None:
+        steps.say(
+            "note:   fp32 engines leave a GPU's tensor cores unused: --precision bf16, or fp16, computes on them, and says "
+            "above what it costs in accuracy"
+        )
     engine = output / ("model.plan" if options.plan else "model.onnx")
     steps.say(f"next:   sdtc-infer --engine {engine} --input VIDEO")
     return output / "model.json"

@@ -62,7 +62,7 @@ def test_readings_cost_the_same_but_for_what_is_joined() -> None:
         assert changed["fusion.refine_r"] == added
         assert changed["fusion, products of maps"] == products
     assert added["gflops"] == pytest.approx(2 * 192 * 256 * 256 / 1e9)
-    # For two maps: contexts of C x C from N pixels, the pixels' weights, and what they gather; scores and values of SMCA.
+    # For two maps: contexts of C x C from N pixels, the pixels' weights, what they gather; scores and values of SMCA.
     assert products["gflops"] == pytest.approx(2 * (2 * 192 * 256 * 256 * 3 + 2 * 192 * 192 * 256 * 2) / 1e9)
     assert products["parameters"] == 0
     # Queries, keys, values, and the convolution of φ.
