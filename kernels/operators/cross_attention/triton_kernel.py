@@ -7,7 +7,7 @@ sum up the scores, applies the softmax, then loops over the channels of V.
 
 from __future__ import annotations
 
-from sdtc.kernels.common.with_triton import tl, triton
+from sdtc.kernels.common.with_triton import LOG2_E, tl, triton
 
 
 @triton.jit
@@ -36,8 +36,8 @@ def cross_attention_tiles(
         queries = tl.load(q + row + m[None, :], mask=there & (m < N)[None, :], other=0.0)  # [K, M]
         keys = tl.load(k + row + n[None, :], mask=there & (n < N)[None, :], other=0.0)  # [K, N]
         s = tl.dot(tl.trans(queries), keys, s, input_precision="ieee")
-    s = tl.where((n < N)[None, :], s * SCALE, float("-inf"))
-    p = tl.exp(s - tl.max(s, axis=1)[:, None])
+    s = tl.where((n < N)[None, :], s * (SCALE * LOG2_E), float("-inf"))
+    p = tl.exp2(s - tl.max(s, axis=1)[:, None])
     p = (p / tl.sum(p, axis=1)[:, None]).to(v.dtype.element_ty)  # [M, N]
     for start in range(0, C, K):
         there = (start + c < C)[:, None]

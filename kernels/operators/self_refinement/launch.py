@@ -48,13 +48,22 @@ def configure(C: int, N: int, axis: int, dtype: str, tactic: str = "", architect
     # unrolled loop over few of them spills.
     fits = has_tensor_cores(architecture) or (N_PAD < 512 and (C > 32 or axis != CONTEXT_AXES["channels"]))
     check_fits("self_refinement", f"a map of {C} channels and {N} pixels", fits, architecture)
+    wide = N_PAD > 256  # more pixels than registers of 8 warps, or than those that TF32's products leave
     return Launch(
         self_refinement_tiles,
         {"x": dtype},
         {"out": dtype},
-        {"C": C, "N": N, "N_PAD": N_PAD, "M": 16, "K": 16, "AXIS": axis},
+        {
+            "C": C,
+            "N": N,
+            "N_PAD": N_PAD,
+            "M": 16,
+            "K": 16,
+            "AXIS": axis,
+            "PRECISION": "ieee" if dtype == "fp32" or wide else "tf32",
+        },
         items=(N + 15) // 16,
-        num_warps=8,
+        num_warps=16 if wide else 8,
         num_stages=1,
     )
 

@@ -13,14 +13,15 @@ For a softmax over channels, the first pass over X also finds every pixel's maxi
 holds whole rows of X, and the second pass needs nothing but the tile.
 
 A block reads X three times, but from memory once: the blocks of one map run together, and X is far smaller than L2.
-Both softmaxes are in fp32, and so are all products except G, whose factors are X itself. The scores are sums of N · C
-products, and the softmax turns their absolute error into a relative error of the result. Three TF32 products on the
-tensor cores would be as exact as one in fp32, but need twice the registers that there are.
+Both softmaxes are in fp32, and so are the scores, sums of N · C products, whose absolute error the softmax turns into a
+relative error of the result. Three TF32 products on the tensor cores would be as exact as one in fp32, but need twice
+the registers that there are. Behind the softmax an error stays as small as it is: for X in half precision the last two
+products are TF32, whose factors have as many bits as fp16's.
 """
 
 from __future__ import annotations
 
-from sdtc.kernels.common.with_triton import tl, triton
+from sdtc.kernels.common.with_triton import LOG2_E, tl, triton
 
 
 @triton.jit
@@ -33,6 +34,7 @@ def self_refinement_tiles(
     M: tl.constexpr,
     K: tl.constexpr,
     AXIS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     TILES: tl.constexpr = (N + M - 1) // M
     block = tl.program_id(0)
@@ -51,9 +53,9 @@ def self_refinement_tiles(
         X = tl.load(x + row + n[None, :], mask=there & (n < N)[None, :], other=0.0)  # [K, N]
         G = tl.dot(tl.trans(X_m), X, G, input_precision="ieee")
         if AXIS == 1:
-            logits = tl.where(there, X.to(tl.float32), float("-inf"))
+            logits = tl.where(there, X.to(tl.float32) * LOG2_E, float("-inf"))
             higher = tl.maximum(top, tl.max(logits, axis=0))
-            total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher[None, :]), axis=0)
+            total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(logits - higher[None, :]), axis=0)
             top = higher
     best = tl.full([M], float("-inf"), tl.float32)
     weight = tl.zeros([M], tl.float32)
@@ -64,30 +66,32 @@ def self_refinement_tiles(
         mask = there[:, None] & (n < N)[None, :]
         X = tl.load(x + row + n[None, :], mask=mask, other=0.0).to(tl.float32)
         if AXIS == 1:
-            O = tl.where(mask, tl.exp(X - top[None, :]) / total[None, :], 0.0)  # [K, N]  Eq. 6  # noqa: E741
-            s = tl.dot(G, tl.trans(O), input_precision="ieee")  # [M, K]
+            O = tl.where(mask, tl.exp2(X * LOG2_E - top[None, :]) / total[None, :], 0.0)  # [K, N]  Eq. 6  # noqa: E741
+            s = tl.dot(G, tl.trans(O), input_precision="ieee") * LOG2_E  # [M, K]
             s = tl.where(there[None, :], s, float("-inf"))
             higher = tl.maximum(best, tl.max(s, axis=1))
-            shrink = tl.exp(best - higher)
-            A = tl.exp(s - higher[:, None])
+            shrink = tl.exp2(best - higher)
+            A = tl.exp2(s - higher[:, None])
             weight = weight * shrink + tl.sum(A, axis=1)
         else:
-            X = tl.where((n < N)[None, :], X, float("-inf"))  # a row holds all pixels of its channel
-            O = tl.exp(X - tl.max(X, axis=1)[:, None])  # noqa: E741
+            X = tl.where((n < N)[None, :], X * LOG2_E, float("-inf"))  # a row holds all pixels of its channel
+            O = tl.exp2(X - tl.max(X, axis=1)[:, None])  # noqa: E741
             O = O / tl.sum(O, axis=1)[:, None]  # [K, N]  Eq. 6  # noqa: E741
-            s = tl.dot(O, tl.trans(G), input_precision="ieee")  # [K, M]: the other way round, as [M, K] would spill
+            s = (
+                tl.dot(O, tl.trans(G), input_precision="ieee") * LOG2_E
+            )  # [K, M]: the other way round, as [M, K] would spill
             s = tl.where(there[:, None], s, float("-inf"))
             higher = tl.maximum(best, tl.max(s, axis=0))
-            shrink = tl.exp(best - higher)
-            A = tl.exp(s - higher[None, :])
+            shrink = tl.exp2(best - higher)
+            A = tl.exp2(s - higher[None, :])
             weight = weight * shrink + tl.sum(A, axis=0)
             A = tl.trans(A)
-        P = tl.dot(A, O, P * shrink[:, None], input_precision="ieee")
+        P = tl.dot(A, O, P * shrink[:, None], input_precision=PRECISION)
         best = higher
     P = P / weight[:, None]
     for start in range(0, C, K):
         there = (start + c < C)[:, None]
         row = base + (start + c)[:, None] * N
         X = tl.load(x + row + n[None, :], mask=there & (n < N)[None, :], other=0.0).to(tl.float32)
-        o = tl.dot(X, tl.trans(P), input_precision="ieee")  # [K, M]  Eq. 8
+        o = tl.dot(X, tl.trans(P), input_precision=PRECISION)  # [K, M]  Eq. 8
         tl.store(out + row + m[None, :], o.to(out.dtype.element_ty), mask=there & (m < N)[None, :])

@@ -8,7 +8,7 @@ the others from L2.
 
 from __future__ import annotations
 
-from sdtc.kernels.common.with_triton import tl, triton
+from sdtc.kernels.common.with_triton import LOG2_E, tl, triton
 
 
 @triton.jit
@@ -43,11 +43,11 @@ def spatial_attention_tiles(
         at = qkv + (start + n)[:, None] * (3 * WIDTH) + d[None, :]
         k = tl.load(at + WIDTH, mask=mask, other=0.0)  # [N, D]
         v = tl.load(at + 2 * WIDTH, mask=mask, other=0.0)  # [N, D]
-        s = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE  # [M, N]
+        s = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * LOG2_E)  # [M, N]
         s = tl.where(there[None, :], s, float("-inf"))
         higher = tl.maximum(top, tl.max(s, axis=1))
-        shrink = tl.exp(top - higher)
-        p = tl.exp(s - higher[:, None])
+        shrink = tl.exp2(top - higher)
+        p = tl.exp2(s - higher[:, None])
         total = total * shrink + tl.sum(p, axis=1)
         o = tl.dot(p.to(v.dtype), v, o * shrink[:, None], input_precision="ieee")
         top = higher

@@ -14,7 +14,7 @@ Two tactics:
 
 from __future__ import annotations
 
-from sdtc.kernels.common.with_triton import tl, triton
+from sdtc.kernels.common.with_triton import LOG2_E, tl, triton
 
 
 @triton.jit(do_not_specialize=["items"])
@@ -46,9 +46,9 @@ def temporal_attention_rows(
     answer = out + (token * WIDTH + h * D)[:, None] + d[None, :]
     for _ in range(T):
         q = tl.load(query, mask=there, other=0.0).to(tl.float32)  # [R, D]
-        s = tl.sum(q[:, None, :] * k, axis=2) * SCALE  # [R, T]
+        s = tl.sum(q[:, None, :] * k, axis=2) * (SCALE * LOG2_E)  # [R, T]
         s = tl.where((t < T)[None, :], s, float("-inf"))
-        p = tl.exp(s - tl.max(s, axis=1)[:, None])
+        p = tl.exp2(s - tl.max(s, axis=1)[:, None])
         p = p / tl.sum(p, axis=1)[:, None]
         o = tl.sum(p[:, :, None] * v, axis=1)  # [R, D]
         tl.store(answer, o.to(out.dtype.element_ty), mask=there)
@@ -82,10 +82,10 @@ def temporal_attention_tiles(
     q = tl.load(at, mask=there, other=0.0)  # [M, D]
     k = tl.load(at + WIDTH, mask=there, other=0.0)  # [M, D]
     v = tl.load(at + 2 * WIDTH, mask=there, other=0.0)  # [M, D]
-    s = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE  # [M, M]
+    s = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * LOG2_E)  # [M, M]
     # Rows beyond the last sequence are zeros and attend to each other. They are not stored.
     s = tl.where(g[:, None] == g[None, :], s, float("-inf"))
-    p = tl.exp(s - tl.max(s, axis=1)[:, None])
+    p = tl.exp2(s - tl.max(s, axis=1)[:, None])
     p = p / tl.sum(p, axis=1)[:, None]
     o = tl.dot(p.to(v.dtype), v, input_precision="ieee")  # [M, D]
     tl.store(out + (token * WIDTH + h * D)[:, None] + d[None, :], o.to(out.dtype.element_ty), mask=there)
