@@ -55,7 +55,9 @@ def test_every_row_is_a_network_of_its_own(ablations) -> None:
 
 
 def test_readings_are_trained_with_masks_and_without(ablations) -> None:
-    rows = [row for row in ablations.ROWS if row.table == "readings"]
+    *rows, added, added_without = [row for row in ablations.ROWS if row.table == "readings"]
+    assert ablations._describe(added.change) == "fusion=add"
+    assert ablations._describe(added_without.change) == "fusion=add, reconstruction.mask_ratio=0.0"
     found = [(config.reading, config.reconstruction.mask_ratio, masked) for config, masked in (
         ablations._configure(ablations._describe(row.change)) for row in rows
     )]  # fmt: skip
