@@ -100,8 +100,8 @@ def export(checkpoint: Path, output: Path, options: ExportOptions | None = None,
     steps.say(f"bundle: {output / 'model.json'}")
     if options.precision == "fp32" and target is not None:
         steps.say(
-            "note:   fp32 engines leave a GPU's tensor cores unused: --precision bf16, or fp16, computes on them; what "
-            "that costs in accuracy is said as above"
+            "note:   fp32 engines leave a GPU's tensor cores unused; --precision bf16 or fp16 uses them, and prints "
+            "what that costs in accuracy"
         )
     engine = output / ("model.plan" if options.plan else "model.onnx")
     steps.say(f"next:   sdtc-infer --engine {engine} --input VIDEO")

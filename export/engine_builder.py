@@ -35,7 +35,7 @@ PLUGINS = {
     "self_refinement": "SelfRefinement",
     "cross_attention": "CrossAttention",
 }
-_SETS = {"auto": ("TemporalAttention",), "on": tuple(PLUGINS.values()), "off": ()}
+_SETS: dict[str, tuple[str, ...]] = {"auto": ("TemporalAttention",), "on": tuple(PLUGINS.values()), "off": ()}
 # Extras that install the builder: full TensorRT builds on the GPU that it builds for, TensorRT-RTX builds anywhere.
 _EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "export"}
 # TensorRT-RTX has neither fp32 nor bf16 products for Turing (7.5), which is therefore not among the defaults.
@@ -121,14 +121,18 @@ def check_plugins(choice: str, target: Target | None) -> Plugins:
         InputError: there is no such choice, or plugins are requested where they are not possible.
         MissingExtraError: Triton is not installed.
     """
-    names = [name.strip() for name in choice.split(",")]
-    if choice not in _SETS and not set(names) <= set(PLUGINS):
+    names = dict.fromkeys(name.strip() for name in choice.split(","))
+    if choice in _SETS:
+        operators = _SETS[choice]
+    elif set(names) <= set(PLUGINS):
+        operators = tuple(PLUGINS[name] for name in names)
+    else:
         raise InputError(
             f"`plugins` is '{choice}': expected one of {', '.join(_SETS)}, or some of {', '.join(PLUGINS)} with commas "
             "between them"
         )
-    wanted = Plugins(_SETS.get(choice) or tuple(PLUGINS[name] for name in names if name in PLUGINS), choice != "auto")
-    if not wanted.operators or not wanted.required:
+    wanted = Plugins(operators, required=bool(operators) and choice != "auto")
+    if not wanted.required:
         return wanted
     if target is None:
         raise InputError(

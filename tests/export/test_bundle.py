@@ -404,6 +404,7 @@ def test_plugins_need_full_tensorrt(tiny_checkpoint, tmp_path) -> None:
         ("auto", {"TemporalAttention"}, False),
         ("on", {"TemporalAttention", "SpatialAttention", "SelfRefinement", "CrossAttention"}, True),
         ("spatial_attention, self_refinement", {"SpatialAttention", "SelfRefinement"}, True),
+        ("cross_attention,cross_attention", {"CrossAttention"}, True),
         ("off", set(), True),
     ],
 )
@@ -416,6 +417,7 @@ def test_every_operator_has_its_switch(tiny_bundle, monkeypatch, choice, operato
     target = Target("tensorrt", "11.4.0", ("8.6",))
     wanted = use_plugins(check_plugins(choice, target), target, get_preset("tiny"))
     assert set(wanted.operators) == set(registered) == operators
+    assert len(registered) == len(operators)  # TensorRT refuses a second registration
     assert wanted.required == (required and choice != "off")
     nodes = onnx.load(tiny_bundle / "model.onnx").graph.node
     names = {node.name for node in nodes if node.domain == "sdtc" and node.op_type in operators}

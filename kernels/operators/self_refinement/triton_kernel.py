@@ -77,9 +77,7 @@ def self_refinement_tiles(
             X = tl.where((n < N)[None, :], X * LOG2_E, float("-inf"))  # a row holds all pixels of its channel
             O = tl.exp2(X - tl.max(X, axis=1)[:, None])  # noqa: E741
             O = O / tl.sum(O, axis=1)[:, None]  # [K, N]  Eq. 6  # noqa: E741
-            s = (
-                tl.dot(O, tl.trans(G), input_precision="ieee") * LOG2_E
-            )  # [K, M]: the other way round, as [M, K] would spill
+            s = tl.dot(O, tl.trans(G), input_precision="ieee") * LOG2_E  # [K, M]: as [M, K] it would spill
             s = tl.where(there[:, None], s, float("-inf"))
             higher = tl.maximum(best, tl.max(s, axis=0))
             shrink = tl.exp2(best - higher)
